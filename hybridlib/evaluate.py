@@ -1,0 +1,64 @@
+"""How good is a model? Greedy and sampled answers to held-out rows, graded, kept per item.
+
+The only module that reads the test split and its out-of-distribution companions.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from hybridlib import data, grading, rollout, stats
+from hybridlib.profiles import Profile
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def score(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    profile: Profile,
+    splits: tuple[str, ...] = (),
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Items, scores and a few samples of every dataset and split of the profile.
+
+    Args:
+        splits: others than the profile's; selection passes ("valid",).
+    Returns:
+        items: {"family/split": {level, greedy, correct: one character per row, samples}};
+        scores: one dict per family, split and metric (value, 95 % low and high, n rows);
+        samples: answers to look at, right and wrong.
+    """
+    model.eval()
+    n, limit = profile.n_samples, profile.max_completion_tokens
+    items: dict[str, Any] = {}
+    shown: list[dict[str, Any]] = []
+    with rollout.folded(model):
+        for name in profile.datasets:
+            for split in splits or profile.splits:
+                rows = data.load(name, split, limit=profile.n_eval, columns=profile.columns)
+                ask = (model, tokenizer, rows["prompt"])
+                greedy = rollout.sample(*ask, 1, limit, temperature=0, batch=profile.n_batch)
+                sampled = rollout.sample(*ask, n, limit, seed=seed, batch=profile.n_batch)
+                right = _grade(greedy, rows)
+                counts = _grade(sampled, rows)
+                items[f"{rows[0]['family']}/{split}"] = {
+                    "level": "".join(str(min(level, 9)) for level in rows["level"]),
+                    "greedy": "".join(str(sum(r)) for r in right),
+                    "correct": "".join(str(sum(c)) for c in counts),
+                    "samples": n,
+                }
+                shown += [
+                    {"id": row["id"], "text": texts[0][:400], "correct": good[0]}
+                    for row, texts, good in zip(rows, sampled, counts, strict=True)
+                ][: 2 if split == "test" else 0]
+    return {"items": items, "scores": stats.scores(items), "samples": shown[:6]}
+
+
+def _grade(answers: list[list[str]], rows: Any) -> list[list[bool]]:
+    n = len(answers[0])
+    verdicts = grading.grade_many(
+        [text for texts in answers for text in texts],
+        [a for a in rows["answer"] for _ in range(n)],
+        [kind for kind in rows["kind"] for _ in range(n)],
+    )
+    return [[v.correct for v in verdicts[i : i + n]] for i in range(0, len(verdicts), n)]

@@ -1,0 +1,275 @@
+"""What does the table look like? Each function turns a tidy frame into one matplotlib figure.
+
+Summaries come from `stats.summarise` (value, low, high per row). Figures are closed before they
+are returned, so that a notebook shows each once, as the value of its cell.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Colour-blind safe (Wong 2011, doi:10.1038/nmeth.1618); a method looks the same everywhere.
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
+METHODS = {"sft": 0, "grpo": 1, "merge": 2, "base": 6}
+NAMES = {
+    "n_train": "training rows", "level": "level (reasoning steps)", "rank": "LoRA rank",
+    "learning_rate": "learning rate", "train_seconds": "training time (s)",
+    "eval_seconds": "evaluation time (s)", "tokens": "training tokens", "peak_gb": "memory (GB)",
+    "trainable": "trainable parameters", "partition": "partition rule", "merge": "merge method",
+    "loss": "loss (nats per token)", "reward": "mean reward", "step": "optimizer step",
+    "passrate": "pass rate of the base (%)", "rewards/correct/mean": "share of right answers",
+    "k": "answers drawn, k", "completions/mean_length": "answer length (tokens)",
+}  # fmt: skip
+
+
+def accuracy(summary: pd.DataFrame, x: str, hue: str, col: str = "family") -> Figure:
+    """Which arm is best where? Points with 95 % intervals, one panel per `col`.
+
+    Rows with method "base" become a horizontal band over the whole panel: what was there before.
+    """
+    is_base = summary["method"].eq("base") if "method" in summary else summary.index < 0
+    arms, base = summary[~is_base], summary[is_base]
+    places = {value: place for place, value in enumerate(_ordered(arms[x]))}
+    panels = _ordered(summary[col])
+    figure, axes = _panels(len(panels))
+    for axis, panel in zip(axes, panels, strict=True):
+        _band(axis, base[base[col] == panel])
+        groups = _groups(arms, hue)
+        for index, (label, style, group) in enumerate(groups):
+            group = group[group[col] == panel]
+            spread = (index - (len(groups) - 1) / 2) * 0.5 / len(groups)
+            _points(axis, group[x].map(places) + spread, group, label, style, line="")
+        axis.set(title=panel, xlabel=_name(x), xlim=(-0.5, len(places) - 0.5))
+        wide = sum(len(str(place)) for place in places) > 24
+        axis.set_xticks(list(places.values()), [str(place) for place in places],
+                        rotation=30 if wide else 0, ha="right" if wide else "center")  # fmt: skip
+    return _finish(figure, axes, "accuracy (%)", hue)
+
+
+def ladder(summary: pd.DataFrame, hue: str = "method", x: str = "level") -> Figure:
+    """Up to which difficulty is it right? Accuracy by level (or other `x`), a panel per family."""
+    return _lines(summary, x, hue)
+
+
+def scaling(summary: pd.DataFrame, hue: str = "method") -> Figure:
+    """What do more rows buy? Accuracy over the number of training rows, doubling per tick."""
+    figure = _lines(summary[summary["n_train"] > 0], "n_train", hue)
+    for axis in figure.axes:
+        _band(axis, summary[(summary["n_train"] == 0) & (summary["family"] == axis.get_title())])
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter(lambda rows, _: f"{rows:,.0f}")
+    return figure
+
+
+def ranking(summary: pd.DataFrame, col: str = "split") -> Figure:
+    """Who is ahead, and by more than chance? A line per arm, best first in the first `col`."""
+    panels = _ordered(summary[col])
+    first = summary[summary[col] == panels[0]].sort_values("value", kind="stable")
+    places = {arm: place for place, arm in enumerate(first["arm"])}
+    figure, axes = _panels(len(panels), width=2.2, height=0.9 + 0.24 * len(places))
+    for axis, panel in zip(axes, panels, strict=True):
+        shown = summary[summary[col] == panel]
+        _band(axis, shown[shown["method"] == "base"], across=True)
+        for label, style, group in _groups(shown, "method"):
+            _points(axis, group["arm"].map(places), group, label, style, line="", across=True)
+        axis.set(title=panel, xlabel="accuracy (%)", ylim=(-0.6, len(places) - 0.4))
+        axis.set_yticks([*places.values()], [*places])
+    return _finish(figure, axes, "", "method", percent=False)
+
+
+def differences(gaps: pd.DataFrame) -> Figure:
+    """Which arms differ? Paired differences (`value`, low, high, `arm`) around the line of none."""
+    figure, axes = _panels(1, width=5.2, height=0.9 + 0.32 * len(gaps))
+    axes[0].axvline(0, color="black", lw=1, zorder=1)
+    style = {"color": COLOURS[0], "marker": MARKERS[0]}
+    _points(axes[0], range(len(gaps)), gaps, "", style, line="", across=True)
+    axes[0].set(xlabel="difference in accuracy (points)", ylim=(len(gaps) - 0.4, -0.6))
+    axes[0].set_yticks(range(len(gaps)), list(gaps["arm"]))
+    axes[0].spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def arm(run: dict) -> str:
+    """What is a run called for a reader? Its method and whatever is not usual, but for the seed."""
+    method = f"{run['merge'].replace('_', '-')} merge" if run["parents"] else run["method"].upper()
+    first = f"{run['start'].split('_')[0].upper()}, then " if run["start"] else ""
+    words = [first + method.replace("BASE", "base")]
+    rules = "/".join(sorted({*re.findall(r"_by-([a-z]+)", "+".join(run["parents"]))})) or "all"
+    words += [f"{rules} rows"] * bool(run["parents"]) + ["4-bit"] * run["nf4"]
+    words += ["Unsloth"] * (run["backend"] == "unsloth")
+    for field, usual in {"adapter": "lora", "rank": 8, "learning_rate": 0, "steps": 0}.items():
+        words += [f"{_name(field)} {run[field]}"] * (run[field] != usual)
+    words += [f"{run['n_train']} rows per set"] * bool(run["n_train"])
+    words += [f"{run['partition']} half"] * (run["partition"] != "all")
+    words += ["paid " + " + ".join(run["rewards"])] * ([*run["rewards"]] != ["correct"])
+    return ", ".join(words)
+
+
+def interval(row: dict, sign: str = "") -> str:
+    """How is an estimate written? In percent, as in 50.0 [41.0, 60.0]; sign="+" for differences."""
+    value, low, high = (100 * row[name] for name in ("value", "low", "high"))
+    return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+
+
+def frontier(table: pd.DataFrame, cost: str = "train_seconds", hue: str = "method") -> Figure:
+    """Which accuracy is to be had at which cost? One point per row; the line joins the best.
+
+    A point is on the frontier if nothing at its cost or below is as accurate. `table` holds one
+    metric and split of `results.table`, or a summary with a cost column joined to it.
+    """
+    panels = _ordered(table["family"])
+    figure, axes = _panels(len(panels))
+    for axis, panel in zip(axes, panels, strict=True):
+        shown = table[table["family"] == panel].sort_values([cost, "value"])
+        for label, style, group in _groups(table, hue):
+            group = group[group["family"] == panel]
+            _points(axis, group[cost], group, label, style, line="")
+        best = shown[shown["value"] > shown["value"].cummax().shift(fill_value=-1)]
+        # Drawn on to the right: paying more never takes an accuracy away.
+        heights = 100 * best["value"]
+        axis.step([*best[cost], table[cost].max()], [*heights, heights.max()],
+                  where="post", color="black", lw=1, zorder=1, label="frontier")  # fmt: skip
+        axis.set(title=panel, xlabel=_name(cost))
+    return _finish(figure, axes, "accuracy (%)", hue)
+
+
+def curves(records: Iterable[dict], metric: str) -> Figure:
+    """How did training go? `metric` of the stored curves by step: mean and range over seeds.
+
+    Runs that differ in nothing but the seed form one line, named by what tells the lines apart.
+    """
+    import pandas as pd
+
+    frames = []
+    for record in records:
+        run = {field: str(value) for field, value in record["run"].items() if field != "seed"}
+        frame = pd.DataFrame(record["curve"]).reindex(columns=["step", metric])
+        frames.append(frame.astype(float).dropna().assign(**run))
+    frame = pd.concat(frames, ignore_index=True)
+    fields = [field for field in frame.columns[2:] if frame[field].nunique() > 1] or ["method"]
+    frame["arm"] = frame[fields].agg(", ".join, axis=1)
+    figure, axes = _panels(1, width=5.5)
+    for label, style, group in _groups(frame, "arm"):
+        steps = group.groupby("step")[metric].agg(["mean", "min", "max"])
+        axes[0].plot(steps.index, steps["mean"], color=style["color"], lw=1.5, label=label)
+        axes[0].fill_between(steps.index, steps["min"], steps["max"], color=style["color"],
+                             alpha=0.2, lw=0)  # fmt: skip
+    axes[0].set_xlabel(_name("step"))
+    return _finish(figure, axes, _name(metric), ", ".join(fields), percent=False)
+
+
+def histogram(rates: pd.DataFrame, value: str = "passrate", hue: str = "family") -> Figure:
+    """How hard are the rows for the base? Share of rows per pass rate, with Wilson intervals.
+
+    `rates`: one row per training row, with `value` in 0..1 and `hue`.
+    """
+    import pandas as pd
+
+    from hybridlib import stats
+
+    bins = sorted(rates[value].unique())
+    figure, axes = _panels(1, width=5.5)
+    for label, style, group in _groups(rates, hue):
+        counts = group[value].value_counts().reindex(bins, fill_value=0)
+        bounds = [stats.wilson(count, len(group)) for count in counts]
+        shares = pd.DataFrame(bounds, columns=["low", "high"]).assign(
+            value=counts.to_numpy() / len(group)
+        )
+        _points(axes[0], [100 * rate for rate in bins], shares, label, style, line="-")
+    axes[0].set_xlabel(_name(value))
+    return _finish(figure, axes, "share of rows (%)", hue)
+
+
+def _lines(summary: pd.DataFrame, x: str, hue: str) -> Figure:
+    panels = _ordered(summary["family"])
+    figure, axes = _panels(len(panels))
+    for axis, panel in zip(axes, panels, strict=True):
+        groups = _groups(summary, hue)
+        for index, (label, style, group) in enumerate(groups):
+            group = group[group["family"] == panel].sort_values(x)
+            # Side by side, so that intervals stay readable; on a log axis the shift would distort.
+            aside = 0.09 * (index - (len(groups) - 1) / 2) if x == "level" else 0
+            _points(axis, group[x] + aside, group, label, style, line="-")
+        axis.set(title=panel, xlabel=_name(x))
+        if x == "level":
+            axis.set_xticks(_ordered(summary[x]))
+    return _finish(figure, axes, "accuracy (%)", hue)
+
+
+def _band(axis: Axes, rows: pd.DataFrame, across: bool = False):
+    """The base behind the arms, as a line with its interval."""
+    line, span = (axis.axvline, axis.axvspan) if across else (axis.axhline, axis.axhspan)
+    for row in rows.to_dict("records"):
+        span(100 * row["low"], 100 * row["high"], color=COLOURS[6], alpha=0.25, lw=0)
+        line(100 * row["value"], color=COLOURS[6], lw=1, label="base")
+
+
+def _points(axis: Axes, x: Sequence[float], rows: pd.DataFrame, label: str, style: dict, line: str,
+            across: bool = False):  # fmt: skip
+    """Values with their intervals, in percent; `across`: along the x axis."""
+    value = 100 * rows["value"].to_numpy(float)
+    below, above = (100 * rows[end].to_numpy(float) for end in ("low", "high"))
+    # An interval need not hold its estimate when seeds are few; a bar cannot have a negative arm.
+    reach = [(value - below).clip(0), (above - value).clip(0)]
+    places = {"x": value, "y": x, "xerr": reach} if across else {"x": x, "y": value, "yerr": reach}
+    axis.errorbar(**places, label=label, linestyle=line, lw=1.5, elinewidth=1.2, capsize=2.5,
+                  markersize=5.5, **style)  # fmt: skip
+
+
+def _groups(frame: pd.DataFrame, hue: str) -> list[tuple[str, dict, pd.DataFrame]]:
+    """(label, colour and marker, rows) per value of `hue`; methods look alike in every figure."""
+    found, values = [], _ordered(frame[hue])
+    taken = {METHODS.get(str(value).lower()) for value in values}
+    free = [index for index in range(len(COLOURS)) if index not in taken] * len(values)
+    for value in values:
+        index = METHODS.get(str(value).lower())
+        index = free.pop(0) if index is None else index
+        style = {"color": COLOURS[index], "marker": MARKERS[index]}
+        found.append((str(value), style, frame[frame[hue] == value]))
+    return found
+
+
+def _ordered(values: pd.Series) -> list:
+    """Distinct values: numbers ascending, names as they come."""
+    distinct = list(values.unique())
+    return sorted(distinct) if values.dtype.kind in "iuf" else distinct
+
+
+def _name(column: str) -> str:
+    return NAMES.get(column, column.replace("_", " "))
+
+
+def _panels(count: int, width: float = 2.5, height: float = 3.0) -> tuple[Figure, list[Axes]]:
+    import matplotlib.pyplot as plt
+    import seaborn
+
+    with seaborn.axes_style("whitegrid"), seaborn.plotting_context("notebook", font_scale=0.85):
+        figure, axes = plt.subplots(
+            1, count, figsize=(width * count + 1.2, height), sharex=True, sharey=True,
+            squeeze=False, layout="constrained", dpi=144,
+        )  # fmt: skip
+    plt.close(figure)
+    return figure, list(axes[0])
+
+
+def _finish(figure: Figure, axes: list[Axes], y: str, legend: str, percent: bool = True) -> Figure:
+    """Y label, limits and one legend for all panels, to the right of them."""
+    axes[0].set_ylabel(y)
+    if percent:
+        axes[0].set_ylim(bottom=0)
+    entries = {}
+    for axis in axes:
+        handles, labels = axis.get_legend_handles_labels()
+        entries = dict(zip(labels, handles, strict=True)) | entries
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.legend(entries.values(), entries.keys(), loc="outside right upper",
+                  title=_name(legend), frameon=False)  # fmt: skip
+    return figure

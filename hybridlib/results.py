@@ -1,0 +1,279 @@
+"""What has been run, and what came out? One JSON per finished run, one tidy table.
+
+A record holds id, profile, run, setting, scores, items, curve, samples, cost, facts and provenance;
+data/README.md describes each field. Items are strings of one digit each, so that a thousand of
+them cost a kilobyte (`stats.unpack` reads them).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Collection
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hybridlib import ROOT, StudyError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hybridlib.profiles import Profile
+    from hybridlib.study import Run
+
+LIMIT = 20_000
+"""Bytes a record may have: results live in git, and a reader may open one."""
+
+SCIENCE = (
+    "tasks data sources difficulty partition grading sandbox zygote rewards adapters models "
+    "train rollout merge evaluate study"
+).split()
+"""The modules that decide what a number means; stats, figures and the book only present it."""
+
+WEIGHTS = "data/tiny_base/model.safetensors"
+LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets")
+
+
+class Stale(StudyError):
+    """The stored record answers another question than today's run of the same name."""
+
+
+def folder(profile_name: str) -> Path:
+    """Where are the records of one profile?"""
+    return ROOT / "data" / "results" / profile_name
+
+
+def save(record: dict, force: bool = False) -> Path:
+    """Where was the record written? Atomically, so that a killed run leaves no half file.
+
+    A stored record that differs in run, setting, code or scores is replaced only with `force`.
+    Numbers that are not finite (a diverged loss) are stored as null.
+    """
+    path = folder(record["profile"]) / f"{record['id']}.json"
+    record = plain(record)
+    # One top-level field per line: a change of one shows as one line in a diff.
+    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in record.items()]
+    text = "{\n" + ",\n".join(lines) + "\n}\n"
+    if len(text) > LIMIT:
+        largest = max(record, key=lambda key: len(json.dumps(record[key])))
+        raise StudyError(
+            f"record {record['id']} has {len(text):,} bytes, allowed are {LIMIT:,}; its largest "
+            f"field is {largest!r} with {len(json.dumps(record[largest])):,}: store less of it"
+        )
+    if path.exists() and not force:
+        stored = _load(path)
+        differs = [*_changes("run", stored, record), *_changes("setting", stored, record)]
+        if changed := _changed_code(stored, record["provenance"]["code"]):
+            differs.append(f"code of {', '.join(changed)}")
+        if stored["scores"] != record["scores"]:
+            differs.append("scores")
+        if differs:
+            raise StudyError(
+                f"a different result of {record['id']} is stored ({'; '.join(differs)}); "
+                "--force replaces it"
+            )
+    return write(path, text)
+
+
+def write(path: Path, text: str) -> Path:
+    """Write a small text file so that a reader finds it complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    try:
+        os.fchmod(handle, 0o644)
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def find(run: Run, profile: Profile) -> dict | None:
+    """Is this run finished? Its record, or None.
+
+    Raises Stale where run or setting were others when it was written; a change of code alone
+    is for `stale_reason` to tell.
+    """
+    path = folder(profile.name) / f"{run.id}.json"
+    if not path.exists():
+        return None
+    record = _load(path)
+    if changes := _drift(record, run, profile):
+        raise Stale(f"stale result {run.id}: {'; '.join(changes)}; --force runs it again")
+    return record
+
+
+def stale_reason(run: Run, profile: Profile) -> str:
+    """Why would this run have to be repeated? "" where its record is as good as new."""
+    path = folder(profile.name) / f"{run.id}.json"
+    if not path.exists():
+        return "missing"
+    record = _load(path)
+    reasons = _drift(record, run, profile)
+    if changed := _changed_code(record, fingerprint()):
+        reasons.append(f"code changed since: {', '.join(changed)}")
+    return "; ".join(reasons)
+
+
+def fingerprint() -> dict[str, str]:
+    """Which code and weights make today's numbers? File name -> first 12 digits of its sha256."""
+    sources = [Path(__file__).with_name(f"{module}.py") for module in SCIENCE]
+    return {
+        path.name: _digest(path, path.stat().st_mtime_ns)
+        for path in [*sources, ROOT / WEIGHTS]
+        if path.exists()
+    }
+
+
+def provenance(**facts) -> dict:
+    """Where does a number come from? Versions, commit, machine, time, code; `facts` are added.
+
+    backend="unsloth" among the facts adds the version of unsloth.
+    """
+    import torch
+
+    libraries = [*LIBRARIES, *(["unsloth"] if facts.get("backend") == "unsloth" else [])]
+    gpu = torch.cuda.is_available()
+    return {
+        "versions": {"python": platform.python_version()}
+        | {name: _version(name) for name in libraries},
+        "commit": _git("rev-parse", "HEAD"),
+        # Results are written while others run: they do not make the code dirty.
+        "dirty": bool(_git("status", "--porcelain", "--", ".", ":(exclude)data/results")),
+        "device": torch.cuda.get_device_name() if gpu else _processor(),
+        "threads": torch.get_num_threads(),
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "code": fingerprint(),
+    } | facts
+
+
+def read(profile_name: str) -> list[dict]:
+    """What is stored for this profile? All records, sorted by id; none is an empty list."""
+    return [_load(path) for path in sorted(folder(profile_name).glob("*.json"))]
+
+
+def table(profile_name: str) -> pd.DataFrame:
+    """What came out? One row per run, family, split and metric, with run fields and cost."""
+    import pandas as pd
+
+    rows = [
+        _fields(record) | {"profile": record["profile"]} | score | record["cost"]
+        for record in read(profile_name)
+        for score in record["scores"]
+    ]
+    base = ["id", "profile", "family", "split", "metric", "value", "low", "high", "n"]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=base)
+
+
+def items(profile_name: str, ids: Collection[str] | None = None) -> pd.DataFrame:
+    """How did every run do on every item? `stats.unpack` of each record, with id and run fields."""
+    import pandas as pd
+
+    from hybridlib import stats
+
+    parts = [
+        stats.unpack(record["items"]).assign(**_fields(record))
+        for record in read(profile_name)
+        if ids is None or record["id"] in ids
+    ]
+    base = ["id", "seed", "family", "split", "item", "level", "greedy", "correct", "samples"]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=base)
+
+
+def _fields(record: dict) -> dict:
+    """Id and run fields as table cells; several values of one field are joined by +."""
+    return {"id": record["id"]} | {
+        field: "+".join(map(str, value)) if isinstance(value, list) else value
+        for field, value in record["run"].items()
+    }
+
+
+def _load(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise StudyError(f"{path} is no readable record ({error}); delete it to rerun") from error
+
+
+def _drift(record: dict, run: Run, profile: Profile) -> list[str]:
+    now = plain({"run": asdict(run), "setting": asdict(profile)})
+    return [*_changes("run", record, now), *_changes("setting", record, now)]
+
+
+def _changes(part: str, stored: dict, now: dict) -> list[str]:
+    """["setting n_eval: 10 -> 12"]: what differs between two records, stored -> now."""
+    old, new = stored[part], now[part]
+    return [
+        f"{part} {field}: {old.get(field, 'absent')} -> {new.get(field, 'absent')}"
+        for field in {**old, **new}
+        if field not in old or field not in new or old[field] != new[field]
+    ]
+
+
+def _changed_code(record: dict, code: dict[str, str]) -> list[str]:
+    stored = record["provenance"]["code"]
+    return [name for name in {**stored, **code} if stored.get(name) != code.get(name)]
+
+
+def plain(record: dict) -> dict:
+    """The record as JSON keeps it: tuples are lists, numbers that are not finite are null."""
+    return json.loads(json.dumps(_finite(record), default=_scalar))
+
+
+def _finite(value):
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _scalar(value):
+    """numpy and torch scalars as Python numbers; anything else is a mistake of the caller."""
+    if hasattr(value, "item"):
+        return _finite(value.item())
+    raise TypeError(f"{type(value).__name__} does not belong in a record")
+
+
+@functools.cache
+def _digest(path: Path, modified: int) -> str:
+    """The hash of a file; `modified` makes an edited file a new question."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _git(*arguments: str) -> str:
+    """What git says about the project; "" without git or outside a repository."""
+    try:
+        command = ["git", "-C", str(ROOT), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _processor() -> str:
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

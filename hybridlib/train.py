@@ -1,0 +1,215 @@
+"""How does an adapter learn? SFT and GRPO side by side, so that the reader sees what differs."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hybridlib import models, rollout
+from hybridlib.profiles import Profile
+from hybridlib.rewards import REWARDS
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from hybridlib.study import Run
+
+CURVE = (
+    "loss",
+    "reward",
+    "reward_std",
+    "entropy",
+    "kl",
+    "completions/mean_length",
+    "mean_token_accuracy",
+)
+
+
+class Trained(NamedTuple):
+    """What training leaves behind: the adapter's folder, the curve by logged step, the cost."""
+
+    adapter: Path
+    curve: list[dict[str, float]]
+    cost: dict[str, float]
+
+
+def options(run: "Run", profile: Profile, out: Path) -> dict[str, Any]:
+    """Every option of a run's trainer that is not TRL's default: the profile's and the run's."""
+    shared = dict(
+        output_dir=str(out), seed=run.seed, data_seed=run.seed, report_to="none", disable_tqdm=True,
+        logging_steps=1, use_cpu=not _gpu(), gradient_checkpointing=_gpu(), bf16=False,
+        save_total_limit=1,
+    )  # fmt: skip
+    own = profile.sft if run.method == "sft" else profile.grpo
+    chosen: dict[str, Any] = shared | own
+    if run.steps:
+        chosen["max_steps"] = run.steps
+    if run.learning_rate:
+        chosen["learning_rate"] = run.learning_rate
+    if not _gpu():  # what only a GPU has
+        chosen |= {"bf16": False}
+        chosen = {k: v for k, v in chosen.items() if "vllm" not in k}
+        if "8bit" in str(chosen.get("optim")):
+            chosen.pop("optim")
+    if run.method == "grpo":
+        chosen["max_completion_length"] = profile.max_completion_tokens
+        chosen["reward_weights"] = list(run.reward_weights) or None
+    return chosen
+
+
+def sft(
+    run: "Run", profile: Profile, rows: "Dataset", out: Path, start: Path | None = None
+) -> Trained:
+    """Imitate the completions: negative log-likelihood of their tokens, the prompt masked."""
+    model, tokenizer = _begin(run, profile, start)
+    from trl import SFTConfig, SFTTrainer
+
+    trainer = SFTTrainer(
+        model=model,
+        args=SFTConfig(**options(run, profile, out), max_length=None, completion_only_loss=True),
+        train_dataset=rows.select_columns(["prompt", "completion"]),
+        processing_class=tokenizer,
+    )
+    return _train(trainer, out)
+
+
+def grpo(
+    run: "Run", profile: Profile, rows: "Dataset", out: Path, start: Path | None = None
+) -> Trained:
+    """Reinforce what earns reward: group-relative policy optimisation (arXiv:2402.03300)."""
+    model, tokenizer = _begin(run, profile, start)
+    from trl import GRPOConfig, GRPOTrainer
+
+    args = GRPOConfig(**options(run, profile, out))
+    own_sampler = run.backend == "hf" and not args.use_vllm
+    trainer = (trimmed(GRPOTrainer) if own_sampler else GRPOTrainer)(
+        model=model,
+        args=args,
+        reward_funcs=[REWARDS[name] for name in run.rewards],
+        train_dataset=rows.remove_columns(["completion"]),
+        processing_class=tokenizer,
+        rollout_func=_sampler(run.seed) if own_sampler else None,
+    )
+    return _train(trainer, out)
+
+
+def trimmed(trainer: type) -> type:
+    """A GRPO trainer whose loss pass skips padding: TRL's own pass over rows of alike length.
+
+    TRL pads a batch to its longest prompt plus its longest completion; with three families in a
+    batch more than half of that is padding. Log-probabilities and gradients are the same.
+    """
+    import torch
+
+    class Trimmed(trainer):  # type: ignore[misc, valid-type]
+        def _full_logits_logps(
+            self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, **options
+        ):
+            order = attention_mask.sum(1).argsort(stable=True)
+            size = min(batch_size or 32, 32)
+            parts = []
+            for rows in order.split(size):
+                used = attention_mask[rows].any(0).nonzero()[:, 0]
+                first, end = (
+                    int(used[0]),
+                    max(int(used[-1]) + 1, input_ids.shape[1] - logits_to_keep + 1),
+                )
+                keep = logits_to_keep - (input_ids.shape[1] - end)
+                found = super()._full_logits_logps(
+                    model,
+                    input_ids[rows, first:end],
+                    attention_mask[rows, first:end],
+                    keep,
+                    **options,
+                )
+                grow = (0, logits_to_keep - keep)
+                parts.append(
+                    [
+                        None if f is None or f.ndim < 2 else torch.nn.functional.pad(f, grow)
+                        for f in found
+                    ]
+                )
+            back = order.argsort()
+            logps, entropies, _ = (
+                None if p[0] is None else torch.cat(p)[back] for p in zip(*parts, strict=True)
+            )
+            return logps, entropies, None
+
+    return Trimmed
+
+
+def _gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _begin(run: "Run", profile: Profile, start: Path | None) -> tuple[Any, Any]:
+    models.use(run.backend)
+    import torch
+    from transformers import set_seed
+
+    torch.set_num_threads(profile.threads)
+    set_seed(run.seed)  # the adapter's initialisation, too
+    return models.load(profile, run.adapter, run.rank, start, run.nf4 or profile.nf4, run.backend)
+
+
+def _sampler(seed: int) -> Any:
+    """TRL's hook for sampling, filled by the study's one sampler."""
+    import torch
+
+    generators: dict[str, torch.Generator] = {}
+
+    def sample(prompts: list[Any], trainer: Any) -> dict[str, list]:
+        group = trainer.num_generations
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        if not generators:
+            generators["one"] = torch.Generator(model.device).manual_seed(seed)
+        tokenizer = trainer.processing_class
+        ids = rollout.encode(tokenizer, prompts[::group])
+        with rollout.folded(model):
+            tokens, logps = rollout.sample_ids(
+                model, ids, group, trainer.max_completion_length, tokenizer.eos_token_id,
+                trainer.temperature, generators["one"],
+            )  # fmt: skip
+        return {
+            "prompt_ids": [i for i in ids for _ in range(group)],
+            "completion_ids": tokens,
+            "logprobs": logps,
+        }
+
+    return sample
+
+
+def _train(trainer: Any, out: Path) -> Trained:
+    """Train, from the last checkpoint if there is one; save the adapter; keep the curve."""
+    import resource
+
+    import torch
+    from transformers.trainer_utils import get_last_checkpoint
+
+    began = time.perf_counter()
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out)) if out.is_dir() else None)
+    seconds = time.perf_counter() - began
+    adapter = out / "adapter"
+    trainer.model.save_pretrained(adapter)
+    logged = [e for e in trainer.state.log_history if "loss" in e]
+    curve = [
+        {"step": e["step"]}
+        | {
+            k: round(float(e[k]), 4)
+            for k in e
+            if k in CURVE or k.startswith("rewards/") and k.endswith("/mean")
+        }
+        for e in logged[:: -(-len(logged) // 200) or 1]
+    ]
+    gpu = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0
+    return Trained(
+        adapter,
+        curve,
+        {
+            "train_seconds": round(seconds, 2),
+            "tokens": int(trainer.state.num_input_tokens_seen or 0),
+            "trainable": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+            "peak_gb": round(gpu or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3),
+        },
+    )

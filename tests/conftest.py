@@ -1,0 +1,62 @@
+"""Small worlds for the tests: no network, a throw-away root for results and runs."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TQDM_DISABLE"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+
+import pytest
+
+from hybridlib import pool, profiles, results, study
+
+HUB = Path(__file__).resolve().parents[2] / "shared" / "hub" / "datasets"
+
+
+@pytest.fixture
+def small():
+    """The tiny profile, shrunk until a run takes seconds."""
+    return replace(
+        profiles.PROFILES["tiny"], name="small", n_train=8, n_eval=4, n_samples=2, n_difficulty=2,
+        seeds=(0,), splits=("test",), max_completion_tokens=48,
+        sft=dict(max_steps=2, per_device_train_batch_size=8, learning_rate=1e-3,
+                 save_strategy="no"),
+        grpo=dict(max_steps=2, per_device_train_batch_size=8, num_generations=4, learning_rate=1e-3,
+                  save_strategy="no"),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """A root of its own, for this process and its workers, with the shipped base linked in."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "tiny_base").symlink_to(profiles.ROOT / "data" / "tiny_base")
+    monkeypatch.setenv("HYBRIDLIB_ROOT", str(tmp_path))
+    for module in (pool, results, study):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """The shipped base and its tokenizer."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = profiles.ROOT / "data" / "tiny_base"
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
+    return model, AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def stranger(tmp_path_factory):
+    """A random-weight Qwen2 folder that stands in for a model from the hub."""
+    from hybridlib import base
+
+    folder = tmp_path_factory.mktemp("stranger") / "qwen2-random"
+    recipe = base.Recipe(vocabulary=400, hidden=64, layers=2, heads=2, feed_forward=128, seed=7)
+    tokenizer = base.build_tokenizer(recipe)
+    base.build_model(recipe, tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -1,0 +1,117 @@
+"""Is the book whole, and can it be read without a network, and without seeing?"""
+
+import html
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hybridlib import pages
+
+ROOT = Path(__file__).parents[1]
+HTML = ROOT / "_build" / "html"
+GENERATED = {"book/runs.md"}
+HARMLESS = re.compile(r"```.*?```|`[^`]*`|\$[^$]*\$|95 %", re.S)  # code, roles, formulas
+rendered = pytest.mark.skipif(
+    not (HTML / "index.html").exists(), reason="no rendered book; `make book` makes it"
+)
+
+
+def articles():
+    for path in sorted([*(HTML / "book").glob("*.html"), *(HTML / "notebooks").glob("*.html")]):
+        yield path, re.search(r"<article.*</article>", path.read_text(), re.S).group(0)
+
+
+def toc():
+    """Files that the table of contents names, with globs spelt out."""
+
+    def walk(node):
+        for key, value in node.items():
+            if key in ("root", "file"):
+                yield next(
+                    f
+                    for suffix in (".md", ".ipynb")
+                    for f in [f"{value}{suffix}"]
+                    if f in GENERATED or (ROOT / f).exists()
+                )
+            elif key == "glob":
+                yield from (p.relative_to(ROOT).as_posix() for p in ROOT.glob(f"{value}.ipynb"))
+            elif isinstance(value, list):
+                for child in value:
+                    yield from walk(child)
+
+    return list(walk(yaml.safe_load((ROOT / "book" / "_toc.yml").read_text())))
+
+
+def test_every_page_is_in_the_contents_once():
+    pages_there = [
+        p.relative_to(ROOT).as_posix()
+        for folder, kind in (("book", "md"), ("notebooks", "ipynb"))
+        for p in (ROOT / folder).glob(f"*.{kind}")
+    ]
+    assert sorted(toc()) == sorted({*pages_there} | GENERATED)
+
+
+def test_only_the_runner_executes_and_every_bibliography_exists():
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    assert config["execute"]["execute_notebooks"] == "off"
+    assert all((ROOT / name).exists() for name in config["bibtex_bibfiles"])
+
+
+def test_every_citation_has_an_entry_and_every_entry_a_citation():
+    entries = set(re.findall(r"@\w+\{(\w+)", (ROOT / "book" / "references.bib").read_text()))
+    text = "".join(p.read_text() for p in (ROOT / "book").glob("*.md"))
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        text += "".join("".join(c["source"]) for c in json.loads(path.read_text())["cells"])
+    cited = {
+        key.strip()
+        for keys in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", text)
+        for key in keys.split(",")
+    }
+    assert cited == entries
+
+
+def test_prose_types_no_results():
+    """A share or a percentage in a page of prose can only have been typed: glue it instead."""
+    typed = re.compile(r"(?<![\d.])0?\.\d\d|\d\s?%|\d percentage points?")
+    for path in (ROOT / "book").glob("*.md"):
+        text = HARMLESS.sub("", path.read_text())
+        assert not typed.findall(text), path.name
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        for cell in json.loads(path.read_text())["cells"]:
+            if cell["cell_type"] == "markdown":
+                text = HARMLESS.sub("", "".join(cell["source"]))
+                assert not typed.findall(text), (path.name, text)
+
+
+@rendered
+def test_pages_load_nothing_from_the_network():
+    assert pages.external(HTML) == []
+
+
+@rendered
+def test_links_inside_the_book_lead_somewhere():
+    for path, text in articles():
+        for target in re.findall(r'(?:href|src)="([^"#?]+)[^"]*"', text):
+            if not re.match(r"[a-z]+:", target):
+                assert (path.parent / html.unescape(target)).exists(), (path.name, target)
+
+
+@rendered
+def test_every_picture_says_what_it_shows():
+    for path, text in articles():
+        for image in re.findall(r"<img\b[^>]*>", text):
+            alt = re.search(r'alt="([^"]*)"', image)
+            assert alt and len(alt.group(1)) > 20 and "/_images/" not in alt.group(1), (
+                path.name,
+                image[:200],
+            )
+
+
+@rendered
+def test_no_page_shows_an_error_or_a_warning():
+    for path, text in articles():
+        seen = re.findall(r"Traceback \(most|output stderr|\w*Warning:|not in this build", text)
+        assert not seen, (path.name, seen)

@@ -1,0 +1,45 @@
+import pytest
+
+from hybridlib import evaluate, results
+
+
+@pytest.mark.slow
+def test_scores_are_those_of_the_items(tiny, small):
+    found = evaluate.score(*tiny, small)
+    again = evaluate.score(*tiny, small)
+    assert found == again
+    assert set(found["items"]) == {"gsm8k/test", "math/test", "mbpp/test"}
+    for key, item in found["items"].items():
+        family, split = key.split("/")
+        assert len(item["greedy"]) == len(item["correct"]) == len(item["level"]) == small.n_eval
+        value = {
+            s["metric"]: s for s in found["scores"] if (s["family"], s["split"]) == (family, split)
+        }
+        assert value["greedy"]["value"] == pytest.approx(
+            sum(map(int, item["greedy"])) / small.n_eval
+        )
+        assert value["sampled"]["value"] == pytest.approx(
+            sum(map(int, item["correct"])) / small.n_eval / 2
+        )
+        assert value["pass@2"]["value"] == pytest.approx(
+            sum(c != "0" for c in item["correct"]) / small.n_eval
+        )
+        assert all(
+            s["low"] <= s["value"] <= s["high"] and s["n"] == small.n_eval for s in value.values()
+        )
+
+
+@pytest.mark.slow
+def test_pass_rates_are_kept_by_content(small, world, monkeypatch):
+    from hybridlib import data, difficulty, models
+
+    rows = data.load("tiny_math", "train", limit=6)
+    rates = difficulty.passrate(small, rows)
+    assert len(rates) == 6 and set(rates) <= {0.0, 0.5, 1.0}
+    files = list((results.folder("small") / "difficulty").glob("*.json"))
+    assert len(files) == 1
+    with monkeypatch.context() as without:
+        without.setattr(models, "load", None)
+        assert difficulty.passrate(small, rows) == rates
+    assert len(difficulty.passrate(small, rows.select([0, 1]))) == 2
+    assert len(list(files[0].parent.glob("*.json"))) == 2

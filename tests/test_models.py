@@ -1,0 +1,119 @@
+"""Both backends really train, and NF4 trains on after an evaluation."""
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+
+from hybridlib import StudyError, data, models
+
+PROMPT = [[{"role": "user", "content": "Compute $3+4$."}]]
+
+
+def _gradients(model, ids):
+    model.zero_grad()
+    model.train()
+    model(ids, labels=ids).loss.backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def _one_evaluation(model, ids):
+    import torch
+
+    model.eval()
+    with torch.no_grad():
+        model(ids)
+
+
+@pytest.mark.parametrize("repaired", [True, False])
+def test_nf4_trains_on_after_an_evaluation(small, repaired):
+    import torch
+    from bitsandbytes.nn.modules import has_avx512bf16
+
+    if not repaired and not has_avx512bf16():
+        pytest.skip("this CPU has no AVX512-BF16, so bitsandbytes has nothing to break")
+    torch.manual_seed(0)
+    model, tokenizer = models.load(small, adapter="lora", rank=4, nf4=True)
+    ids = torch.tensor([[7, 45, 60, 33, 90, 12]])
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.05)
+    before = _gradients(model, ids)
+    if not repaired:  # what bitsandbytes does by itself
+        for module in model.modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = True
+    _one_evaluation(model, ids)
+    after = _gradients(model, ids)
+    same = all(torch.equal(before[name], after[name]) for name in before)
+    assert same == repaired
+
+
+def test_every_linear_layer_of_an_nf4_base_is_quantised(small):
+    import bitsandbytes as bnb
+
+    model, _ = models.load(small, adapter="lora", rank=4, nf4=True)
+    quantised = [m for m in model.modules() if isinstance(m, bnb.nn.Linear4bit)]
+    assert len(quantised) == 7 * model.config.num_hidden_layers
+    assert not any(m.support_avx512bf16_for_cpu for m in quantised)
+    assert all(p.requires_grad == ("lora_" in name) for name, p in model.named_parameters())
+
+
+def test_unknown_backends_and_missing_models_are_named(small):
+    from dataclasses import replace
+
+    with pytest.raises(StudyError, match="valid: hf, unsloth"):
+        models.use("tpu")
+    with pytest.raises(StudyError, match="--profile tiny"):
+        models.load(replace(small, model="nobody/nothing"))
+
+
+def test_a_process_that_trains_with_plain_trl_refuses_unsloth(small):
+    models.use("hf")
+    with pytest.raises(StudyError, match="process"):
+        models.use("unsloth")
+
+
+UNSLOTH = """
+import json, sys
+from dataclasses import replace
+from pathlib import Path
+from hybridlib import study
+from hybridlib.profiles import PROFILES, Profile
+profile = Profile(**json.loads(sys.argv[1]))
+runs = [study.Run("sft", nf4=True, backend="unsloth"), study.Run("grpo", backend="unsloth")]
+records = [study.execute(run, profile) for run in runs]
+import unsloth, trl
+assert trl.SFTTrainer.__module__ != "trl.trainer.sft_trainer", "Unsloth did not patch TRL"
+for r in records:
+    print(json.dumps({"id": r["id"], "curve": r["curve"], "provenance": r["provenance"]}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not find_spec("unsloth"), reason="Unsloth is not installed (requirements-unsloth.txt)"
+)
+def test_unsloth_trains_nf4_sft_and_lora_grpo(small, world):
+    from dataclasses import asdict
+
+    done = subprocess.run(
+        [sys.executable, "-c", UNSLOTH, json.dumps(asdict(small))],
+        capture_output=True,
+        text=True,
+        cwd=world,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    sft, grpo = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"id"')]
+    assert len(sft["curve"]) == len(grpo["curve"]) == 2
+    assert all(p["loss"] > 0 for p in sft["curve"]) and all("reward" in p for p in grpo["curve"])
+    assert sft["provenance"]["backend"] == "unsloth" and sft["provenance"]["versions"]["unsloth"]
+
+
+def test_the_chat_template_starts_the_assistants_turn(tiny):
+    text = tiny[1].apply_chat_template(PROMPT[0], tokenize=False, add_generation_prompt=True)
+    assert text == "<|user|>Compute $3+4$.<|end|><|assistant|>"
+    assert data.chat("Compute $3+4$.") == PROMPT[0]

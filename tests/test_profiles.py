@@ -1,0 +1,26 @@
+import pytest
+
+from hybridlib import StudyError, profiles
+from hybridlib.data import DATASETS
+
+
+@pytest.mark.parametrize("name", profiles.PROFILES)
+def test_every_profile_names_known_datasets(name):
+    assert all(dataset in DATASETS for dataset in profiles.resolve(name).datasets)
+
+
+def test_another_model_has_results_of_its_own(tmp_path):
+    mine = profiles.resolve("qwen-0.5b", model=str(tmp_path), dataset="gsm8k")
+    assert mine.model == str(tmp_path) and mine.datasets == ("gsm8k",)
+    assert mine.name != "qwen-0.5b" and tmp_path.name in mine.name
+    assert mine.name != profiles.resolve("qwen-0.5b", model=str(tmp_path), dataset="math").name
+    assert profiles.resolve("tiny") is profiles.PROFILES["tiny"]
+
+
+def test_bad_names_say_what_is_valid():
+    with pytest.raises(StudyError, match="valid: qwen-0.5b, qwen-1.5b, qwen-7b, tiny"):
+        profiles.resolve("tinny")
+    with pytest.raises(StudyError, match="does not exist"):
+        profiles.resolve("tiny", model="./nowhere")
+    with pytest.raises(StudyError, match="--dataset"):
+        profiles.resolve("tiny", columns={"question": "q"})

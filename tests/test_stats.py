@@ -1,0 +1,211 @@
+"""Intervals and paired tests against closed forms, simulation and scipy."""
+
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hybridlib import StudyError, stats
+
+
+def table(right, seeds=None, **fields):
+    """Items of one arm from a seeds x items matrix of 0 and 1."""
+    right = np.atleast_2d(np.asarray(right, float))
+    parts = [
+        pd.DataFrame({"family": "gsm8k", "split": "test", "item": np.arange(len(row)), "level": 1,
+                      "greedy": row, "correct": 4 * row, "samples": 4, "seed": seed, **fields})
+        for seed, row in zip(seeds or range(len(right)), right, strict=True)
+    ]  # fmt: skip
+    return pd.concat(parts, ignore_index=True)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 9), st.data())
+def test_pass_at_k_is_the_share_of_k_subsets_with_a_right_answer(n, data):
+    correct, k = data.draw(st.integers(0, n)), data.draw(st.integers(1, n))
+    subsets = list(itertools.combinations([1] * correct + [0] * (n - correct), k))
+    share = sum(any(subset) for subset in subsets) / len(subsets)
+    assert stats.pass_at_k(n, correct, k) == pytest.approx(share)
+
+
+def test_pass_at_k_works_on_arrays_and_refuses_k_beyond_the_samples():
+    assert stats.pass_at_k([4, 4, 4], [0, 2, 4], 1) == pytest.approx([0, 0.5, 1])
+    with pytest.raises(StudyError, match="pass@5 needs .* 4 samples"):
+        stats.pass_at_k([4], [1], 5)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 2000), st.data())
+def test_wilson_agrees_with_scipy(n, data):
+    from scipy.stats import binomtest
+
+    successes = data.draw(st.integers(0, n))
+    expected = binomtest(successes, n).proportion_ci(0.95, method="wilson")
+    assert stats.wilson(successes, n) == pytest.approx(tuple(expected), abs=1e-9)
+
+
+def test_wilson_knows_nothing_without_items():
+    assert stats.wilson(0, 0) == (0.0, 1.0)
+
+
+def test_each_metric_scores_an_item():
+    items = table([1, 0]).assign(correct=[1, 3])
+    assert stats.score(items, "greedy").tolist() == [1, 0]
+    assert stats.score(items, "sampled").tolist() == [0.25, 0.75]
+    assert stats.score(items, "pass@2").tolist() == [0.5, 1.0]
+    with pytest.raises(StudyError, match="unknown metric 'pass'; valid: greedy, sampled, pass@k"):
+        stats.score(items, "pass")
+
+
+def test_unpack_reads_the_items_of_a_record():
+    stored = {"gsm8k/test": {"level": "12", "greedy": "01", "correct": "34", "samples": 4},
+              "org/set/test": {"level": "5", "greedy": "1"}}  # fmt: skip
+    frame = stats.unpack(stored)
+    assert frame["family"].tolist() == ["gsm8k", "gsm8k", "org/set"]
+    assert frame["item"].tolist() == [0, 1, 0]
+    assert frame["level"].tolist() == [1, 2, 5] and frame["greedy"].tolist() == [0, 1, 1]
+    assert frame["correct"].tolist()[:2] == [3, 4] and math.isnan(frame["correct"][2])
+    assert stats.unpack({}).empty
+
+
+def test_scores_give_one_row_per_set_and_measured_metric():
+    stored = {"gsm8k/test": {"level": "1122", "greedy": "0110", "correct": "0440", "samples": 4},
+              "math/test": {"level": "1", "greedy": "1", "correct": "", "samples": 0}}  # fmt: skip
+    found = stats.scores(stored)
+    assert [(row["family"], row["metric"]) for row in found] == [
+        ("gsm8k", "greedy"), ("gsm8k", "sampled"), ("gsm8k", "pass@4"), ("math", "greedy"),
+    ]  # fmt: skip
+    assert all(row["value"] == 0.5 and row["n"] == 4 for row in found[:3])
+    assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 1 for row in found)
+
+
+def test_one_seed_gives_the_interval_of_the_items_alone():
+    right = np.random.default_rng(1).random(400) < 0.3
+    row = stats.summarise(table(right, method="sft"), ["method"], "greedy").iloc[0]
+    low, high = stats.wilson(right.sum(), 400)
+    assert (row["n_items"], row["n_seeds"]) == (400, 1)
+    assert row["value"] == right.mean()
+    assert (row["low"], row["high"]) == pytest.approx((low, high), abs=0.01)
+
+
+def test_seeds_that_disagree_widen_the_interval():
+    agree = np.tile(np.arange(100) < 50, (4, 1))
+    differ = np.stack([np.arange(100) < count for count in (30, 40, 60, 70)])
+    width = [
+        np.ptp(stats.summarise(table(r, method="a"), ["method"], "greedy")[["low", "high"]].iloc[0])
+        for r in (agree, differ)
+    ]
+    assert width[1] > 1.3 * width[0]
+
+
+@pytest.mark.parametrize("right", [np.zeros((2, 30)), np.ones((2, 30))])
+def test_all_right_or_all_wrong_is_not_certainty(right):
+    row = stats.summarise(table(right, method="a"), ["method"], "greedy").iloc[0]
+    assert (row["low"], row["high"]) == pytest.approx(stats.wilson(right.mean() * 30, 30))
+    assert row["high"] - row["low"] > 0.05
+
+
+def test_summarise_repeats_itself_and_keeps_groups_in_order():
+    items = pd.concat([table([[1, 0, 1]], method=m) for m in ("sft", "base")])
+    frame = stats.summarise(items, ["method"], "greedy")
+    assert frame["method"].tolist() == ["sft", "base"]
+    assert frame.equals(stats.summarise(items, ["method"], "greedy"))
+
+
+def test_a_group_that_mixes_runs_is_refused_by_the_field_to_add():
+    items = pd.concat([table([[1, 0]], method="sft", rank=rank) for rank in (1, 8)])
+    with pytest.raises(StudyError, match="method=sft mixes runs; tell them apart by rank"):
+        stats.summarise(items, ["method"], "greedy")
+    assert len(stats.summarise(items, ["method", "rank"], "greedy")) == 2
+
+
+def test_seeds_on_different_items_are_refused():
+    items = table([[1, 0, 1], [1, 0, 1]], method="sft").iloc[:-1]
+    with pytest.raises(StudyError, match="not every seed has a greedy score for every item"):
+        stats.summarise(items, ["method"], "greedy")
+
+
+def simulated(rng, shift=0.0, seeds=3, n=80, **fields):
+    """An arm whose trainings differ by a random amount, on items of random difficulty."""
+    ease = rng.normal(0, 1, n)
+    luck = rng.normal(0, 0.25, (seeds, 1))
+    return table(rng.random((seeds, n)) < 1 / (1 + np.exp(-(ease + luck + shift))), **fields)
+
+
+@pytest.mark.slow
+def test_intervals_cover_the_truth_about_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    truth, covered = 0.5, []  # symmetric in ease and luck
+    for _ in range(150):
+        row = stats.summarise(simulated(rng, method="a"), ["method"], "greedy").iloc[0]
+        covered.append(row["low"] <= truth <= row["high"])
+    assert 0.90 <= np.mean(covered)
+
+
+def test_paired_is_sharper_than_two_intervals_when_items_are_shared():
+    rng = np.random.default_rng(3)
+    base = rng.random(300) < 0.5
+    better = base | (rng.random(300) < 0.1)
+    items = pd.concat([table(better, method="grpo"), table(base, method="sft")])
+    found = stats.paired(items, {"method": "grpo"}, {"method": "sft"}, "greedy")
+    assert found["estimate"] == pytest.approx(better.mean() - base.mean())
+    assert found["low"] > 0 and found["p"] < 0.01 and found["n"] == 300
+    assert found["high"] - found["low"] < 0.08  # unpaired: about 0.16
+
+
+def test_paired_changes_sign_with_its_arms():
+    rng = np.random.default_rng(4)
+    arms = [simulated(rng, shift, method=m) for m, shift in (("grpo", 0.5), ("sft", 0.0))]
+    items = pd.concat(arms)
+    one = stats.paired(items, {"method": "grpo"}, {"method": "sft"}, "greedy")
+    two = stats.paired(items, {"method": "sft"}, {"method": "grpo"}, "greedy")
+    assert one["estimate"] == -two["estimate"]
+    assert (one["low"] > 0) == (one["p"] < 0.05) or one["high"] < 0
+    assert (one["seeds_a"], one["seeds_b"]) == (3, 3)
+
+
+@pytest.mark.parametrize(("wins", "losses"), [(12, 3), (30, 15), (20, 18), (14, 26)])
+def test_paired_agrees_with_a_sign_test_on_one_seed(wins, losses):
+    from scipy.stats import binomtest
+
+    a = np.repeat([1, 0, 1, 0], [wins, losses, 40, 20])
+    b = np.repeat([0, 1, 1, 0], [wins, losses, 40, 20])
+    items = pd.concat([table(a, method="a"), table(b, method="b")])
+    found = stats.paired(items, {"method": "a"}, {"method": "b"}, "greedy")
+    assert found["p"] == pytest.approx(binomtest(wins, wins + losses).pvalue, rel=0.1, abs=0.03)
+
+
+def test_identical_arms_do_not_differ_yet_few_items_say_little():
+    items = pd.concat([table([1, 0] * 6, method=m) for m in "ab"])
+    found = stats.paired(items, {"method": "a"}, {"method": "b"}, "greedy")
+    assert found["estimate"] == 0 and found["p"] == 1
+    assert found["low"] < -0.1 and found["high"] > 0.1
+
+
+def test_paired_uses_the_shared_items_and_names_what_is_wrong():
+    items = pd.concat([table([1, 0, 1, 1], method="a"), table([0, 0], method="b")])
+    assert stats.paired(items, {"method": "a"}, {"method": "b"}, "greedy")["n"] == 2
+    with pytest.raises(StudyError, match="no finished run matches method=c"):
+        stats.paired(items, {"method": "c"}, {"method": "b"}, "greedy")
+    with pytest.raises(StudyError, match="no column 'mehtod'; valid: "):
+        stats.paired(items, {"mehtod": "a"}, {"method": "b"}, "greedy")
+    apart = pd.concat([table([1, 0], method="a"), table([1, 0], method="b").assign(split="valid")])
+    with pytest.raises(StudyError, match="no item was answered by both"):
+        stats.paired(apart, {"method": "a"}, {"method": "b"}, "greedy")
+
+
+@pytest.mark.slow
+def test_equal_arms_are_called_different_at_most_about_as_often_as_p_says():
+    rng = np.random.default_rng(6)
+    called = []
+    for _ in range(150):
+        ease = rng.normal(0, 1, 80)
+        chance = 1 / (1 + np.exp(-ease))
+        arms = [table(rng.random((3, 80)) < chance, method=m) for m in "ab"]
+        found = stats.paired(pd.concat(arms), {"method": "a"}, {"method": "b"}, "greedy")
+        called.append(found["p"] < 0.05)
+    assert np.mean(called) <= 0.08

@@ -1,0 +1,118 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from hybridlib import StudyError, results, study
+from hybridlib.profiles import PROFILES
+from hybridlib.study import GRIDS, Run
+from hybridlib.verify import verify
+
+TINY = PROFILES["tiny"]
+
+
+def test_ids_name_only_what_differs_from_the_defaults():
+    assert Run("base").id == "base"
+    assert Run("sft", nf4=True, backend="unsloth", seed=1).id == "sft_nf4_backend-unsloth_seed-1"
+    assert (
+        Run("grpo", rewards=("correct", "format"), learning_rate=0.003).id
+        == "grpo_lr-0.003_reward-correct+format"
+    )
+    merged = Run("merge", parents=("sft", "grpo"), merge="mean")
+    assert merged.id == "merge_of-sft+grpo_by-mean" and merged.needs == ("sft", "grpo")
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_grids_have_unique_ids_and_bring_their_parents(grid):
+    runs = GRIDS[grid](TINY)
+    ids = [run.id for run in runs]
+    assert len(set(ids)) == len(set(runs)) == len(dict.fromkeys(ids))
+    assert all(need in ids for run in runs for need in run.needs)
+    assert all(len(name) < 150 for name in ids)
+    assert all(Run(**json.loads(json.dumps(results.asdict(run)))) == run for run in runs)
+
+
+@pytest.mark.parametrize(
+    ("fields", "valid"),
+    [
+        (dict(method="sfft"), "base, sft, grpo, merge"),
+        (dict(method="grpo", rewards=("corect",)), "correct"),
+        (dict(method="sft", partition="fair"), "passrate"),
+        (dict(method="sft", adapter="lorra"), "lora"),
+        (dict(method="merge", parents=("a", "b"), merge="slurp"), "ties"),
+        (dict(method="sft", backend="tpu"), "unsloth"),
+        (dict(method="merge", parents=("a",), merge="mean"), "two parents"),
+        (dict(method="grpo", reward_weights=(1.0, 2.0)), "as many weights"),
+    ],
+)
+def test_a_typo_costs_a_second_and_not_a_night(fields, valid):
+    with pytest.raises(StudyError, match=valid):
+        Run(**fields)
+
+
+@pytest.mark.slow
+def test_a_grid_runs_resumes_and_verifies(small, world, capsys):
+    sft, grpo = Run("sft"), Run("grpo")
+    runs = [Run("base"), sft, grpo, Run("merge", parents=(sft.id, grpo.id), merge="mean"),
+            Run("grpo", start=sft.id)]  # fmt: skip
+    table = study.execute_all(runs, small, workers=1)
+    assert set(table.id) == {run.id for run in runs}
+    assert set(table.metric) == {"greedy", "sampled", "pass@2"}
+    assert "left)" in capsys.readouterr().out
+    for run in runs:
+        file = results.folder("small") / f"{run.id}.json"
+        assert file.stat().st_size <= 20_000
+        record = json.loads(file.read_text())
+        assert record["provenance"]["backend"] == "hf" and record["provenance"]["model"]
+    # Nothing is left to do; one lost record, and only that run comes again.
+    assert not study.plan(runs, small)
+    (results.folder("small") / "sft.json").unlink()
+    assert [r.id for r in study.plan(runs, small)] == ["sft"]
+    # A run whose parent's adapter is gone brings its parent along.
+    import shutil
+
+    shutil.rmtree(study.folder("grpo", small))
+    (results.folder("small") / f"{runs[3].id}.json").unlink()
+    assert [r.id for r in study.plan(runs, small)] == ["sft", "grpo", runs[3].id]
+    study.execute_all(runs, small, workers=1)
+    assert verify(small, ids=["grpo", runs[3].id])
+    assert "bitwise equal" in capsys.readouterr().out
+    # A setting that differs is named, and nothing is overwritten.
+    other = replace(small, n_eval=5)
+    with pytest.raises(StudyError, match="n_eval: 4 -> 5"):
+        study.execute_all(runs, other)
+    # A record that somebody changed does not verify.
+    file = results.folder("small") / "base.json"
+    record = json.loads(file.read_text())
+    record["items"]["gsm8k/test"]["correct"] = "1112"
+    file.write_text(json.dumps(record))
+    assert not verify(small, ids=["base"])
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_is_named_and_does_not_stop_the_others(small, world):
+    broken = Run("grpo", steps=-5)
+    with pytest.raises(StudyError, match="1 of 2 runs failed: grpo_steps--5"):
+        study.execute_all([broken, Run("base")], small, workers=1)
+    assert (results.folder("small") / "base.json").exists()
+    assert not (results.folder("small") / f"{broken.id}.json").exists()
+
+
+@pytest.mark.slow
+def test_another_model_and_dataset_run_by_one_parameter(small, world, stranger, tmp_path):
+    from hybridlib.profiles import resolve
+
+    rows = [{"frage": f"What is {a} + 2?", "loesung": str(a + 2)} for a in range(40)]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    mine = resolve(
+        "tiny",
+        str(stranger),
+        str(tmp_path / "mine.jsonl"),
+        {"question": "frage", "answer": "loesung"},
+    )
+    mine = replace(
+        mine, n_train=8, n_eval=3, n_samples=2, max_completion_tokens=8,
+        sft=dict(max_steps=1, per_device_train_batch_size=4, save_strategy="no"),
+    )  # fmt: skip
+    table = study.execute_all([Run("base"), Run("sft")], mine, workers=1)
+    assert set(table.id) == {"base", "sft"} and set(table.split) == {"test"}

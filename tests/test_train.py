@@ -1,0 +1,122 @@
+import pytest
+
+from hybridlib import study, train
+
+
+def _rows(small, run):
+    return study.rows_for(run, small)
+
+
+@pytest.mark.slow
+def test_sft_learns_its_rows(small, world):
+    from dataclasses import replace
+
+    profile = replace(small, sft=small.sft | dict(max_steps=12, learning_rate=5e-3))
+    run = study.Run("sft")
+    trained = train.sft(run, profile, _rows(profile, run), world / "out")
+    losses = [point["loss"] for point in trained.curve]
+    assert len(losses) == 12 and sum(losses[-3:]) < 0.8 * sum(losses[:3])
+    assert (
+        trained.cost["trainable"] > 0
+        and trained.cost["train_seconds"] > 0
+        and trained.cost["tokens"] > 0
+    )
+
+
+@pytest.mark.slow
+def test_grpo_is_paid_by_its_rewards(small, world):
+    run = study.Run("grpo", rewards=("correct", "format"), reward_weights=(1.0, 0.5))
+    trained = train.grpo(run, small, _rows(small, run), world / "out")
+    for point in trained.curve:
+        parts = point["rewards/correct/mean"] + 0.5 * point["rewards/format/mean"]
+        assert point["reward"] == pytest.approx(parts, abs=2e-3)
+    assert trained.cost["tokens"] > 0
+
+
+@pytest.mark.slow
+def test_grpo_samples_with_the_studys_sampler_and_bitwise_again(small, world):
+    run = study.Run("grpo", seed=3)
+    a = train.grpo(run, small, _rows(small, run), world / "a")
+    b = train.grpo(run, small, _rows(small, run), world / "b")
+    assert a.curve == b.curve
+    files = [t.adapter / "adapter_model.safetensors" for t in (a, b)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.slow
+def test_accumulated_micro_batches_give_the_update_of_one_batch(small, world):
+    """The defect behind weak published baselines: accumulation that loses micro-batches."""
+    from dataclasses import replace
+
+    from safetensors.torch import load_file
+
+    whole = replace(small, sft=small.sft | dict(max_steps=1))
+    parts = replace(
+        small, sft=whole.sft | dict(per_device_train_batch_size=2, gradient_accumulation_steps=4)
+    )
+    run = study.Run("sft")
+    a, b = (
+        load_file(train.sft(run, p, _rows(p, run), world / n).adapter / "adapter_model.safetensors")
+        for p, n in ((whole, "a"), (parts, "b"))
+    )
+    import torch
+
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], atol=1e-5, rtol=1e-3)
+
+
+def test_options_leave_gpu_only_settings_out(small):
+    from hybridlib.profiles import PROFILES
+
+    profile = PROFILES["qwen-0.5b"]
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    grpo = train.options(
+        study.Run("grpo", steps=7, learning_rate=1e-4), profile, study.folder("x", profile)
+    )
+    assert not any("vllm" in name for name in grpo) and grpo["bf16"] is False
+    assert grpo["max_steps"] == 7 and grpo["learning_rate"] == 1e-4
+    assert grpo["num_generations"] == profile.grpo["num_generations"]
+
+
+@pytest.mark.slow
+def test_the_trimmed_loss_pass_has_the_gradients_of_trls_own(small, world):
+    import torch
+    from trl import GRPOConfig, GRPOTrainer
+
+    run = study.Run("grpo")
+    rows = _rows(small, run).remove_columns(["completion"])
+    from hybridlib import models
+    from hybridlib.rewards import REWARDS
+
+    found = []
+    for kind in (GRPOTrainer, train.trimmed(GRPOTrainer)):
+        model, tokenizer = models.load(small, "lora", 4)
+        torch.manual_seed(0)
+        for name, weight in model.named_parameters():
+            if "lora" in name:
+                weight.data.normal_(std=0.02)
+        args = GRPOConfig(**train.options(run, small, world / "out"))
+        trainer = kind(model=model, args=args, reward_funcs=[REWARDS["correct"]],
+                       train_dataset=rows, processing_class=tokenizer)  # fmt: skip
+        ids = torch.randint(5, 200, (7, 30), generator=torch.Generator().manual_seed(1))
+        mask = torch.ones_like(ids)
+        for i, (left, right) in enumerate(
+            [(0, 0), (9, 3), (4, 11), (9, 11), (2, 0), (0, 11), (9, 0)]
+        ):
+            mask[i, :left] = 0
+            mask[i, 30 - right :] = 0
+        logps, entropies, _ = trainer._get_per_token_logps_and_entropies(
+            model, ids, mask, 12, compute_entropy=True
+        )
+        completion = mask[:, -12:]
+        (logps * completion).sum().backward()
+        gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        found.append((logps * completion, entropies * completion, gradients))
+    stock, ours = found
+    torch.testing.assert_close(ours[0], stock[0], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(ours[1], stock[1], atol=1e-4, rtol=1e-4)
+    for name, gradient in stock[2].items():
+        torch.testing.assert_close(ours[2][name], gradient, atol=1e-3, rtol=1e-3)
