@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hybridlib import ROOT, StudyError, data, tasks
+from hybridlib import ROOT, StudyError, data, families, tasks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -37,25 +37,25 @@ class Recipe:
     layers: int = 4
     heads: int = 4
     feed_forward: int = 384
-    steps: int = 4000
+    steps: int = 3000
     batch: int = 96  # documents per step
     learning_rate: float = 3e-3  # peak of a one-cycle schedule
     # per family: share of the documents; of these without steps; noisy; slips per noisy step
-    gsm8k: tuple[float, float, float, float] = (0.35, 0.10, 0.15, 0.30)
-    math: tuple[float, float, float, float] = (0.35, 0.10, 0.15, 0.30)
-    mbpp: tuple[float, float, float, float] = (0.30, 0.00, 0.15, 0.30)
+    gsm8k: tuple[float, float, float, float] = (0.35, 0.10, 0.35, 0.30)
+    math: tuple[float, float, float, float] = (0.35, 0.10, 0.35, 0.30)
+    mbpp: tuple[float, float, float, float] = (0.30, 0.00, 0.50, 0.35)
     seed: int = 0
-    threads: int = 1
+    threads: int = 2
 
 
-def slip(name: str, rate: float, rng: random.Random) -> tasks.Slip:
+def slip(name: str, rate: float, rng: random.Random) -> families.Slip:
     """Goes wrong at a step with probability `rate`: a near number, or another operation."""
 
     def wrong(value: Any) -> Any:
         if rng.random() >= rate:
             return value
         if name == "tiny_mbpp":
-            ops = tasks.tiny_mbpp.OPS
+            ops = families.tiny_mbpp.OPS
             op = rng.choice([o for o in ops if ("xs" in ops[o][1]) == ("xs" in ops[value[0]][1])])
             return op, rng.choice(ops[op][0])
         return value + rng.choice([-10, -2, -1, 1, 2, 10])
@@ -78,7 +78,7 @@ def documents(recipe: Recipe, window: int, n: int, top: int) -> list[tuple[str, 
         chain, raw = next(streams[name])
         _, direct, noisy, rate = knobs[name]
         steps = rng.random() >= direct
-        slips = slip(name, rate, rng) if steps and rng.random() < noisy else tasks.same
+        slips = slip(name, rate, rng) if steps and rng.random() < noisy else families.same
         prompt = data.chat(convert[name](raw)["question"])
         pairs.append((prompt, tasks.FAMILIES[name].solve(chain, slips, steps)))
     return pairs
@@ -246,14 +246,14 @@ def ladder(
         samples (per row). Level 6 comes from the split "longer".
     """
     import pandas as pd
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    from hybridlib import grading, rollout, stats
+    from hybridlib import grading, models, rollout, stats
 
     if not folder.exists():
         raise StudyError(f"{folder} is missing; build it with: python -m hybridlib base")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = models.tokenizer(str(folder))
     items = []
     for name in tasks.FAMILIES:
         table = [*data.load(name, split, limit=rows * 5), *data.load(name, "longer", limit=rows)]

@@ -88,23 +88,28 @@ def build(
     """How do the results become the book? Train what is missing, run stale chapters, render.
 
     only: chapters to run (with what they depend on); force: chapters to run although their key is
-    known, all if empty (results stand: `sweep --force` trains again);
+    known (their results stand); if empty, all chapters and all their runs;
     parameters: {chapter: {parameter: value}}.
     Returns the rendered first page (`dry_run`: the folder of executed notebooks). Raises StudyError
     for unknown names, SystemExit (code 1) when a chapter failed; the others have run by then.
     """
     chapters, parameters = catalogue(), parameters or {}
-    only, force = tuple(only), () if force is None else tuple(force) or tuple(chapters)
+    anew = force is not None and not tuple(force)
+    only, force = tuple(only), tuple(chapters) if anew else tuple(force or ())
     for names in (only, force, parameters):
         _known("chapter", names, chapters)
     for name, values in parameters.items():
         _known(f"parameter of {name}", values, chapters[name].parameters)
     wanted = sorted(_needed(chapters, only))
     runs = _runs((chapters[name] for name in wanted), profile)
-    if runs and not dry_run:
+    if runs:
         from hybridlib import study
 
-        study.execute_all(runs, profile)
+        if dry_run:
+            for run, why in study.plan(runs, profile, anew).items():
+                print(f"run {run.id}: {why}")
+        else:
+            study.execute_all(runs, profile, force=anew)
     steps = plan(chapters, profile, force, parameters)
     asked = [step for step in steps if step.chapter.name in wanted]
     if dry_run:

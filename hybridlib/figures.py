@@ -102,8 +102,9 @@ def arm(run: dict) -> str:
     method = f"{run['merge'].replace('_', '-')} merge" if run["parents"] else run["method"].upper()
     first = f"{run['start'].split('_')[0].upper()}, then " if run["start"] else ""
     words = [first + method.replace("BASE", "base")]
-    rules = "/".join(sorted({*re.findall(r"_by-([a-z]+)", "+".join(run["parents"]))})) or "all"
-    words += [f"{rules} rows"] * bool(run["parents"]) + ["4-bit"] * run["nf4"]
+    rules = sorted({*re.findall(r"_by-([a-z]+)", "+".join(run["parents"]))})
+    words += ["/".join(rules) + " halves" if rules else "all rows"] * bool(run["parents"])
+    words += ["4-bit"] * run["nf4"]
     words += ["Unsloth"] * (run["backend"] == "unsloth")
     for field, usual in {"adapter": "lora", "rank": 8, "learning_rate": 0, "steps": 0}.items():
         words += [f"{_name(field)} {run[field]}"] * (run[field] != usual)
@@ -116,7 +117,8 @@ def arm(run: dict) -> str:
 def interval(row: dict, sign: str = "") -> str:
     """How is an estimate written? In percent, as in 50.0 [41.0, 60.0]; sign="+" for differences."""
     value, low, high = (100 * row[name] for name in ("value", "low", "high"))
-    return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+    text = f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def frontier(table: pd.DataFrame, cost: str = "train_seconds", hue: str = "method") -> Figure:
@@ -227,11 +229,13 @@ def _points(axis: Axes, x: Sequence[float], rows: pd.DataFrame, label: str, styl
 def _groups(frame: pd.DataFrame, hue: str) -> list[tuple[str, dict, pd.DataFrame]]:
     """(label, colour and marker, rows) per value of `hue`; methods look alike in every figure."""
     found, values = [], _ordered(frame[hue])
-    taken = {METHODS.get(str(value).lower()) for value in values}
-    free = [index for index in range(len(COLOURS)) if index not in taken] * len(values)
-    for value in values:
-        index = METHODS.get(str(value).lower())
-        index = free.pop(0) if index is None else index
+    words = {value: re.findall("[a-z]+", str(value).lower()) for value in values}
+    method = {value: next((w for w in words[value] if w in METHODS), "") for value in values}
+    owner = {method[v]: v for v in sorted(values, key=lambda value: -len(str(value)))}
+    free = [i for i in range(len(COLOURS)) if i not in {METHODS.get(m) for m in owner}]
+    for place, value in enumerate(values):
+        own = method[value] in METHODS and owner[method[value]] == value  # the shortest name
+        index = METHODS[method[value]] if own else free[place % len(free)]
         style = {"color": COLOURS[index], "marker": MARKERS[index]}
         found.append((str(value), style, frame[frame[hue] == value]))
     return found

@@ -68,6 +68,17 @@ def revision(profile: Profile) -> str:
     )
 
 
+def tokenizer(name: str, revision: str = "main") -> "PreTrainedTokenizerBase":
+    """The tokenizer exactly as its tokenizer.json says.
+
+    AutoTokenizer would give a Qwen2 model the pre-tokenizer of the hub's Qwen2, whatever the
+    folder's own is; line breaks and indents would come out as tokens that the model never saw.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast.from_pretrained(name, revision=revision)
+
+
 def load(
     profile: Profile,
     adapter: str = "",
@@ -92,9 +103,10 @@ def load(
     dtype = getattr(torch, profile.dtype)
     try:
         if backend == "unsloth":
-            model, tokenizer = _unsloth(name, profile, dtype, nf4, adapter, rank, start)
+            model = _unsloth(name, profile, dtype, nf4, adapter, rank, start)
         else:
-            model, tokenizer = _plain(name, profile, dtype, nf4)
+            model = _plain(name, profile, dtype, nf4)
+        words = tokenizer(name, profile.revision)
     except OSError as error:
         raise StudyError(
             f"cannot load model {profile.model!r} ({str(error).splitlines()[0]}); "
@@ -113,12 +125,12 @@ def load(
         from peft import get_peft_model
 
         model = get_peft_model(model, ADAPTERS[adapter](rank))
-    return model, tokenizer
+    return model, words
 
 
-def _plain(name: str, profile: Profile, dtype: Any, nf4: bool) -> tuple[Any, Any]:
+def _plain(name: str, profile: Profile, dtype: Any, nf4: bool) -> Any:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     options: dict[str, Any] = {"dtype": dtype, "revision": profile.revision}
     if nf4:
@@ -130,18 +142,17 @@ def _plain(name: str, profile: Profile, dtype: Any, nf4: bool) -> tuple[Any, Any
         )
     if torch.cuda.is_available():
         options["device_map"] = {"": torch.cuda.current_device()}
-    model = AutoModelForCausalLM.from_pretrained(name, **options)
-    return model, AutoTokenizer.from_pretrained(name, revision=profile.revision)
+    return AutoModelForCausalLM.from_pretrained(name, **options)
 
 
 def _unsloth(
     name: str, profile: Profile, dtype: Any, nf4: bool, adapter: str, rank: int, start: Path | None
-) -> tuple[Any, Any]:
+) -> Any:
     import torch
     from unsloth import FastLanguageModel
 
     # A saved adapter names its base; Unsloth loads both from the adapter's folder.
-    model, tokenizer = FastLanguageModel.from_pretrained(
+    model, _ = FastLanguageModel.from_pretrained(
         str(start) if start else name, max_seq_length=2048, dtype=dtype,
         load_in_4bit=nf4, load_in_16bit=not nf4,
         fast_inference=torch.cuda.is_available() and bool(profile.grpo.get("use_vllm")),
@@ -154,4 +165,4 @@ def _unsloth(
             use_rslora=config.use_rslora, use_dora=config.use_dora,
             use_gradient_checkpointing="unsloth" if torch.cuda.is_available() else False,
         )  # fmt: skip
-    return model, tokenizer
+    return model

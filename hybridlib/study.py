@@ -106,8 +106,8 @@ def sft(profile: Profile) -> list[Run]:
 
 @GRIDS.register
 def rewards(profile: Profile) -> list[Run]:
-    """What RL is paid for: correctness, with format, with visible arithmetic, or nothing at all."""
-    paid = [("correct",), ("correct", "format"), ("correct", "arithmetic"), ("random",)]
+    """What RL is paid for: right answers, their form, visible arithmetic as well, or nothing."""
+    paid = [("correct",), ("format",), ("correct", "arithmetic"), ("random",)]
     return base(profile) + _seeded(profile, *(Run("grpo", rewards=r) for r in paid))
 
 

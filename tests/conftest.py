@@ -42,11 +42,13 @@ def world(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def tiny():
     """The shipped base and its tokenizer."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
+
+    from hybridlib import models
 
     folder = profiles.ROOT / "data" / "tiny_base"
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
-    return model, AutoTokenizer.from_pretrained(folder)
+    return model, models.tokenizer(str(folder))
 
 
 @pytest.fixture(scope="session")

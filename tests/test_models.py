@@ -113,6 +113,14 @@ def test_unsloth_trains_nf4_sft_and_lora_grpo(small, world):
     assert sft["provenance"]["backend"] == "unsloth" and sft["provenance"]["versions"]["unsloth"]
 
 
+def test_the_tokens_are_those_the_base_was_trained_on(tiny):
+    from hybridlib import base
+
+    trained = base.build_tokenizer(base.Recipe())
+    for text in ("def f(xs):\n    xs = xs[::-1]\n    return xs", "<<12+7=19>>19\n#### 19"):
+        assert tiny[1](text)["input_ids"] == trained(text)["input_ids"]
+
+
 def test_the_chat_template_starts_the_assistants_turn(tiny):
     text = tiny[1].apply_chat_template(PROMPT[0], tokenize=False, add_generation_prompt=True)
     assert text == "<|user|>Compute $3+4$.<|end|><|assistant|>"
