@@ -35,7 +35,8 @@ def score(
     with rollout.folded(model):
         for name in profile.datasets:
             for split in splits or profile.splits:
-                rows = data.load(name, split, limit=profile.n_eval, columns=profile.columns)
+                count = profile.n_eval if split in ("test", "valid") else profile.n_eval // 2
+                rows = data.load(name, split, limit=count, columns=profile.columns)
                 ask = (model, tokenizer, rows["prompt"])
                 greedy = rollout.sample(*ask, 1, limit, temperature=0, batch=profile.n_batch)
                 sampled = rollout.sample(*ask, n, limit, seed=seed, batch=profile.n_batch)

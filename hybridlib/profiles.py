@@ -33,7 +33,7 @@ class Profile:
     )  # question, answer, ... of your own dataset
     max_completion_tokens: int = 512
     n_train: int = 0  # rows per dataset, 0 = all
-    n_eval: int = 0  # rows per dataset and split, 0 = all
+    n_eval: int = 0  # test rows per dataset, 0 = all; half as many of the other splits
     n_samples: int = 4  # answers per evaluated row, at temperature 1
     n_difficulty: int = 8  # answers per training row, for its pass rate
     n_batch: int = 256  # sequences that are sampled at once
@@ -52,7 +52,6 @@ def profile(**fields: Any) -> None:
 
 TINY = dict(
     model="data/tiny_base",
-    parameters=851_584,
     datasets=("tiny_gsm8k", "tiny_math", "tiny_mbpp"),
     splits=("test", "longer", "wording"),
     max_completion_tokens=96,
@@ -77,7 +76,7 @@ QWEN = dict(
     ),
 )  # fmt: skip
 
-# Learning rates were chosen on the validation split, from four candidates for each method.
+# Learning rates were chosen on the validation split, from the same candidates for each method.
 profile(
     name="tiny",
     **TINY,
@@ -90,8 +89,8 @@ profile(
         train_sampling_strategy="group_by_length",
     ),
     grpo=dict(
-        max_steps=25, per_device_train_batch_size=96, num_generations=8, learning_rate=2e-3,
-        lr_scheduler_type="constant", beta=0.0, save_strategy="no",
+        max_steps=40, per_device_train_batch_size=96, num_generations=8, learning_rate=3e-3,
+        lr_scheduler_type="linear", loss_type="grpo", beta=0.0, save_strategy="no",
     ),
 )  # fmt: skip
 profile(name="qwen-0.5b", model="Qwen/Qwen2.5-0.5B", parameters=494_032_768, **QWEN)
@@ -126,6 +125,13 @@ def resolve(
             raise StudyError(f"model folder {model} does not exist; give a folder or a hub id")
         found = replace(found, model=str(local(model) or model), parameters=0, revision="main")
     if dataset:
+        from hybridlib.data import DATASETS
+
+        if not (dataset in DATASETS or "/" in dataset or Path(dataset).exists()):
+            raise StudyError(
+                f"unknown dataset {dataset!r}; valid: {', '.join(sorted(DATASETS))}, or a folder, "
+                "a file or a hub id with --columns"
+            )
         found = replace(found, datasets=(dataset,), splits=("test",), columns=columns or {})
     elif columns:
         raise StudyError("--columns goes with --dataset")
