@@ -195,7 +195,9 @@ def test_a_build_that_is_stopped_leaves_no_half_file_and_no_kernel(root, how):
     slow = ("import os, pathlib, time\npathlib.Path('pid').write_text(str(os.getpid()))\n"
             "time.sleep(0 if pathlib.Path('fast').exists() else 600)")  # fmt: skip
     write(root, "02_b", slow, after=["01_a"])
-    script = ("from types import SimpleNamespace as S; from hybridlib import chapters;"
+    # Under a shell that runs it in the background, Python would inherit a deaf ear for Ctrl-C.
+    script = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+              "from types import SimpleNamespace as S; from hybridlib import chapters;"
               "chapters.build(S(name='toy'))")  # fmt: skip
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL,
                                env=os.environ | {"HYBRIDLIB_ROOT": str(root)})  # fmt: skip
