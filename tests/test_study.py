@@ -91,8 +91,8 @@ def test_a_grid_runs_resumes_and_verifies(small, world, capsys):
 
 @pytest.mark.slow
 def test_a_run_that_fails_is_named_and_does_not_stop_the_others(small, world):
-    broken = Run("grpo", steps=-5)
-    with pytest.raises(StudyError, match="1 of 2 runs failed: grpo_steps--5"):
+    broken = Run("sft", rank=-1)
+    with pytest.raises(StudyError, match="1 of 2 runs failed: sft_rank--1"):
         study.execute_all([broken, Run("base")], small, workers=1)
     assert (results.folder("small") / "base.json").exists()
     assert not (results.folder("small") / f"{broken.id}.json").exists()
