@@ -208,7 +208,7 @@ def _train(trainer: Any, out: Path) -> Trained:
         curve,
         {
             "train_seconds": round(seconds, 2),
-            "tokens": int(logged[-1]["num_tokens"]),
+            "tokens": int(max(e.get("num_tokens", 0) for e in logged)),
             "trainable": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
             "peak_gb": round(gpu or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3),
         },
