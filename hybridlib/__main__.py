@@ -115,6 +115,14 @@ def _mapping(text: str) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
+def _literal(text: str) -> Any:
+    """A number, a list, True ... as Python writes them; any other word is a string."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
 def run(args: argparse.Namespace) -> None:
     from hybridlib import study
     from hybridlib.pool import gpus
@@ -174,11 +182,7 @@ def book(args: argparse.Namespace) -> None:
 
     parameters: dict[str, dict[str, Any]] = {}
     for chapter, name, value in args.parameter:
-        try:
-            value = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            pass  # a bare word is a string
-        parameters.setdefault(chapter, {})[name] = value
+        parameters.setdefault(chapter, {})[name] = _literal(value)
     chapters.build(
         PROFILES[args.profile], only=args.only, force=args.force, dry_run=args.dry_run,
         jobs=args.jobs, parameters=parameters,

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 TRAINING = ("base", "sft", "grpo", "merge")
-SHORT = {  # field -> its name in an id
-    "learning_rate": "lr", "n_train": "n", "partition": "by", "rewards": "reward",
-    "reward_weights": "weights", "start": "after", "parents": "of", "merge": "by",
-}  # fmt: skip
+# Field -> its name in an id.
+SHORT = dict(
+    learning_rate="lr", n_train="n", partition="by", rewards="reward", reward_weights="weights",
+    start="after", parents="of", merge="by",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def partitions(profile: Profile) -> list[Run]:
 def everything(profile: Profile) -> list[Run]:
     """All runs of all chapters, each once."""
     grids = (base, sft, rewards, scale, partitions)
-    return list(dict.fromkeys(run for grid in grids for run in grid(profile)))
+    return list({run: None for grid in grids for run in grid(profile)})
 
 
 def folder(run_id: str, profile: Profile) -> Path:
@@ -155,9 +156,8 @@ def rows_for(run: Run, profile: Profile) -> "Dataset":
     from hybridlib import data, difficulty, partition
 
     limit = run.n_train or profile.n_train
-    rows = concatenate_datasets(
-        [data.load(name, "train", limit, profile.columns) for name in profile.datasets]
-    )
+    sets = [data.load(name, "train", limit, profile.columns) for name in profile.datasets]
+    rows = concatenate_datasets(sets)
     measured = getattr(RULES[run.partition], "needs_passrate", False)
     rates = difficulty.passrate(profile, rows) if measured else None
     part = partition.split(rows, run.partition, run.seed, rates)
