@@ -69,7 +69,9 @@ def test_reference_solutions_are_right_and_slips_are_not(name, level, seed):
     assert grading.grade(right, row["answer"], row["kind"]).correct
     if name != "tiny_mbpp":  # another operation may happen to pass the asserts
         wrong = task.solve(chain, lambda value: value + 1)
-        assert grading.grade(wrong, row["answer"], row["kind"]).correct == (wrong == right)
+        # Two slips can undo each other: only the last line is graded.
+        same = wrong.splitlines()[-1] == right.splitlines()[-1]
+        assert grading.grade(wrong, row["answer"], row["kind"]).correct == same
         assert grading.grade(task.solve(chain, steps=False), row["answer"], row["kind"]).correct
 
 
