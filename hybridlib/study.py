@@ -140,8 +140,8 @@ def partitions(profile: Profile) -> list[Run]:
 @GRIDS.register
 def everything(profile: Profile) -> list[Run]:
     """All runs of all chapters, each once."""
-    grids = (base, sft, rewards, scale, partitions)
-    return list({run: None for grid in grids for run in grid(profile)})
+    runs = [run for grid in (sft, rewards, scale, partitions) for run in grid(profile)]
+    return list(dict.fromkeys(runs))
 
 
 def folder(run_id: str, profile: Profile) -> Path:
@@ -156,8 +156,8 @@ def rows_for(run: Run, profile: Profile) -> "Dataset":
     from hybridlib import data, difficulty, partition
 
     limit = run.n_train or profile.n_train
-    sets = [data.load(name, "train", limit, profile.columns) for name in profile.datasets]
-    rows = concatenate_datasets(sets)
+    rows = [data.load(name, "train", limit, profile.columns) for name in profile.datasets]
+    rows = concatenate_datasets(rows)
     measured = getattr(RULES[run.partition], "needs_passrate", False)
     rates = difficulty.passrate(profile, rows) if measured else None
     part = partition.split(rows, run.partition, run.seed, rates)
@@ -276,6 +276,4 @@ def recorded(run_id: str, profile: Profile) -> Run:
     for record in results.read(profile.name):
         if record["id"] == run_id:
             return Run(**record["run"])
-    raise StudyError(
-        f"no run {run_id!r} in profile {profile.name}; python -m hybridlib table lists them"
-    )
+    raise StudyError(f"no run {run_id!r} in {profile.name}; python -m hybridlib table lists them")
