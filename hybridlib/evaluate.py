@@ -32,26 +32,25 @@ def score(
     n, limit = profile.n_samples, profile.max_completion_tokens
     items: dict[str, Any] = {}
     shown: list[dict[str, Any]] = []
-    with rollout.folded(model):
-        for name in profile.datasets:
-            for split in splits or profile.splits:
-                count = profile.n_eval if split in ("test", "valid") else profile.n_eval // 2
-                rows = data.load(name, split, limit=count, columns=profile.columns)
-                ask = (model, tokenizer, rows["prompt"])
-                greedy = rollout.sample(*ask, 1, limit, temperature=0, batch=profile.n_batch)
-                sampled = rollout.sample(*ask, n, limit, seed=seed, batch=profile.n_batch)
-                right = _grade(greedy, rows)
-                counts = _grade(sampled, rows)
-                items[f"{rows[0]['family']}/{split}"] = {
-                    "level": "".join(str(min(level, 9)) for level in rows["level"]),
-                    "greedy": "".join(str(sum(r)) for r in right),
-                    "correct": "".join(str(sum(c)) for c in counts),
-                    "samples": n,
-                }
-                shown += [
-                    {"id": row["id"], "text": texts[0][:400], "correct": good[0]}
-                    for row, texts, good in zip(rows, sampled, counts, strict=True)
-                ][: 2 if split == "test" else 0]
+    for name in profile.datasets:
+        for split in splits or profile.splits:
+            count = profile.n_eval if split in ("test", "valid") else profile.n_eval // 2
+            rows = data.load(name, split, limit=count, columns=profile.columns)
+            ask = (model, tokenizer, rows["prompt"])
+            greedy = rollout.sample(*ask, 1, limit, temperature=0, batch=profile.n_batch)
+            sampled = rollout.sample(*ask, n, limit, seed=seed, batch=profile.n_batch)
+            right = _grade(greedy, rows)
+            counts = _grade(sampled, rows)
+            items[f"{rows[0]['family']}/{split}"] = {
+                "level": "".join(str(min(level, 9)) for level in rows["level"]),
+                "greedy": "".join(str(sum(r)) for r in right),
+                "correct": "".join(str(sum(c)) for c in counts),
+                "samples": n,
+            }
+            shown += [
+                {"id": row["id"], "text": texts[0][:400], "correct": good[0]}
+                for row, texts, good in zip(rows, sampled, counts, strict=True)
+            ][: 2 if split == "test" else 0]
     return {"items": items, "scores": stats.scores(items), "samples": shown[:6]}
 
 

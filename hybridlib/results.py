@@ -36,7 +36,7 @@ LIMIT = 20_000
 
 SCIENCE = (
     "families tasks data sources difficulty partition grading sandbox zygote rewards adapters "
-    "models train rollout merge evaluate study"
+    "models decoder trainers train rollout merge evaluate study"
 ).split()
 """The modules that decide what a number means; stats, figures and the book only present it."""
 

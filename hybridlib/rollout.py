@@ -1,13 +1,15 @@
 """What does the policy answer? One sampler, shared by GRPO and evaluation.
 
-Each prompt is prefilled once and its cache shared by its samples, finished sequences leave the
-batch, and the cache is allocated once instead of being copied at every token. The distribution is
-that of `model.generate`: temperature only, no truncation of the vocabulary.
+Each prompt is read once and shared by its samples, finished sequences leave the batch, adapters
+are folded into the weights, and the cache is allocated once instead of being copied at every token.
+The distribution is that of `model.generate`: temperature only, no truncation of the vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from hybridlib.decoder import Decoder, Tree, unsupported
 
 if TYPE_CHECKING:
     import torch
@@ -20,57 +22,60 @@ def encode(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[Any]) -> list
     return tokenizer(texts, add_special_tokens=False)["input_ids"]
 
 
-@contextmanager
-def folded(model: Any) -> Iterator[None]:
-    """Sample from one matrix a layer instead of three: adapters folded in, for a while.
+class Cache:
+    """Keys and values of sequences that grow by one token at a time, in one block of memory.
 
-    The weights are put back bit by bit, not by subtracting. A quantised base is left as it is.
+    Args:
+        prompts: length of each; they end at the same column.
+        n: sequences a prompt.
+        room: columns for new tokens.
     """
-    import torch
-    from peft.tuners.tuners_utils import BaseTunerLayer
 
-    layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer)]
-    weights = [m.get_base_layer().weight for m in layers]
-    if not layers or not all(w.is_floating_point() for w in weights):
-        yield
-        return
-    with torch.no_grad():
-        kept = [w.detach().clone() for w in weights]
-        for layer in layers:
-            layer.merge()
-        try:
-            yield
-        finally:
-            for layer, weight, copy in zip(layers, weights, kept, strict=True):
-                weight.copy_(copy)
-                layer.merged_adapters.clear()
+    def __init__(self, decoder: Decoder, prompts: list[int], n: int, room: int, like: Any):
+        import torch
 
+        self.prompts, self.n, self.width = prompts, n, max(prompts)
+        shape = (len(prompts) * n, decoder.kv_heads, self.width + room, decoder.head_dim)
+        self.keys = [like.new_empty(shape) for _ in decoder.layers]
+        self.values = [like.new_empty(shape) for _ in decoder.layers]
+        # A row sees its prompt, which ends at column `width`, and what follows.
+        start = self.width - torch.tensor(prompts, device=like.device)
+        seen = torch.arange(self.width + room, device=like.device) >= start[:, None]
+        self.mask = like.new_zeros(seen.shape).masked_fill(~seen, float("-inf"))
+        self.mask = self.mask.repeat_interleave(n, 0)[:, None, None]
+        self.end = self.width
 
-def _growing_cache(layers: int, room: int) -> Any:
-    """A cache whose layers are allocated for `room` tokens once, and then filled in place."""
-    import torch
-    from transformers.cache_utils import Cache, DynamicLayer
+    def read(self, tree: Tree) -> Any:
+        """Attention over the prompts, which keeps their keys and values for all samples."""
 
-    class Room(DynamicLayer):
-        length = 0
+        def attend(layer: int, q: Any, k: Any, v: Any) -> Any:
+            for kept, new in ((self.keys[layer], k), (self.values[layer], v)):
+                for row, part in enumerate(new.split(self.prompts)):
+                    block = kept[row * self.n : (row + 1) * self.n, :, : self.width]
+                    block[:, :, : -len(part)] = 0
+                    block[:, :, -len(part) :] = part.transpose(0, 1)
+            return tree.attend(layer, q, k, v)
 
-        def update(self, key: "torch.Tensor", value: "torch.Tensor", *args: Any, **kwargs: Any):
-            start, self.length = self.length, self.length + key.shape[-2]
-            if not self.is_initialized or self.keys.shape[-2] < self.length:
-                shape = (*key.shape[:2], max(room, self.length), key.shape[-1])
-                old = (self.keys, self.values) if self.is_initialized else ()
-                self.keys, self.values = torch.zeros(shape).to(key), torch.zeros(shape).to(value)
-                for new, kept in zip((self.keys, self.values), old, strict=False):
-                    new[:, :, :start] = kept[:, :, :start]
-                self.is_initialized = True
-            self.keys[:, :, start : self.length] = key
-            self.values[:, :, start : self.length] = value
-            return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+        return attend
 
-        def get_seq_length(self) -> int:
-            return self.length
+    def grow(self, layer: int, q: Any, k: Any, v: Any) -> Any:
+        """Attention of one new token a row; heads that share a key are queries of one batch."""
+        from torch.nn.functional import scaled_dot_product_attention as attention
 
-    return Cache(layers=[Room() for _ in range(layers)])
+        keys, values = self.keys[layer], self.values[layer]
+        keys[:, :, self.end], values[:, :, self.end] = k, v
+        end = self.end + 1
+        seen = attention(
+            q.unflatten(1, (k.shape[1], -1)), keys[:, :, :end], values[:, :, :end],
+            attn_mask=self.mask[..., :end],
+        )  # fmt: skip
+        return seen.flatten(1, 2)
+
+    def keep(self, rows: "torch.Tensor") -> None:
+        """Go on with these rows alone."""
+        self.keys = [t[rows] for t in self.keys]
+        self.values = [t[rows] for t in self.values]
+        self.mask = self.mask[rows]
 
 
 def sample_ids(
@@ -85,7 +90,7 @@ def sample_ids(
     """n completions of each prompt as token ids, and the log-probability of each token.
 
     Args:
-        prompts: token ids, any lengths; they are padded on the left.
+        prompts: token ids, any lengths.
         temperature: 0 is greedy.
         generator: the only source of randomness, on the model's device.
     Returns:
@@ -95,53 +100,124 @@ def sample_ids(
     """
     import torch
 
-    device, width = model.device, max(map(len, prompts))
-    ids = torch.full((len(prompts), width), eos)
-    mask = torch.zeros(len(prompts), width + max_tokens, dtype=torch.long)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt)
-        mask[row, width - len(prompt) :] = 1
-    ids, mask = ids.to(device), mask.to(device)
-    cache = _growing_cache(model.config.get_text_config().num_hidden_layers, width + max_tokens)
-    position = (mask[:, :width].cumsum(1) - 1).clamp(min=0)
+    if why := unsupported(model):
+        _notice(why)
+        return _generate(model, prompts, n, max_tokens, eos, temperature, generator)
     with torch.inference_mode():
-        out = model(
-            input_ids=ids, attention_mask=mask[:, :width], position_ids=position,
-            past_key_values=cache, use_cache=True, logits_to_keep=1,
-        )  # fmt: skip
-        cache.batch_repeat_interleave(n)
-        logits, mask = out.logits[:, -1].repeat_interleave(n, 0), mask.repeat_interleave(n, 0)
-        position = position[:, -1:].repeat_interleave(n, 0)
-        alive = torch.arange(len(prompts) * n, device=device)
-        tokens = torch.full((len(alive), max_tokens), eos, device=device)
-        logps = torch.zeros(len(alive), max_tokens, device=device)
-        lengths = torch.full((len(alive),), max_tokens, device=device)
+        decoder, tree = Decoder(model), Tree(prompts, [[] for _ in prompts], model.device)
+        cache = Cache(decoder, [len(p) for p in prompts], n, max_tokens, decoder.embedding)
+        hidden = decoder.hidden(tree.tokens, tree.positions, cache.read(tree))
+        position = torch.tensor(cache.prompts, device=model.device)
+        logits = decoder.logits(hidden[position.cumsum(0) - 1]).repeat_interleave(n, 0)
+        position = position.repeat_interleave(n)
+        total = len(position)
+        alive = torch.arange(total, device=model.device)
+        tokens = torch.full((total, max_tokens), eos, device=model.device)
+        logps = torch.zeros(total, max_tokens, device=model.device)
+        going = torch.ones(total, dtype=torch.bool, device=model.device)
         for t in range(max_tokens):
-            logp = torch.log_softmax(logits.float() / (temperature or 1.0), -1)
-            if temperature == 0:
-                token = logp.argmax(-1)
-            else:
-                # The Gumbel-max trick, by exponentials: one pass, no sort, any row count.
-                noise = torch.empty_like(logp).exponential_(generator=generator)
-                token = (logp.exp() / noise).argmax(-1)
-            tokens[alive, t] = token
-            logps[alive, t] = logp.gather(1, token[:, None])[:, 0]
+            token, logp = _draw(logits.float(), temperature, generator)
+            token = token.where(going, eos)
+            tokens[alive, t], logps[alive, t] = token, logp
             going = token != eos
-            lengths[alive[~going]] = t + 1
-            if t + 1 == max_tokens or not going.any():
+            left = int(going.sum())
+            if not left or t + 1 == max_tokens:
                 break
-            if not going.all():
-                keep = going.nonzero()[:, 0]
-                cache.batch_select_indices(keep)
-                alive, mask, position, token = alive[keep], mask[keep], position[keep], token[keep]
-            position = position + 1
-            logits = model(
-                input_ids=token[:, None], attention_mask=mask[:, : width + t + 1],
-                position_ids=position, past_key_values=cache, use_cache=True,
-            ).logits[:, -1]  # fmt: skip
-    rows = zip(tokens.tolist(), logps.tolist(), lengths.tolist(), strict=True)
-    pairs = [(token[:k], logp[:k]) for token, logp, k in rows]
-    return [token for token, _ in pairs], [logp for _, logp in pairs]
+            if left < 0.8 * len(going):  # copying the cache costs as much as some idle rows
+                rows = going.nonzero()[:, 0]
+                cache.keep(rows)
+                alive, position, token, going = (
+                    alive[rows],
+                    position[rows],
+                    token[rows],
+                    going[rows],
+                )
+            hidden = decoder.hidden(token, position, cache.grow)
+            logits = decoder.logits(hidden)
+            position, cache.end = position + 1, cache.end + 1
+    return _cut(tokens, logps, eos)
+
+
+def _draw(
+    logits: "torch.Tensor", temperature: float, generator: Any
+) -> "tuple[torch.Tensor, torch.Tensor]":
+    """One token a row and its log-probability: where a uniform number falls among the sums."""
+    import torch
+
+    logp = torch.log_softmax(logits / (temperature or 1.0), -1)
+    if temperature == 0:
+        token = logp.argmax(-1)
+    else:
+        sums = logp.exp().cumsum(-1, dtype=torch.float64)
+        share = torch.rand(
+            len(logp), 1, dtype=torch.float64, device=logp.device, generator=generator
+        )
+        # The first token whose sum exceeds the share: one of probability zero never does.
+        token = (sums <= share * sums[:, -1:]).sum(-1).clamp(max=logp.shape[-1] - 1)
+    return token, logp.gather(1, token[:, None])[:, 0]
+
+
+def _cut(
+    tokens: "torch.Tensor", logps: "torch.Tensor", eos: int
+) -> tuple[list[list[int]], list[list[float]]]:
+    """Rows up to their first `eos`, as lists."""
+    ended = tokens == eos
+    lengths = ended.int().argmax(1) + 1
+    lengths[~ended.any(1)] = tokens.shape[1]
+    rows = list(zip(tokens.tolist(), logps.tolist(), lengths.tolist(), strict=True))
+    return [token[:k] for token, _, k in rows], [logp[:k] for _, logp, k in rows]
+
+
+@cache  # once a process
+def _notice(why: str) -> None:
+    print(f"sampling by model.generate, which is slower: {why}", flush=True)
+
+
+def _generate(
+    model: Any,
+    prompts: Sequence[list[int]],
+    n: int,
+    max_tokens: int,
+    eos: int,
+    temperature: float,
+    generator: Any,
+) -> tuple[list[list[int]], list[list[float]]]:
+    """The same samples and log-probabilities from transformers, for any decoder."""
+    import torch
+    from transformers import LogitsProcessor, LogitsProcessorList
+
+    class Record(LogitsProcessor):
+        """Keeps each chosen token's log-probability; holding all scores would fill the memory."""
+
+        last, chosen = None, ()
+
+        def __call__(self, ids: Any, scores: Any) -> Any:
+            scores = scores.float() / (temperature or 1.0)
+            self.add(ids[:, -1:])
+            self.last = torch.log_softmax(scores, -1)
+            return scores
+
+        def add(self, ids: Any) -> None:
+            if self.last is not None:
+                self.chosen = (*self.chosen, self.last.gather(1, ids))
+
+    width = max(map(len, prompts))
+    padded = [[eos] * (width - len(p)) + list(p) for p in prompts]
+    seen = [[0] * (width - len(p)) + [1] * len(p) for p in prompts]
+    ids, mask = (
+        torch.tensor(x, device=model.device).repeat_interleave(n, 0) for x in (padded, seen)
+    )
+    record = Record()
+    cuda = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(cuda), torch.no_grad():
+        torch.manual_seed(int(torch.randint(2**31, (), device=model.device, generator=generator)))
+        found = model.generate(
+            input_ids=ids, attention_mask=mask, max_new_tokens=max_tokens,
+            do_sample=temperature > 0, temperature=1.0, top_k=0, top_p=1.0,
+            eos_token_id=eos, pad_token_id=eos, logits_processor=LogitsProcessorList([record]),
+        )  # fmt: skip
+    record.add(found[:, -1:])
+    return _cut(found[:, width:], torch.cat(record.chosen, 1), eos)
 
 
 def sample(
@@ -154,7 +230,11 @@ def sample(
     seed: int = 0,
     batch: int = 256,
 ) -> list[list[str]]:
-    """n answers in words for each chat prompt; rows are batched by prompt length."""
+    """n answers in words for each chat prompt; rows are batched by prompt length.
+
+    Args:
+        batch: sequences that are sampled at once.
+    """
     import torch
 
     encoded = encode(tokenizer, prompts)

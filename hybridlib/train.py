@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hybridlib import models, rollout
+from hybridlib import models, rollout, trainers
 from hybridlib.profiles import Profile
 from hybridlib.rewards import REWARDS
 
@@ -63,7 +63,7 @@ def sft(
     model, tokenizer = _begin(run, profile, start)
     from trl import SFTConfig, SFTTrainer
 
-    trainer = SFTTrainer(
+    trainer = (trainers.sft(SFTTrainer) if run.backend == "hf" else SFTTrainer)(
         model=model,
         args=SFTConfig(**options(run, profile, out), max_length=None, completion_only_loss=True),
         train_dataset=rows.select_columns(["prompt", "completion"]),
@@ -81,7 +81,7 @@ def grpo(
 
     args = GRPOConfig(**options(run, profile, out))
     own_sampler = run.backend == "hf" and not args.use_vllm
-    trainer = (trimmed(GRPOTrainer) if own_sampler else GRPOTrainer)(
+    trainer = (trainers.grpo(GRPOTrainer) if own_sampler else GRPOTrainer)(
         model=model,
         args=args,
         reward_funcs=[REWARDS[name] for name in run.rewards],
@@ -90,51 +90,6 @@ def grpo(
         rollout_func=_sampler(run.seed) if own_sampler else None,
     )
     return _train(trainer, out)
-
-
-def trimmed(trainer: type) -> type:
-    """A GRPO trainer whose loss pass skips padding: TRL's own pass over rows of alike length.
-
-    TRL pads a batch to its longest prompt plus its longest completion; with three families in a
-    batch more than half of that is padding. Log-probabilities and gradients are the same.
-    """
-    import torch
-
-    class Trimmed(trainer):  # type: ignore[misc, valid-type]
-        def _full_logits_logps(
-            self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, **options
-        ):
-            order = attention_mask.sum(1).argsort(stable=True)
-            size = min(batch_size or 32, 32)
-            parts = []
-            for rows in order.split(size):
-                used = attention_mask[rows].any(0).nonzero()[:, 0]
-                first, end = (
-                    int(used[0]),
-                    max(int(used[-1]) + 1, input_ids.shape[1] - logits_to_keep + 1),
-                )
-                keep = logits_to_keep - (input_ids.shape[1] - end)
-                found = super()._full_logits_logps(
-                    model,
-                    input_ids[rows, first:end],
-                    attention_mask[rows, first:end],
-                    keep,
-                    **options,
-                )
-                grow = (0, logits_to_keep - keep)
-                parts.append(
-                    [
-                        None if f is None or f.ndim < 2 else torch.nn.functional.pad(f, grow)
-                        for f in found
-                    ]
-                )
-            back = order.argsort()
-            logps, entropies, _ = (
-                None if p[0] is None else torch.cat(p)[back] for p in zip(*parts, strict=True)
-            )
-            return logps, entropies, None
-
-    return Trimmed
 
 
 def _gpu() -> bool:
@@ -166,11 +121,10 @@ def _sampler(seed: int) -> Any:
             generators["one"] = torch.Generator(model.device).manual_seed(seed)
         tokenizer = trainer.processing_class
         ids = rollout.encode(tokenizer, prompts[::group])
-        with rollout.folded(model):
-            tokens, logps = rollout.sample_ids(
-                model, ids, group, trainer.max_completion_length, tokenizer.eos_token_id,
-                trainer.temperature, generators["one"],
-            )  # fmt: skip
+        tokens, logps = rollout.sample_ids(
+            model, ids, group, trainer.max_completion_length, tokenizer.eos_token_id,
+            trainer.temperature, generators["one"],
+        )  # fmt: skip
         return {
             "prompt_ids": [i for i in ids for _ in range(group)],
             "completion_ids": tokens,

@@ -1,0 +1,275 @@
+"""How likely is each next token? A Llama-style decoder without padding, adapters folded in.
+
+transformers pads a batch to its longest row, repeats a prompt for each of its samples and applies
+an adapter beside its matrix. This module reads the weights of a loaded model and computes the same
+function on distinct tokens only, from one matrix where the model has two or three: an adapter is
+added to its matrix first, (W + sBA) x = W x + s B (A x), and gradients reach A and B through the
+sum. Equality with transformers, gradients included, is tested for every supported model type.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MODELS = ("llama", "mistral", "qwen2", "qwen3")
+
+
+def unsupported(model: Any, training: bool = False) -> str:
+    """Why this module cannot stand in for the model's own forward pass; "" where it can.
+
+    Args:
+        training: gradients are wanted, too.
+    """
+    import torch
+    from peft.tuners.lora import LoraLayer
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    config = model.config.get_text_config()
+    layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer)]
+    quantised = getattr(model, "is_quantized", False) or getattr(config, "quantization_config", 0)
+    for reason, holds in (
+        (f"model type {config.model_type}", config.model_type not in MODELS),
+        ("activation other than silu", getattr(config, "hidden_act", "") != "silu"),
+        ("sliding windows", "sliding_attention" in (getattr(config, "layer_types", None) or ())),
+        ("4-bit weights stay packed on a GPU", bool(quantised) and model.device.type != "cpu"),
+        ("weights in half precision beside an adapter", bool(layers) and _half(model)),
+        ("adapter other than LoRA", any(not isinstance(m, LoraLayer) for m in layers)),
+        ("several adapters at once", any(len(m.active_adapters) > 1 for m in layers)),
+        ("an adapter on the embedding", any(hasattr(m, "num_embeddings") for m in layers)),
+        (
+            "dropout",
+            training and any(m.p > 0 for m in model.modules() if isinstance(m, torch.nn.Dropout)),
+        ),
+        ("gradient checkpointing", training and getattr(model, "is_gradient_checkpointing", False)),
+    ):
+        if holds:
+            return reason
+    return ""
+
+
+def _half(model: Any) -> bool:
+    return model.get_input_embeddings().weight.element_size() < 4
+
+
+def effective(layer: Any) -> "Tensor":
+    """The matrix a linear layer multiplies by, (out, in): dequantised, its adapter added.
+
+    DoRA's column norm is a constant to the gradient, as in Liu et al. 2024 (arXiv:2402.09353).
+    """
+    import torch
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.integrations import dequantize_module_weight
+
+    if not isinstance(layer, BaseTunerLayer):
+        quantised = hasattr(layer.weight, "quant_state")
+        return dequantize_module_weight(layer) if quantised else layer.weight
+    weight = effective(layer.get_base_layer())
+    active = [] if layer.disable_adapters or layer.merged else layer.active_adapters
+    for name in active:
+        if name not in layer.lora_A:
+            continue
+        weight = weight + layer.get_delta_weight(name)
+        if name in layer.lora_magnitude_vector:
+            size = layer.lora_magnitude_vector[name].weight
+            weight = weight * (size / torch.linalg.norm(weight, dim=1).detach())[:, None]
+    return weight
+
+
+class Layer(NamedTuple):
+    """The weights of one block, those that read the same input stacked."""
+
+    norm_in: "Tensor"
+    qkv: "Tensor"
+    qkv_bias: "Tensor | None"
+    norm_heads: "Tensor | None"  # (query and key heads, head size)
+    out: "Tensor"
+    out_bias: "Tensor | None"
+    norm_mlp: "Tensor"
+    gate_up: "Tensor"
+    gate_up_bias: "Tensor | None"
+    down: "Tensor"
+    down_bias: "Tensor | None"
+
+
+class Decoder:
+    """The weights of a model as they are now; under autograd, unless gradients are off."""
+
+    def __init__(self, model: Any):
+        import torch
+
+        inner = getattr(model, "get_base_model", lambda: model)()
+        config = inner.config.get_text_config()
+        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.head_dim = getattr(config, "head_dim", None) or config.hidden_size // self.heads
+        self.eps = config.rms_norm_eps
+        self.embedding = inner.get_input_embeddings().weight
+        self.head = effective(inner.get_output_embeddings())
+        self.norm, self.rotary = inner.model.norm.weight, inner.model.rotary_emb
+
+        def stack(*layers: Any) -> tuple["Tensor", "Tensor | None"]:
+            bias = [layer.bias for layer in layers]
+            weight = torch.cat([effective(layer) for layer in layers])
+            return weight, None if bias[0] is None else torch.cat(bias)
+
+        def block(layer: Any) -> Layer:
+            attention, mlp, heads = layer.self_attn, layer.mlp, None
+            if hasattr(attention, "q_norm"):
+                scales = (
+                    (attention.q_norm.weight, self.heads),
+                    (attention.k_norm.weight, self.kv_heads),
+                )
+                heads = torch.cat([scale.expand(n, -1) for scale, n in scales])
+            return Layer(
+                layer.input_layernorm.weight,
+                *stack(attention.q_proj, attention.k_proj, attention.v_proj),
+                heads,
+                effective(attention.o_proj), attention.o_proj.bias,
+                layer.post_attention_layernorm.weight,
+                *stack(mlp.gate_proj, mlp.up_proj),
+                effective(mlp.down_proj), mlp.down_proj.bias,
+            )  # fmt: skip
+
+        self.layers = [block(layer) for layer in inner.model.layers]
+
+    def hidden(
+        self, tokens: "Tensor", positions: "Tensor", attend: Callable[..., "Tensor"]
+    ) -> "Tensor":
+        """Hidden states (tokens, size) before the head, of tokens in any arrangement.
+
+        Args:
+            tokens, positions: (tokens,) ids and places in their sequences.
+            attend: called per layer with its index, queries (tokens, heads, head size), keys and
+                values (tokens, key heads, head size); it knows which token sees which, and returns
+                the shape of the queries.
+        """
+        from torch.nn.functional import embedding, linear, rms_norm, silu
+
+        x = embedding(tokens, self.embedding)
+        cos, sin = (t[0, :, None] for t in self.rotary(x, positions[None]))
+        half, rotated = self.head_dim // 2, self.heads + self.kv_heads
+        # (x1, x2) turns into (x1 cos - x2 sin, x2 cos + x1 sin): signs go into the sine once.
+        sin = _join(-sin[..., :half], sin[..., half:])
+        for i, w in enumerate(self.layers):
+            normed = rms_norm(x, x.shape[-1:], w.norm_in, self.eps)
+            qkv = linear(normed, w.qkv, w.qkv_bias).view(len(x), -1, self.head_dim)
+            qk, v = qkv.split([rotated, self.kv_heads], 1)
+            if w.norm_heads is not None:
+                qk = rms_norm(qk, qk.shape[-1:], None, self.eps) * w.norm_heads
+            qk = qk * cos + _join(*reversed(qk.split(half, -1))) * sin
+            seen = attend(i, *qk.split([self.heads, self.kv_heads], 1), v)
+            x = x + linear(seen.flatten(1), w.out, w.out_bias)
+            normed = rms_norm(x, x.shape[-1:], w.norm_mlp, self.eps)
+            gate, up = linear(normed, w.gate_up, w.gate_up_bias).chunk(2, -1)
+            x = x + linear(silu(gate) * up, w.down, w.down_bias)
+        return rms_norm(x, x.shape[-1:], self.norm, self.eps)
+
+    def logits(self, hidden: "Tensor") -> "Tensor":
+        """(rows, vocabulary) scores of the token after each hidden state."""
+        from torch.nn.functional import linear
+
+        return linear(hidden, self.head)
+
+
+def _join(*parts: "Tensor") -> "Tensor":
+    import torch
+
+    return torch.cat(parts, -1)
+
+
+class Tree:
+    """Prompts with their completions as one row of distinct tokens, and who attends to whom.
+
+    A prompt stands once before its completions; each of them sees the prompt and itself.
+
+    Args:
+        prompts: token ids of each prompt, not empty.
+        completions: for each prompt its completions, each a list of token ids.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[list[int]],
+        completions: Sequence[Sequence[list[int]]],
+        device: Any = None,
+    ):
+        import torch
+
+        tokens, positions, sources, targets = [], [], [], []
+        self.sizes: list[int] = []  # of what all see and of what follows it, in turn
+        self.rows: list[tuple[Any, Any, Any]] = []
+        for prompt, answers in zip(prompts, completions, strict=True):
+            tokens += prompt
+            positions += range(len(prompt))
+            last, longest = len(tokens) - 1, max([1, *map(len, answers)]) - 1
+            where, keep = [], []
+            for row, answer in enumerate(answers):
+                inputs = answer[:-1]  # the last token predicts nothing
+                first = len(tokens) - last - 1
+                # Behind its end a row repeats a token: nothing that is kept looks there.
+                where += [*range(first, first + len(inputs)), *[0] * (longest - len(inputs))]
+                keep += range(row * longest, row * longest + len(inputs))
+                sources += [last, *range(len(tokens), len(tokens) + len(inputs))][: len(answer)]
+                targets += answer
+                tokens += inputs
+                positions += range(len(prompt), len(prompt) + len(inputs))
+            if len(answers) == 1:  # all of it is one sequence
+                self.sizes += [len(prompt) + longest, 0]
+                self.rows.append(((), (), None))
+                continue
+            self.sizes += [len(prompt), len(tokens) - last - 1]
+            mask = torch.ones(longest, len(prompt) + longest, dtype=torch.bool, device=device)
+            ids = [torch.tensor(x, dtype=torch.long, device=device) for x in (where, keep)]
+            self.rows.append((*ids, mask.tril(len(prompt)) if longest else None))
+        self.tokens, self.positions, self.sources, self.targets = (
+            torch.tensor(x, dtype=torch.long, device=device)
+            for x in (tokens, positions, sources, targets)
+        )
+
+    def attend(self, layer: int, q: "Tensor", k: "Tensor", v: "Tensor") -> "Tensor":
+        """Attention of every token to its prompt and to itself up to now."""
+        import torch
+        from torch.nn.functional import scaled_dot_product_attention as attention
+
+        # `split`, not slices: the gradient of a slice is as large as what it was cut from.
+        parts = [t.split(self.sizes) for t in (q, k, v)]
+        seen = []
+        for i, (where, keep, mask) in enumerate(self.rows):
+            prompt = [part[2 * i].transpose(0, 1)[None] for part in parts]
+            found = attention(*prompt, is_causal=True, enable_gqa=True)
+            seen.append(found[0].transpose(0, 1))
+            if not len(keep):
+                continue
+            shape = (-1, len(mask))
+            query, *both = (
+                part[2 * i + 1].index_select(0, where).unflatten(0, shape).transpose(1, 2)
+                for part in parts
+            )
+            both = [
+                torch.cat([before.expand(len(own), -1, -1, -1), own], 2)
+                for before, own in zip(prompt[1:], both, strict=True)
+            ]
+            found = attention(query, *both, attn_mask=mask, enable_gqa=True)
+            seen.append(found.transpose(1, 2).flatten(0, 1).index_select(0, keep))
+        return torch.cat(seen)
+
+
+def logps(
+    decoder: Decoder, tree: Tree, temperature: float = 1.0
+) -> "tuple[Tensor, Tensor, Tensor]":
+    """Log-probability of each completion token, entropy there, whether it was the likeliest.
+
+    Returns:
+        Three tensors (completion tokens,), completions one after the other; only the first has
+        gradients. Entropies are in nats.
+    """
+    import torch
+
+    hidden = decoder.hidden(tree.tokens, tree.positions, tree.attend)
+    scores = decoder.logits(hidden.index_select(0, tree.sources)).float() / temperature
+    every = torch.log_softmax(scores, -1)
+    with torch.no_grad():
+        entropy = -(every.exp() * every).sum(-1)
+        hit = every.argmax(-1) == tree.targets
+    return every.gather(1, tree.targets[:, None])[:, 0], entropy, hit
