@@ -256,20 +256,21 @@ class Tree:
 
 
 def logps(
-    decoder: Decoder, tree: Tree, temperature: float = 1.0
+    decoder: Decoder, tree: Tree, temperature: float = 1.0, teach_entropy: bool = False
 ) -> "tuple[Tensor, Tensor, Tensor]":
     """Log-probability of each completion token, entropy there, whether it was the likeliest.
 
+    Args:
+        teach_entropy: entropies, in nats, have gradients, too.
     Returns:
-        Three tensors (completion tokens,), completions one after the other; only the first has
-        gradients. Entropies are in nats.
+        Three tensors (completion tokens,), completions one after the other.
     """
     import torch
 
     hidden = decoder.hidden(tree.tokens, tree.positions, tree.attend)
     scores = decoder.logits(hidden.index_select(0, tree.sources)).float() / temperature
     every = torch.log_softmax(scores, -1)
-    with torch.no_grad():
+    with torch.set_grad_enabled(teach_entropy and torch.is_grad_enabled()):
         entropy = -(every.exp() * every).sum(-1)
-        hit = every.argmax(-1) == tree.targets
+    hit = every.detach().argmax(-1) == tree.targets
     return every.gather(1, tree.targets[:, None])[:, 0], entropy, hit

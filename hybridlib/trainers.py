@@ -74,7 +74,9 @@ def grpo(trainer: type) -> type:
                 ],
                 input_ids.device,
             )
-            found = decoder.logps(decoder.Decoder(model), tree, self.temperature)
+            found = decoder.logps(
+                decoder.Decoder(model), tree, self.temperature, self._entropy_bonus_enabled
+            )
             sampled = attention_mask.new_zeros(len(input_ids), logits_to_keep).float()
             if len(rows) < len(input_ids):
                 sampled = self._batch["sampling_per_token_logps"]

@@ -69,7 +69,52 @@ def test_the_same_seed_gives_the_same_answers(tiny, prompts):
     assert a == b != c
 
 
-def test_folding_changes_no_logits_and_leaves_the_weights_bitwise(tiny, prompts):
+def test_a_zero_probability_is_never_drawn():
+    import torch
+
+    logits = torch.full((4000, 5), float("-inf"))
+    logits[:, [1, 3]] = 0.0
+    tokens, logps = rollout._draw(logits, 1.0, torch.Generator().manual_seed(0))
+    assert set(tokens.tolist()) == {1, 3} and 1800 < int((tokens == 1).sum()) < 2200
+    torch.testing.assert_close(logps.exp(), torch.full((4000,), 0.5))
+
+
+def test_other_decoders_are_sampled_by_generate_with_a_notice(capsys):
+    """Same contract: log-probabilities of what was drawn, a stop at the end token, a seed."""
+    import torch
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    torch.manual_seed(0)
+    config = GPTNeoXConfig(
+        vocab_size=12, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=64,
+    )  # fmt: skip
+    model = GPTNeoXForCausalLM(config).eval()
+    prompts = [[3, 4, 5, 6, 7], [8, 9]]
+    rollout._notice.cache_clear()
+
+    def draw(temperature, seed=0):
+        return rollout.sample_ids(
+            model, prompts, 3, 20, 0, temperature, torch.Generator().manual_seed(seed)
+        )
+
+    tokens, logps = draw(0.8)
+    assert "gpt_neox" in capsys.readouterr().out
+    assert draw(0.8) == (tokens, logps) != draw(0.8, seed=1)
+    assert capsys.readouterr().out == ""  # told once
+    assert {len(t) < 20 for t in tokens} == {True, False} or all(t[-1] == 0 for t in tokens)
+    for i, (answer, logp) in enumerate(zip(tokens, logps, strict=True)):
+        prompt = prompts[i // 3]
+        assert 0 not in answer[:-1] and (len(answer) == 20 or answer[-1] == 0)
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+        exact = torch.log_softmax(logits / 0.8, -1)[range(len(answer)), answer]
+        torch.testing.assert_close(torch.tensor(logp), exact, atol=1e-4, rtol=1e-4)
+    greedy, _ = draw(0)
+    assert greedy[0] == greedy[1] == greedy[2]
+
+
+def test_adapters_are_sampled_from_and_left_alone(tiny, prompts):
     import copy
 
     import torch
@@ -77,23 +122,19 @@ def test_folding_changes_no_logits_and_leaves_the_weights_bitwise(tiny, prompts)
 
     from hybridlib.adapters import ADAPTERS
 
-    model = copy.deepcopy(tiny[0])
-    before = {name: w.clone() for name, w in model.state_dict().items()}
     for name in ADAPTERS:
-        peft = get_peft_model(copy.deepcopy(model), ADAPTERS[name](4)).eval()
+        model = get_peft_model(copy.deepcopy(tiny[0]), ADAPTERS[name](4)).eval()
         with torch.no_grad():
-            for key, weight in peft.named_parameters():
+            for key, weight in model.named_parameters():
                 if "lora_B" in key:
                     weight.normal_(std=0.05)
-            ids = torch.tensor([[5, 17, 33, 60]])
-            composed = peft(ids).logits
-            with rollout.folded(peft):
-                folded = peft(ids).logits
-            again = peft(ids).logits
-        assert not torch.equal(composed, tiny[0](ids).logits)
-        torch.testing.assert_close(folded, composed, atol=1e-4, rtol=1e-4)
-        assert torch.equal(again, composed)
-        kept = {
-            k.replace("base_layer.", ""): w for k, w in peft.get_base_model().state_dict().items()
-        }
-        assert all(torch.equal(kept[k], w) for k, w in before.items())
+        before = {key: weight.clone() for key, weight in model.state_dict().items()}
+        ids = rollout.encode(tiny[1], prompts[:2])
+        tokens, logps = rollout.sample_ids(
+            model, ids, 2, 12, tiny[1].eos_token_id, 1.0, torch.Generator().manual_seed(2)
+        )
+        with torch.no_grad():
+            whole = model(torch.tensor([ids[0] + tokens[0]])).logits[0, len(ids[0]) - 1 : -1]
+        exact = torch.log_softmax(whole, -1)[range(len(tokens[0])), tokens[0]]
+        torch.testing.assert_close(torch.tensor(logps[0]), exact, atol=1e-4, rtol=1e-4)
+        assert all(torch.equal(w, before[key]) for key, w in model.state_dict().items())
