@@ -18,23 +18,25 @@ def score(
     profile: Profile,
     splits: tuple[str, ...] = (),
     seed: int = 0,
+    samples: int = 0,
 ) -> dict[str, Any]:
     """Items, scores and a few samples of every dataset and split of the profile.
 
     Args:
         splits: others than the profile's; selection passes ("valid",).
+        samples: answers per row at temperature 1, at most 9; 0 = the profile's.
     Returns:
         items: {"family/split": {level, greedy, correct: one character per row, samples}};
         scores: one dict per family, split and metric (value, 95 % low and high, n rows);
         samples: answers to look at, right and wrong.
     """
     model.eval()
-    n, limit = profile.n_samples, profile.max_completion_tokens
+    n, limit = samples or profile.n_samples, profile.max_completion_tokens
     items: dict[str, Any] = {}
     shown: list[dict[str, Any]] = []
     for name in profile.datasets:
         for split in splits or profile.splits:
-            count = profile.n_eval if split in ("test", "valid") else profile.n_eval // 2
+            count = profile.n_eval if split in ("test", "valid") else -(-profile.n_eval // 4)
             rows = data.load(name, split, limit=count, columns=profile.columns)
             ask = (model, tokenizer, rows["prompt"])
             greedy = rollout.sample(*ask, 1, limit, temperature=0, batch=profile.n_batch)
@@ -51,7 +53,7 @@ def score(
                 {"id": row["id"], "text": texts[0][:400], "correct": good[0]}
                 for row, texts, good in zip(rows, sampled, counts, strict=True)
             ][: 2 if split == "test" else 0]
-    return {"items": items, "scores": stats.scores(items), "samples": shown[:6]}
+    return {"items": items, "scores": stats.scores(items, profile.n_samples), "samples": shown[:6]}
 
 
 def _grade(answers: list[list[str]], rows: Any) -> list[list[bool]]:

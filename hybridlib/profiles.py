@@ -33,7 +33,7 @@ class Profile:
     )  # question, answer, ... of your own dataset
     max_completion_tokens: int = 512
     n_train: int = 0  # rows per dataset, 0 = all
-    n_eval: int = 0  # test rows per dataset, 0 = all; half as many of the other splits
+    n_eval: int = 0  # test rows per dataset, 0 = all; a quarter of it of the other splits
     n_samples: int = 4  # answers per evaluated row, at temperature 1
     n_difficulty: int = 8  # answers per training row, for its pass rate
     n_batch: int = 256  # sequences that are sampled at once
@@ -81,7 +81,7 @@ profile(
     name="tiny",
     **TINY,
     n_train=400,
-    n_eval=36,
+    n_eval=72,
     seeds=(0, 1),
     sft=dict(
         max_steps=60, per_device_train_batch_size=32, learning_rate=4e-3,
@@ -89,7 +89,7 @@ profile(
         train_sampling_strategy="group_by_length",
     ),
     grpo=dict(
-        max_steps=40, per_device_train_batch_size=96, num_generations=8, learning_rate=3e-3,
+        max_steps=120, per_device_train_batch_size=48, num_generations=8, learning_rate=2e-3,
         lr_scheduler_type="linear", loss_type="grpo", beta=0.0, save_strategy="no",
     ),
 )  # fmt: skip

@@ -86,11 +86,11 @@ def unpack(items: dict[str, dict]) -> pd.DataFrame:
     return pd.concat(parts[1:] or parts, ignore_index=True).astype({"level": int})
 
 
-def scores(items: dict[str, dict]) -> list[dict]:
+def scores(items: dict[str, dict], k: int = 0) -> list[dict]:
     """How good is one run? A dict per family, split and metric of the `items` of its record.
 
     Keys: family, split, metric, value, low, high (95 %, over items), n. Metrics: greedy, sampled
-    and, from more than one sample, pass@k with k = samples.
+    and, from more than one sample, pass@k (k: 0 = as many as there are samples).
     """
     found = []
     for name, stored in items.items():
@@ -98,7 +98,7 @@ def scores(items: dict[str, dict]) -> list[dict]:
         samples = stored.get("samples", 0)
         metrics = ["greedy"] if stored.get("greedy") else []
         metrics += ["sampled"] if stored.get("correct") else []
-        metrics += [f"pass@{samples}"] if stored.get("correct") and samples > 1 else []
+        metrics += [f"pass@{k or samples}"] if stored.get("correct") and samples > 1 else []
         for metric in metrics:
             row = summarise(frame, ["family", "split"], metric).iloc[0]
             numbers = {key: round(float(row[key]), 6) for key in ("value", "low", "high")}

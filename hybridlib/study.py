@@ -180,7 +180,9 @@ def execute(run: Run, profile: Profile, save: bool = True, force: bool = False) 
         profile, start=trained.adapter if trained else None, nf4=run.nf4 or profile.nf4,
         backend=run.backend, trainable=False,
     )  # fmt: skip
-    scored = evaluate.score(model, tokenizer, profile)
+    # Every arm is compared with the base: its noise would be in all differences at once.
+    samples = min(9, 2 * profile.n_samples) if run.method == "base" else 0
+    scored = evaluate.score(model, tokenizer, profile, samples=samples)
     cost = {"train_seconds": 0.0, "tokens": 0, "trainable": 0, "peak_gb": 0.0}
     record = {
         "id": run.id, "profile": profile.name, "run": asdict(run), "setting": asdict(profile),

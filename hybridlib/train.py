@@ -87,7 +87,7 @@ def grpo(
         reward_funcs=[REWARDS[name] for name in run.rewards],
         train_dataset=rows.remove_columns(["completion"]),
         processing_class=tokenizer,
-        rollout_func=_sampler(run.seed) if own_sampler else None,
+        rollout_func=sampler(run.seed) if own_sampler else None,
     )
     return _train(trainer, out)
 
@@ -108,7 +108,7 @@ def _begin(run: "Run", profile: Profile, start: Path | None) -> tuple[Any, Any]:
     return models.load(profile, run.adapter, run.rank, start, run.nf4 or profile.nf4, run.backend)
 
 
-def _sampler(seed: int) -> Any:
+def sampler(seed: int) -> Any:
     """TRL's hook for sampling, filled by the study's one sampler."""
     import torch
 
