@@ -26,9 +26,9 @@ def run(number: int) -> Run:
 def peak(lean: bool) -> float:
     """Gigabytes of a process after three GRPO steps of 128 samples."""
     from benchmarks import steps
-    from benchmarks.__main__ import THREADS, models_quiet
+    from benchmarks.engine import THREADS
 
-    models_quiet()
+    steps.quiet(THREADS)
     with tempfile.TemporaryDirectory() as out:
         profile = replace(PROFILES["tiny"], threads=THREADS)
         steps.grpo(profile, lean, out, 3, per_device_train_batch_size=128).train()
@@ -39,10 +39,10 @@ def one(number: int) -> float:
     """A run as a plain script does it: import, train with stock TRL, evaluate by `generate`."""
     began = time.perf_counter()
     from benchmarks import steps
-    from benchmarks.__main__ import THREADS, models_quiet
+    from benchmarks.engine import THREADS
     from hybridlib import data
 
-    models_quiet()
+    steps.quiet(THREADS)
     asked, profile = run(number), small(THREADS)
     build = {"sft": steps.sft, "grpo": steps.grpo}[asked.method]
     with tempfile.TemporaryDirectory() as out:

@@ -140,3 +140,14 @@ def generate(model: Any, tokenizer: Any, prompts: list, n: int, tokens: int, bat
                 max_new_tokens=tokens, top_k=0, top_p=1.0, pad_token_id=tokenizer.eos_token_id,
             )  # fmt: skip
         tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
+
+
+def quiet(threads: int) -> None:
+    """Import the libraries on all cores; keep TRL's log lines out of the table."""
+    import torch
+
+    models.use("hf")
+    torch.set_num_threads(threads)
+    import transformers.trainer_callback as callback
+
+    callback.PrinterCallback.on_log = lambda self, *args, **kwargs: None

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 TRAINING = ("base", "sft", "grpo", "merge")
-# Field -> its name in an id.
-SHORT = dict(
+SHORT = dict(  # field -> its name in an id
     learning_rate="lr", n_train="n", partition="by", rewards="reward", reward_weights="weights",
     start="after", parents="of", merge="by",
 )  # fmt: skip
@@ -181,8 +180,8 @@ def execute(run: Run, profile: Profile, save: bool = True, force: bool = False) 
         backend=run.backend, trainable=False,
     )  # fmt: skip
     # Every arm is compared with the base: its noise would be in all differences at once.
-    samples = min(9, 2 * profile.n_samples) if run.method == "base" else 0
-    scored = evaluate.score(model, tokenizer, profile, samples=samples)
+    doubled = min(9, 2 * profile.n_samples) if run.method == "base" else 0
+    scored = evaluate.score(model, tokenizer, profile, samples=doubled)
     cost = {"train_seconds": 0.0, "tokens": 0, "trainable": 0, "peak_gb": 0.0}
     record = {
         "id": run.id, "profile": profile.name, "run": asdict(run), "setting": asdict(profile),

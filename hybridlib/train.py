@@ -147,15 +147,7 @@ def _train(trainer: Any, out: Path) -> Trained:
     adapter = out / "adapter"
     trainer.model.save_pretrained(adapter)
     logged = [e for e in trainer.state.log_history if "loss" in e]
-    curve = [
-        {"step": e["step"]}
-        | {
-            k: round(float(e[k]), 4)
-            for k in e
-            if k in CURVE or k.startswith("rewards/") and k.endswith("/mean")
-        }
-        for e in logged[:: -(-len(logged) // 200) or 1]
-    ]
+    curve = _thinned(logged)
     gpu = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0
     return Trained(
         adapter,
@@ -167,3 +159,15 @@ def _train(trainer: Any, out: Path) -> Trained:
             "peak_gb": round(gpu or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3),
         },
     )
+
+
+def _thinned(logged: list[dict[str, Any]], points: int = 60) -> list[dict[str, float]]:
+    """The curve in at most `points` points, each the mean of a window, named by its last step."""
+    window = -(-len(logged) // points) or 1
+    curve = []
+    for start in range(0, len(logged), window):
+        part = logged[start : start + window]
+        kept = [k for k in part[-1] if k in CURVE or k.startswith("rewards/") and "/mean" in k]
+        means = {k: sum(float(e.get(k, 0)) for e in part) / len(part) for k in kept}
+        curve.append({"step": part[-1]["step"]} | {k: round(v, 4) for k, v in means.items()})
+    return curve
