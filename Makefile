@@ -27,7 +27,7 @@ clean:                           # results under data/ and .venv stay
 	  uv pip install -q -p .venv --no-deps --no-build-isolation -r requirements-unsloth.txt -e .; \
 	else \
 	  { test -x $(BIN)/pip || $(PYTHON) -m venv .venv; } && \
-	  $(BIN)/python -m pip install -q -r requirements.txt && \
+	  $(BIN)/python -m pip install -q --no-compile -r requirements.txt && \
 	  $(BIN)/python -m pip install -q --no-deps --no-build-isolation -r requirements-unsloth.txt -e .; \
 	fi
 	@touch $@

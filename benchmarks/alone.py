@@ -1,11 +1,11 @@
 """What has to be measured in a process of its own: its memory, and the start of a run."""
 
-import resource
 import tempfile
 import time
 from dataclasses import replace
 from typing import Any
 
+from hybridlib import train
 from hybridlib.profiles import PROFILES, Profile
 from hybridlib.study import Run
 
@@ -32,7 +32,7 @@ def peak(lean: bool) -> float:
     with tempfile.TemporaryDirectory() as out:
         profile = replace(PROFILES["tiny"], threads=THREADS)
         steps.grpo(profile, lean, out, 3, per_device_train_batch_size=128).train()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return train.peak_gb()
 
 
 def one(number: int) -> float:

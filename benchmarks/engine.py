@@ -9,7 +9,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-from hybridlib import ROOT, StudyError
+from hybridlib import ROOT, StudyError, models
 from hybridlib.profiles import Profile
 from hybridlib.registry import Registry
 
@@ -40,49 +40,63 @@ def parts(name: str, timed: dict[str, dict[str, list[float]]]) -> list[dict]:
 
 @BENCHMARKS.register
 def grpo_step(profile: Profile, repeat: int) -> list[dict]:
-    """16 prompts of 8 samples each."""
+    """16 prompts of 8 samples each, and a step as the profile takes it, on one thread."""
+    import torch
+
     from benchmarks import steps
 
+    def build(lean: bool, count: int, seed: int, **options: Any) -> Any:
+        return steps.grpo(profile, lean, out, count, seed, **options)
+
+    large = dict(per_device_train_batch_size=128)
     with tempfile.TemporaryDirectory() as out:
-        return parts("GRPO", steps.interleaved(
-            lambda lean, n: steps.grpo(profile, lean, out, n, per_device_train_batch_size=128),
-            repeat,
-        ))  # fmt: skip
+        whole = parts("GRPO", steps.interleaved(lambda *a: build(*a, **large), repeat))
+        torch.set_num_threads(1)
+        own = steps.interleaved(build, repeat)
+        torch.set_num_threads(THREADS)
+    size = profile.grpo["per_device_train_batch_size"]
+    mine = row(
+        f"GRPO step of {size} samples, one thread", own["stock"]["step"], own["ours"]["step"]
+    )
+    return [*whole, mine]
 
 
 @BENCHMARKS.register
 def sft_step(profile: Profile, repeat: int) -> list[dict]:
-    """32 rows as they come."""
+    """32 rows as they come, TRL's default, and rows of alike length, the profile's setting."""
     from benchmarks import steps
 
-    options = dict(per_device_train_batch_size=32, train_sampling_strategy="random")
+    def build(lean: bool, count: int, seed: int, **options: Any) -> Any:
+        return steps.sft(profile, lean, out, count, seed, **options)
+
+    mixed = dict(train_sampling_strategy="random")
     with tempfile.TemporaryDirectory() as out:
-        return parts("SFT", steps.interleaved(
-            lambda lean, n: steps.sft(profile, lean, out, n, **options), 5 * repeat
-        ))  # fmt: skip
+        found = parts("SFT", steps.interleaved(lambda *a: build(*a, **mixed), 5 * repeat))
+        alike = steps.interleaved(build, 5 * repeat)
+    return [*found, row("SFT step, rows of alike length", alike["stock"]["step"],
+                        alike["ours"]["step"])]  # fmt: skip
 
 
 @BENCHMARKS.register
 def evaluation(profile: Profile, repeat: int) -> list[dict]:
     """600 rows, 5 samples each, against `generate` on rows in their order and sorted by length."""
     from benchmarks import steps
-    from hybridlib import data, models, rollout
+    from hybridlib import data, rollout
 
     model, tokenizer = models.load(profile)
     rows = [r for n in profile.datasets for r in data.load(n, "train", 200)["prompt"]]
-    rows = [rows[i * 200 + j] for j in range(200) for i in range(3)]  # families in turn
-    size = dict(zip(range(600), map(len, rollout.encode(tokenizer, rows)), strict=True))
-    even = [rows[i] for i in sorted(size, key=size.get)]
-    ask = (model, tokenizer)
+    even = [rows[i] for _, i in sorted((len(ids), i) for i, ids in
+                                       enumerate(rollout.encode(tokenizer, rows)))]  # fmt: skip
+    ask, tokens = (model, tokenizer), profile.max_completion_tokens
     ways: dict[str, Callable[[], Any]] = {
-        "ours": lambda: rollout.sample(*ask, rows, 5, profile.max_completion_tokens),
-        "plain": lambda: steps.generate(*ask, rows, 5, profile.max_completion_tokens, 256),
-        "sorted": lambda: steps.generate(*ask, even, 5, profile.max_completion_tokens, 256),
+        "ours": lambda: rollout.sample(*ask, rows, 5, tokens, batch=256),
+        "plain": lambda: steps.generate(*ask, rows, 5, tokens, 256),
+        "sorted": lambda: steps.generate(*ask, even, 5, tokens, 256),
     }
     spent = turns(ways, repeat)
     return [
-        row("evaluation, 600 x 5", spent["plain"], spent["ours"]),
-        row("evaluation, sorted by length", spent["sorted"], spent["ours"]),
+        row("evaluation of 600 rows x 5", spent["plain"], spent["ours"]),
+        row("the same, stock sorted by length", spent["sorted"], spent["ours"]),
     ]
 
 
@@ -100,29 +114,31 @@ def turns(ways: dict[str, Callable[[], Any]], repeat: int) -> dict[str, list[flo
 @BENCHMARKS.register
 def memory(profile: Profile, repeat: int) -> list[dict]:
     """Largest resident memory of a process that takes GRPO steps."""
-    peaks = {name: [_alone("peak", name == "ours") for _ in range(repeat)]
-             for name in ("stock", "ours")}  # fmt: skip
+    peaks: dict[str, list[float]] = {"stock": [], "ours": []}
+    for _ in range(repeat):
+        for name, found in peaks.items():
+            found.append(_alone("peak", name == "ours"))
     return [row("GRPO memory", peaks["stock"], peaks["ours"], "GB")]
 
 
 @BENCHMARKS.register
 def grid(profile: Profile, repeat: int) -> list[dict]:
-    """12 short runs, SFT and GRPO: workers that import once, against a process for each run."""
-    runs = list(range(12))
+    """12 short runs, SFT and GRPO: the study's workers against a plain loop of processes."""
+    from benchmarks.alone import SHORT
 
     def loop() -> None:
-        for number in runs:
+        for number in range(12):
             _alone("one", number)
 
-    spent = turns({"stock": loop, "ours": lambda: _alone("pool", len(runs))}, repeat)
-    return [row("12-run grid", spent["stock"], spent["ours"])]
+    spent = turns({"stock": loop, "ours": lambda: _alone("pool", 12)}, repeat)
+    return [row(f"grid of 12 runs of {SHORT} steps", spent["stock"], spent["ours"])]
 
 
 @BENCHMARKS.register
 def growth(profile: Profile, repeat: int) -> list[dict]:
     """How ours grows: samples a prompt, rows, answer length, width of the model, runs of a grid."""
     from benchmarks import steps
-    from hybridlib import data, models, rollout
+    from hybridlib import data, rollout
 
     found = []
     with tempfile.TemporaryDirectory() as out:
@@ -162,7 +178,7 @@ def curves(profile: Profile, repeat: int) -> list[dict]:
     with tempfile.TemporaryDirectory() as out:
         for seed in range(repeat):
             for name in ("stock", "ours"):
-                trainer = steps.grpo(profile, name == "ours", out, 60, seed, learning_rate=3e-3)
+                trainer = steps.grpo(profile, name == "ours", out, 60, seed)
                 trainer.train()
                 rewards = [e["reward"] for e in trainer.state.log_history if "reward" in e]
                 found.append({"what": "curve", "engine": name, "seed": seed,
@@ -175,69 +191,91 @@ def together(profile: Profile, repeat: int) -> list[dict]:
     """Would runs that share the base gain from one process? One decoding step of K runs, batched.
 
     Each run has its own folded weights, so that a batch over runs is a batched product; what it
-    could save is the fixed cost of many small operations.
+    could save is the fixed cost of many small operations. On one thread, as a worker has.
     """
     import torch
 
-    width, hidden, size, layers = 128, 384, 48, 4
+    torch.set_num_threads(1)
+    config = models.load(profile)[0].config
+    narrow, wide, size = config.hidden_size, config.intermediate_size, 48
+    shapes = [(narrow, 2 * narrow), (narrow, narrow), (narrow, 2 * wide), (wide, narrow)]
     found = []
     for runs in (1, 4):
-        x = torch.randn(runs, size, width)
-        shapes = [(width, 2 * width), (width, width), (width, 2 * hidden), (hidden, width)] * layers
-        weights = [torch.randn(runs, *shape) * 0.05 for shape in shapes]
-        inputs = {width: x, hidden: torch.randn(runs, size, hidden)}
+        weights = [torch.randn(runs, *shape) for shape in shapes * config.num_hidden_layers]
+        inputs = {width: torch.randn(runs, size, width) for width in (narrow, wide)}
 
         def apart(weights: list = weights, inputs: dict = inputs) -> None:
-            for r in range(len(weights[0])):
+            for run in range(len(weights[0])):
                 for w in weights:
-                    torch.nn.functional.rms_norm(inputs[w.shape[1]][r] @ w[r], w.shape[2:])
+                    torch.nn.functional.rms_norm(inputs[w.shape[1]][run] @ w[run], w.shape[2:])
 
         def batched(weights: list = weights, inputs: dict = inputs) -> None:
             for w in weights:
                 torch.nn.functional.rms_norm(torch.bmm(inputs[w.shape[1]], w), w.shape[2:])
 
-        def many(way: Callable[[], None]) -> Callable[[], None]:
-            return lambda: [way() for _ in range(100)] and None
-
-        spent = turns({"apart": many(apart), "batched": many(batched)}, repeat + 1)
-        found.append(row("100 decoding steps, runs apart or batched", spent["apart"][1:],
-                         spent["batched"][1:], size=runs, grows="runs in a batch"))  # fmt: skip
+        ways = {
+            way.__name__: lambda way=way: [way() for _ in range(100)] for way in (apart, batched)
+        }
+        turns(ways, 1)  # warming up
+        spent = turns(ways, repeat)
+        found.append(row("100 decoding steps, runs apart or batched", spent["apart"],
+                         spent["batched"], size=runs, grows="runs in a batch"))  # fmt: skip
+    torch.set_num_threads(THREADS)
     return found
 
 
 @BENCHMARKS.register
 def floor(profile: Profile, repeat: int) -> list[dict]:
-    """Operations of a GRPO step on distinct tokens, and the best this machine does."""
+    """Operations that steps of 128 samples cannot avoid, and the best this machine does."""
     import torch
 
-    from hybridlib import data, models, rollout
+    from benchmarks import steps
+    from hybridlib import decoder
 
-    square = torch.randn(1024, 1024)
-    spent = turns({"product": lambda: [square @ square for _ in range(20)]}, repeat + 1)
+    square, block = torch.randn(1024, 1024), torch.randn(16 * 2**20)
+    ways = {"product": lambda: [square @ square for _ in range(20)], "copy": block.clone}
+    spent = turns(ways, repeat + 1)
     peak = 20 * 2 * 1024**3 / min(spent["product"])
-    block = torch.randn(16 * 2**20)
-    spent = turns({"copy": lambda: block.clone()}, repeat + 1)
     bandwidth = 2 * block.numel() * 4 / min(spent["copy"])
-    model, tokenizer = models.load(profile)
-    rows = [r for n in profile.datasets for r in data.load(n, "train", 6)["prompt"]][:16]
-    ids = rollout.encode(tokenizer, rows)
-    tokens, _ = rollout.sample_ids(model, ids, 8, profile.max_completion_tokens,
-                                   tokenizer.eos_token_id)  # fmt: skip
-    prompt, answers = sum(map(len, ids)), sum(map(len, tokens))
-    padded = len(tokens) * (max(map(len, ids)) + max(map(len, tokens)))
+    read: list[tuple[int, int, int]] = []  # tokens, answer tokens, pairs that attend, per pass
+    tree = decoder.Tree
+
+    def counted(*args: Any) -> Any:
+        made = tree(*args)
+        read.append(
+            (len(made.tokens), len(made.targets), int(made.positions.sum()) + len(made.tokens))
+        )
+        return made
+
+    with tempfile.TemporaryDirectory() as out:
+        trainer = steps.grpo(profile, True, out, repeat, per_device_train_batch_size=128)
+        from unittest.mock import patch
+
+        with patch("hybridlib.decoder.Tree", counted), patch("hybridlib.rollout.Tree", counted):
+            trainer.train()
+        model = trainer.model.get_base_model()
+    logged = [e for e in trainer.state.log_history if "reward" in e]
+    answers = sum(e["completions/mean_length"] * 128 for e in logged) / len(logged)
+    padded = sum(e["completions/max_length"] for e in logged) / len(logged)
+    prompts, taught = read[::2], read[1::2]  # a prefill, a loss pass
+    mean = [[sum(r[i] for r in part) / len(part) for i in range(3)] for part in (prompts, taught)]
     config = model.config
-    heads = config.num_attention_heads * config.hidden_size // config.num_attention_heads
-    seen = sum(len(t) * (len(ids[i // 8]) + len(t) / 2) for i, t in enumerate(tokens))
-    seen += sum(len(i) ** 2 / 2 for i in ids)
-    weights = sum(p.numel() for p in model.parameters())  # the head is tied and used once
-    forward = 2 * weights * (prompt + answers) + 4 * heads * config.num_hidden_layers * seen
-    read = 8 * seen * config.num_hidden_layers * heads // 2  # keys and values in sampling, float32
-    # Sampling once, the loss pass once, gradients of inputs and of folded weights once each.
-    total = 4 * forward
+    head = model.get_output_embeddings().weight.numel()
+    body = sum(p.numel() for n, p in model.named_parameters() if "lora" not in n) - head
+    factors = sum(p.numel() for n, p in model.named_parameters() if "lora" in n)
+    size = config.hidden_size // config.num_attention_heads
+    width, layers = config.num_attention_heads * size, config.num_hidden_layers
+    prompt, own = answers * mean[0][0] / 16, answers**2 / 256  # pairs: an answer sees both
+    sampling = 2 * body * (mean[0][0] + answers) + 2 * head * answers
+    sampling += 4 * width * layers * (mean[0][2] + prompt + own)
+    loss = 2 * body * mean[1][0] + 2 * head * mean[1][1] + 4 * width * layers * mean[1][2]
+    backward = loss + 4 * width * layers * mean[1][2] + 6 * factors * mean[1][0]
+    kept = 8 * config.num_key_value_heads * size * layers * (prompt / 8 + own)  # float32, shared
+    total = sampling + loss + backward
     return [{
-        "what": "floor", "prompt_tokens": prompt, "answer_tokens": answers, "padded": padded,
-        "operations": total, "bytes": read, "peak_flops": peak, "bandwidth": bandwidth,
-        "seconds": total / peak + read / bandwidth,
+        "what": "floor", "prompt_tokens": mean[0][0], "answer_tokens": answers,
+        "taught_tokens": mean[1][0], "longest_answer": padded, "operations": total, "bytes": kept,
+        "peak_flops": peak, "bandwidth": bandwidth, "seconds": total / peak + kept / bandwidth,
     }]  # fmt: skip
 
 

@@ -25,11 +25,11 @@ def grpo(profile: Profile, lean: bool, out: str, steps: int, seed: int = 0, **op
     )  # fmt: skip
 
 
-def sft(profile: Profile, lean: bool, out: str, steps: int, **options: Any) -> Any:
+def sft(profile: Profile, lean: bool, out: str, steps: int, seed: int = 0, **options: Any) -> Any:
     """An SFT trainer on the profile's rows, which are shuffled as TRL does by default."""
     from trl import SFTConfig, SFTTrainer
 
-    run = study.Run("sft", steps=steps)
+    run = study.Run("sft", steps=steps, seed=seed)
     model, tokenizer = models.load(profile, "lora")
     args = SFTConfig(**train.options(run, profile, out) | options, max_length=None)
     return (trainers.sft(SFTTrainer) if lean else SFTTrainer)(
@@ -86,18 +86,18 @@ def seconds(trainer: Any) -> dict[str, list[float]]:
 
 
 def interleaved(
-    build: Callable[[bool, int], Any], repeat: int, rounds: int = 3
+    build: Callable[[bool, int, int], Any], repeat: int, rounds: int = 3
 ) -> dict[str, dict[str, list[float]]]:
     """Steps of stock and ours in turns, so that a slow minute of the machine hits both.
 
     Args:
-        build: a trainer from (lean, steps).
+        build: a trainer from (lean, steps, seed); a round has one seed, and so the same prompts.
         repeat: timed steps of each, at least.
     """
     found: dict[str, dict[str, list[float]]] = {"stock": {}, "ours": {}}
-    for _ in range(rounds):
+    for seed in range(rounds):
         for name in found:
-            timed = seconds(build(name == "ours", 1 + -(-repeat // rounds)))
+            timed = seconds(build(name == "ours", 1 + -(-repeat // rounds), seed))
             for part, values in timed.items():
                 found[name].setdefault(part, []).extend(values)
     return found
@@ -148,6 +148,9 @@ def quiet(threads: int) -> None:
 
     models.use("hf")
     torch.set_num_threads(threads)
+    import datasets
     import transformers.trainer_callback as callback
+
+    datasets.disable_progress_bars()
 
     callback.PrinterCallback.on_log = lambda self, *args, **kwargs: None

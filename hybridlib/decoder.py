@@ -1,4 +1,4 @@
-"""How likely is each next token? A Llama-style decoder without padding, adapters folded in.
+"""How likely is each next token? A Llama-style decoder on distinct tokens, adapters folded in.
 
 transformers pads a batch to its longest row, repeats a prompt for each of its samples and applies
 an adapter beside its matrix. This module reads the weights of a loaded model and computes the same
@@ -24,33 +24,36 @@ def unsupported(model: Any, training: bool = False) -> str:
     """
     import torch
     from peft.tuners.lora import LoraLayer
+    from peft.tuners.lora.variants import DoraLinearVariant
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     config = model.config.get_text_config()
     layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer)]
+    lora = [m for m in layers if isinstance(m, LoraLayer)]
+    variants = [v for m in lora for v in m.lora_variant.values()]
+    sliding = "sliding_attention" in (getattr(config, "layer_types", None) or ())
+    sliding |= config.model_type == "mistral" and bool(config.sliding_window)
     quantised = getattr(model, "is_quantized", False) or getattr(config, "quantization_config", 0)
-    for reason, holds in (
+    prompts = getattr(model, "active_peft_config", None)
+    dropout = [m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)]
+    half = model.get_input_embeddings().weight.element_size() < 4
+    reasons = (
         (f"model type {config.model_type}", config.model_type not in MODELS),
         ("activation other than silu", getattr(config, "hidden_act", "") != "silu"),
-        ("sliding windows", "sliding_attention" in (getattr(config, "layer_types", None) or ())),
+        ("sliding windows", sliding),
         ("4-bit weights stay packed on a GPU", bool(quantised) and model.device.type != "cpu"),
-        ("weights in half precision beside an adapter", bool(layers) and _half(model)),
-        ("adapter other than LoRA", any(not isinstance(m, LoraLayer) for m in layers)),
+        ("weights in half precision beside an adapter", bool(layers) and half),
+        ("virtual tokens", bool(getattr(prompts, "is_prompt_learning", False))),
+        ("adapter other than LoRA", len(lora) < len(layers)),
+        ("a variant of LoRA", any(not isinstance(v, DoraLinearVariant) for v in variants)),
+        ("LoRA with a bias", any(any(m.lora_bias.values()) for m in lora)),
         ("several adapters at once", any(len(m.active_adapters) > 1 for m in layers)),
-        ("an adapter on the embedding", any(hasattr(m, "num_embeddings") for m in layers)),
-        (
-            "dropout",
-            training and any(m.p > 0 for m in model.modules() if isinstance(m, torch.nn.Dropout)),
-        ),
+        ("a merged adapter that is off", any(m.merged and m.disable_adapters for m in layers)),
+        ("an adapter on the embedding", any(len(m.lora_embedding_A) for m in lora)),
+        ("dropout", training and any([*dropout, getattr(config, "attention_dropout", 0)])),
         ("gradient checkpointing", training and getattr(model, "is_gradient_checkpointing", False)),
-    ):
-        if holds:
-            return reason
-    return ""
-
-
-def _half(model: Any) -> bool:
-    return model.get_input_embeddings().weight.element_size() < 4
+    )
+    return next((reason for reason, holds in reasons if holds), "")
 
 
 def effective(layer: Any) -> "Tensor":
@@ -63,8 +66,7 @@ def effective(layer: Any) -> "Tensor":
     from peft.utils.integrations import dequantize_module_weight
 
     if not isinstance(layer, BaseTunerLayer):
-        quantised = hasattr(layer.weight, "quant_state")
-        return dequantize_module_weight(layer) if quantised else layer.weight
+        return dequantize_module_weight(layer)
     weight = effective(layer.get_base_layer())
     active = [] if layer.disable_adapters or layer.merged else layer.active_adapters
     for name in active:
@@ -144,20 +146,21 @@ class Decoder:
                 values (tokens, key heads, head size); it knows which token sees which, and returns
                 the shape of the queries.
         """
+        from torch import cat
         from torch.nn.functional import embedding, linear, rms_norm, silu
 
         x = embedding(tokens, self.embedding)
         cos, sin = (t[0, :, None] for t in self.rotary(x, positions[None]))
         half, rotated = self.head_dim // 2, self.heads + self.kv_heads
         # (x1, x2) turns into (x1 cos - x2 sin, x2 cos + x1 sin): signs go into the sine once.
-        sin = _join(-sin[..., :half], sin[..., half:])
+        sin = cat([-sin[..., :half], sin[..., half:]], -1)
         for i, w in enumerate(self.layers):
             normed = rms_norm(x, x.shape[-1:], w.norm_in, self.eps)
             qkv = linear(normed, w.qkv, w.qkv_bias).view(len(x), -1, self.head_dim)
             qk, v = qkv.split([rotated, self.kv_heads], 1)
             if w.norm_heads is not None:
                 qk = rms_norm(qk, qk.shape[-1:], None, self.eps) * w.norm_heads
-            qk = qk * cos + _join(*reversed(qk.split(half, -1))) * sin
+            qk = qk * cos + cat(qk.split(half, -1)[::-1], -1) * sin
             seen = attend(i, *qk.split([self.heads, self.kv_heads], 1), v)
             x = x + linear(seen.flatten(1), w.out, w.out_bias)
             normed = rms_norm(x, x.shape[-1:], w.norm_mlp, self.eps)
@@ -167,15 +170,7 @@ class Decoder:
 
     def logits(self, hidden: "Tensor") -> "Tensor":
         """(rows, vocabulary) scores of the token after each hidden state."""
-        from torch.nn.functional import linear
-
-        return linear(hidden, self.head)
-
-
-def _join(*parts: "Tensor") -> "Tensor":
-    import torch
-
-    return torch.cat(parts, -1)
+        return hidden @ self.head.T
 
 
 class Tree:
@@ -197,62 +192,70 @@ class Tree:
         import torch
 
         tokens, positions, sources, targets = [], [], [], []
-        self.sizes: list[int] = []  # of what all see and of what follows it, in turn
-        self.rows: list[tuple[Any, Any, Any]] = []
+        blocks: list[tuple[list[range], range]] = []  # sequences, and what all of them see before
+        whole: list[range] = []  # sequences that see nothing else
         for prompt, answers in zip(prompts, completions, strict=True):
+            start, last = len(tokens), len(tokens) + len(prompt) - 1
             tokens += prompt
             positions += range(len(prompt))
-            last, longest = len(tokens) - 1, max([1, *map(len, answers)]) - 1
-            where, keep = [], []
-            for row, answer in enumerate(answers):
-                inputs = answer[:-1]  # the last token predicts nothing
-                first = len(tokens) - last - 1
-                # Behind its end a row repeats a token: nothing that is kept looks there.
-                where += [*range(first, first + len(inputs)), *[0] * (longest - len(inputs))]
-                keep += range(row * longest, row * longest + len(inputs))
-                sources += [last, *range(len(tokens), len(tokens) + len(inputs))][: len(answer)]
+            parts = []
+            for answer in answers:
+                here = range(len(tokens), len(tokens) + max(0, len(answer) - 1))
+                parts += [here] if here else []  # the last token predicts nothing
+                sources += [last, *here][: len(answer)]
                 targets += answer
-                tokens += inputs
-                positions += range(len(prompt), len(prompt) + len(inputs))
+                tokens += answer[:-1]
+                positions += range(len(prompt), len(prompt) + len(here))
             if len(answers) == 1:  # all of it is one sequence
-                self.sizes += [len(prompt) + longest, 0]
-                self.rows.append(((), (), None))
-                continue
-            self.sizes += [len(prompt), len(tokens) - last - 1]
-            mask = torch.ones(longest, len(prompt) + longest, dtype=torch.bool, device=device)
-            ids = [torch.tensor(x, dtype=torch.long, device=device) for x in (where, keep)]
-            self.rows.append((*ids, mask.tril(len(prompt)) if longest else None))
+                whole.append(range(start, len(tokens)))
+            else:
+                whole.append(range(start, last + 1))
+                blocks += [(parts, whole[-1])] if parts else []
+        whole.sort(key=len)  # side by side little of them is padded
+        blocks += [(whole[i : i + 8], range(0)) for i in range(0, len(whole), 8)]
+
+        def tensor(numbers: list[int]) -> "Tensor":
+            return torch.tensor(numbers, dtype=torch.long, device=device)
+
         self.tokens, self.positions, self.sources, self.targets = (
-            torch.tensor(x, dtype=torch.long, device=device)
-            for x in (tokens, positions, sources, targets)
+            tensor(numbers) for numbers in (tokens, positions, sources, targets)
         )
+        queries, keys, back = [], [], [0] * len(tokens)
+        self.blocks: list[tuple[int, int, int, Any]] = []  # rows, queries, keys, mask
+        for rows, before in blocks:
+            longest = max(map(len, rows))
+            for row in rows:
+                for place, token in enumerate(row, len(queries)):
+                    back[token] = place
+                # Behind its end a row repeats a token: nothing that is kept looks there.
+                padded = [*row, *[row[0]] * (longest - len(row))]
+                queries += padded
+                keys += [*before, *padded]
+            mask = torch.ones(longest, len(before) + longest, dtype=torch.bool, device=device)
+            mask = mask.tril(len(before)) if before else None
+            self.blocks.append((len(rows), longest, len(before) + longest, mask))
+        self.queries, self.keys, self.back = tensor(queries), tensor(keys), tensor(back)
 
     def attend(self, layer: int, q: "Tensor", k: "Tensor", v: "Tensor") -> "Tensor":
         """Attention of every token to its prompt and to itself up to now."""
         import torch
         from torch.nn.functional import scaled_dot_product_attention as attention
 
-        # `split`, not slices: the gradient of a slice is as large as what it was cut from.
-        parts = [t.split(self.sizes) for t in (q, k, v)]
+        sizes = [[n * size for n, size, _, _ in self.blocks], [n * s for n, _, s, _ in self.blocks]]
+        places = (self.queries, sizes[0]), (self.keys, sizes[1]), (self.keys, sizes[1])
+        # One gather for all blocks: the gradient of each is as large as what it was cut from.
+        parts = [
+            t.index_select(0, at).split(size)
+            for t, (at, size) in zip((q, k, v), places, strict=True)
+        ]
         seen = []
-        for i, (where, keep, mask) in enumerate(self.rows):
-            prompt = [part[2 * i].transpose(0, 1)[None] for part in parts]
-            found = attention(*prompt, is_causal=True, enable_gqa=True)
-            seen.append(found[0].transpose(0, 1))
-            if not len(keep):
-                continue
-            shape = (-1, len(mask))
-            query, *both = (
-                part[2 * i + 1].index_select(0, where).unflatten(0, shape).transpose(1, 2)
-                for part in parts
-            )
-            both = [
-                torch.cat([before.expand(len(own), -1, -1, -1), own], 2)
-                for before, own in zip(prompt[1:], both, strict=True)
-            ]
-            found = attention(query, *both, attn_mask=mask, enable_gqa=True)
-            seen.append(found.transpose(1, 2).flatten(0, 1).index_select(0, keep))
-        return torch.cat(seen)
+        for (n, _, _, mask), *rows in zip(self.blocks, *parts, strict=True):
+            found = attention(
+                *(t.unflatten(0, (n, -1)).transpose(1, 2) for t in rows),
+                attn_mask=mask, is_causal=mask is None, enable_gqa=True,
+            )  # fmt: skip
+            seen.append(found.transpose(1, 2).flatten(0, 1))
+        return torch.cat(seen).index_select(0, self.back)
 
 
 def logps(

@@ -30,29 +30,36 @@ def score(
         scores: one dict per family, split and metric (value, 95 % low and high, n rows);
         samples: answers to look at, right and wrong.
     """
-    model.eval()
+    from datasets import concatenate_datasets
+
     n, limit = samples or profile.n_samples, profile.max_completion_tokens
-    items: dict[str, Any] = {}
-    shown: list[dict[str, Any]] = []
+    parts: dict[str, Any] = {}
     for name in profile.datasets:
         for split in splits or profile.splits:
             count = profile.n_eval if split in ("test", "valid") else -(-profile.n_eval // 4)
             rows = data.load(name, split, limit=count, columns=profile.columns)
-            ask = (model, tokenizer, rows["prompt"])
-            greedy = rollout.sample(*ask, 1, limit, temperature=0, batch=profile.n_batch)
-            sampled = rollout.sample(*ask, n, limit, seed=seed, batch=profile.n_batch)
-            right = _grade(greedy, rows)
-            counts = _grade(sampled, rows)
-            items[f"{rows[0]['family']}/{split}"] = {
-                "level": "".join(str(min(level, 9)) for level in rows["level"]),
-                "greedy": "".join(str(sum(r)) for r in right),
-                "correct": "".join(str(sum(c)) for c in counts),
-                "samples": n,
-            }
-            shown += [
-                {"id": row["id"], "text": texts[0][:400], "correct": good[0]}
-                for row, texts, good in zip(rows, sampled, counts, strict=True)
-            ][: 2 if split == "test" else 0]
+            parts[f"{rows[0]['family']}/{split}"] = rows
+    # Everything at once: rows of one length share a batch, whatever they were drawn from.
+    every = concatenate_datasets(list(parts.values()))
+    ask = (model.eval(), tokenizer, every["prompt"])
+    greedy = rollout.sample(*ask, 1, limit, temperature=0, batch=profile.n_batch)
+    sampled = rollout.sample(*ask, n, limit, seed=seed, batch=profile.n_batch)
+    right, counts = _grade(greedy, every), _grade(sampled, every)
+    items: dict[str, Any] = {}
+    shown: list[dict[str, Any]] = []
+    start = 0
+    for name, rows in parts.items():
+        here = slice(start, start := start + len(rows))
+        items[name] = {
+            "level": "".join(str(min(level, 9)) for level in rows["level"]),
+            "greedy": "".join(str(sum(r)) for r in right[here]),
+            "correct": "".join(str(sum(c)) for c in counts[here]),
+            "samples": n,
+        }
+        shown += [
+            {"id": row["id"], "text": texts[0][:400], "correct": good[0]}
+            for row, texts, good in zip(rows, sampled[here], counts[here], strict=True)
+        ][: 2 if name.endswith("/test") else 0]
     return {"items": items, "scores": stats.scores(items, profile.n_samples), "samples": shown[:6]}
 
 

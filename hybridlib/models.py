@@ -25,6 +25,7 @@ def use(backend: str) -> None:
         raise StudyError(f"unknown backend {backend!r}; valid: {', '.join(BACKENDS)}")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # for rollout_func
     if backend == "unsloth" and "unsloth" not in sys.modules:
         if "trl" in sys.modules:
             raise StudyError("this process has imported trl already; Unsloth needs one of its own")

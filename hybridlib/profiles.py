@@ -82,6 +82,7 @@ profile(
     **TINY,
     n_train=400,
     n_eval=72,
+    n_batch=512,
     seeds=(0, 1),
     sft=dict(
         max_steps=60, per_device_train_batch_size=32, learning_rate=4e-3,

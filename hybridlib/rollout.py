@@ -1,7 +1,8 @@
 """What does the policy answer? One sampler, shared by GRPO and evaluation.
 
-Each prompt is read once and shared by its samples, finished sequences leave the batch, adapters
-are folded into the weights, and the cache is allocated once instead of being copied at every token.
+Each prompt is read once and shared by its samples, finished sequences leave the batch (once they
+are a fifth of it), adapters are folded into the weights, and the cache is allocated once instead of
+being copied at every token.
 The distribution is that of `model.generate`: temperature only, no truncation of the vocabulary.
 """
 
@@ -213,7 +214,8 @@ def _generate(
         torch.manual_seed(int(torch.randint(2**31, (), device=model.device, generator=generator)))
         found = model.generate(
             input_ids=ids, attention_mask=mask, max_new_tokens=max_tokens,
-            do_sample=temperature > 0, temperature=1.0, top_k=0, top_p=1.0,
+            do_sample=temperature > 0, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0,
+            typical_p=1.0, repetition_penalty=1.0, no_repeat_ngram_size=0,
             eos_token_id=eos, pad_token_id=eos, logits_processor=LogitsProcessorList([record]),
         )  # fmt: skip
     record.add(found[:, -1:])

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hybridlib import models, rollout, trainers
+from hybridlib import StudyError, models, rollout, trainers
 from hybridlib.profiles import Profile
 from hybridlib.rewards import REWARDS
 
@@ -109,21 +109,27 @@ def _begin(run: "Run", profile: Profile, start: Path | None) -> tuple[Any, Any]:
 
 
 def sampler(seed: int) -> Any:
-    """TRL's hook for sampling, filled by the study's one sampler."""
+    """TRL's hook for sampling, filled by the study's one sampler.
+
+    Every call draws from (seed, optimizer step, call within the step), so that a run that goes on
+    from a checkpoint draws what it would have drawn.
+    """
     import torch
 
-    generators: dict[str, torch.Generator] = {}
+    calls: dict[int, int] = {}
 
     def sample(prompts: list[Any], trainer: Any) -> dict[str, list]:
-        group = trainer.num_generations
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        if not generators:
-            generators["one"] = torch.Generator(model.device).manual_seed(seed)
+        args, group = trainer.args, trainer.num_generations
+        if args.top_p != 1 or args.top_k or args.min_p or args.repetition_penalty != 1:
+            raise StudyError("sampling has a temperature only: leave out top_p, top_k, min_p, ...")
+        model, step = trainer.accelerator.unwrap_model(trainer.model), trainer.state.global_step
+        calls[step] = calls.get(step, -1) + 1
+        stream = ((seed * 1_000_003 + step) * 1_000_003 + calls[step]) % 2**63
         tokenizer = trainer.processing_class
         ids = rollout.encode(tokenizer, prompts[::group])
         tokens, logps = rollout.sample_ids(
             model, ids, group, trainer.max_completion_length, tokenizer.eos_token_id,
-            trainer.temperature, generators["one"],
+            trainer.temperature, torch.Generator(model.device).manual_seed(stream),
         )  # fmt: skip
         return {
             "prompt_ids": [i for i in ids for _ in range(group)],
@@ -136,8 +142,6 @@ def sampler(seed: int) -> Any:
 
 def _train(trainer: Any, out: Path) -> Trained:
     """Train, from the last checkpoint if there is one; save the adapter; keep the curve."""
-    import resource
-
     import torch
     from transformers.trainer_utils import get_last_checkpoint
 
@@ -156,9 +160,23 @@ def _train(trainer: Any, out: Path) -> Trained:
             "train_seconds": round(seconds, 2),
             "tokens": int(max(e.get("num_tokens", 0) for e in logged)),
             "trainable": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
-            "peak_gb": round(gpu or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3),
+            "peak_gb": round(gpu or peak_gb(), 3),
         },
     )
+
+
+def peak_gb() -> float:
+    """Largest resident memory of this process so far, in GiB.
+
+    From /proc where there is one: `ru_maxrss` of a child starts at that of its parent.
+    """
+    import resource
+
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) / 2**20
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def _thinned(logged: list[dict[str, Any]], points: int = 60) -> list[dict[str, float]]:

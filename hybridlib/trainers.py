@@ -12,8 +12,13 @@ from hybridlib import decoder
 
 
 def _stands_in(trainer: Any, model: Any) -> bool:
-    wrapped = trainer.accelerator.unwrap_model(model) is not model
-    why = "a model on several devices" if wrapped else decoder.unsupported(model, training=True)
+    why = decoder.unsupported(model, training=True)
+    for reason, holds in (
+        ("a model on several devices", trainer.accelerator.unwrap_model(model) is not model),
+        ("mixed precision", trainer.accelerator.mixed_precision != "no"),
+        ("noise on the embeddings", bool(trainer.args.neftune_noise_alpha)),
+    ):
+        why = reason if holds else why
     if why:
         _notice(why)
     return not why
@@ -27,9 +32,10 @@ def _notice(why: str) -> None:
 def grpo(trainer: type) -> type:
     """A GRPO trainer that reads each prompt once for all its samples, and only what can teach.
 
-    A group whose samples all earned the same has no gradient. Such rows are left out of the pass;
-    their log-probabilities and entropy estimate (-log p of the sampled token, unbiased) are those
-    of sampling.
+    A group whose samples all earned the same has no gradient. Such rows are left out of the pass
+    where nothing else teaches (a KL term, an entropy bonus) and the batch is used once. The logged
+    entropy is then estimated from sampling for all rows alike, as the mean of -log p of the sampled
+    tokens; taking it from the rows that were left would favour uncertain prompts.
 
     Args:
         trainer: trl.GRPOTrainer.
@@ -57,43 +63,53 @@ def grpo(trainer: type) -> type:
                     model, input_ids, attention_mask, logits_to_keep, batch_size,
                     compute_entropy, compute_aux_loss, **images,
                 )  # fmt: skip
-            split = input_ids.shape[1] - logits_to_keep
-            real = attention_mask.bool()
-            groups: dict[tuple[int, ...], list[int]] = {}
-            rows = self._rows_that_teach(len(input_ids))
-            for row in rows:
-                prompt = tuple(input_ids[row, :split][real[row, :split]].tolist())
-                groups.setdefault(prompt, []).append(row)
-            order = torch.tensor([r for g in groups.values() for r in g], device=input_ids.device)
-            kept = real[:, split:][order]
-            tree = decoder.Tree(
-                [list(prompt) for prompt in groups],
-                [
-                    [input_ids[r, split:][real[r, split:]].tolist() for r in group]
-                    for group in groups.values()
-                ],
-                input_ids.device,
-            )
-            found = decoder.logps(
-                decoder.Decoder(model), tree, self.temperature, self._entropy_bonus_enabled
-            )
-            sampled = attention_mask.new_zeros(len(input_ids), logits_to_keep).float()
-            if len(rows) < len(input_ids):
-                sampled = self._batch["sampling_per_token_logps"]
-            given = (self._batch or {}).get("old_per_token_logps", sampled), -sampled
-            logps, entropies = (
-                rest.index_copy(0, order, sampled.new_zeros(kept.shape).masked_scatter(kept, x))
-                for rest, x in zip(given, found, strict=False)
-            )
+            weights = decoder.Decoder(model)
+            logps = attention_mask.new_zeros(len(input_ids), logits_to_keep).float()
+            entropies, rows = logps, torch.arange(len(input_ids), device=logps.device)
+            if self._skips():  # all ratios are one, entropies of all rows are estimated alike
+                logps = self._batch["sampling_per_token_logps"]
+                entropies, rows = -logps, self._batch["advantages"].nonzero()[:, 0]
+                rows = rows if len(rows) else rows.new_zeros(1)
+            for part in rows.split(batch_size or len(rows)):
+                tree, order, kept = self._tree(
+                    input_ids, attention_mask.bool(), logits_to_keep, part
+                )
+                found = decoder.logps(weights, tree, self.temperature, self._entropy_bonus_enabled)
+                blank = found[0].new_zeros(kept.shape)
+                logps = logps.index_copy(0, order, blank.masked_scatter(kept, found[0]))
+                if not self._skips():
+                    new = blank.masked_scatter(kept, found[1])
+                    entropies = entropies.index_copy(0, order, new)
             return logps, entropies if compute_entropy else None, None
 
-        def _rows_that_teach(self, count: int) -> list[int]:
-            """Rows with an advantage, where only these have a gradient and sampling was ours."""
+        def _skips(self) -> bool:
+            """Are rows without advantage left out? Only where nothing but advantages teaches."""
             batch = self._batch or {}
-            needed = self.beta or self._entropy_bonus_enabled or self.top_entropy_quantile < 1
-            if needed or "sampling_per_token_logps" not in batch or batch["advantages"].ndim > 1:
-                return list(range(count))
-            return batch["advantages"].nonzero()[:, 0].tolist() or [0]
+            return not (
+                "sampling_per_token_logps" not in batch
+                or "old_per_token_logps" in batch  # the policy has moved since it sampled
+                or batch["advantages"].ndim > 1
+                or self.beta
+                or self._entropy_bonus_enabled
+                or self.top_entropy_quantile < 1
+                or self.loss_type == "vespo"
+            )
+
+        def _tree(self, ids: Any, real: Any, keep: int, rows: Any) -> tuple[decoder.Tree, Any, Any]:
+            """These rows by prompt, their order there, and which of their columns are answers."""
+            split = ids.shape[1] - keep
+            groups: dict[tuple[int, ...], list[int]] = {}
+            for row in rows.tolist():
+                prompt = tuple(ids[row, :split][real[row, :split]].tolist())
+                groups.setdefault(prompt, []).append(row)
+            answers = [
+                [ids[row, split:][real[row, split:]].tolist() for row in group]
+                for group in groups.values()
+            ]
+            order = torch.tensor([row for group in groups.values() for row in group])
+            order = order.to(ids.device)
+            tree = decoder.Tree([list(prompt) for prompt in groups], answers, ids.device)
+            return tree, order, real[order, split:]
 
     return Lean
 

@@ -134,17 +134,76 @@ def test_a_prompt_is_read_once():
     assert tree.sources.tolist() == [2, 3, 2, 4, 5]
 
 
-def test_four_bit_weights_are_read_as_they_are(tiny):
+def test_four_bit_weights_are_read_as_they_are_and_their_adapter_learns(tiny):
     import torch
 
     from hybridlib import models
     from hybridlib.profiles import PROFILES
 
     model, _ = models.load(PROFILES["tiny"], "lora", nf4=True)
-    with torch.no_grad():
-        ours = decoder.logps(decoder.Decoder(model), decoder.Tree([[5, 6, 7]], [[[8, 9, 10]]]))[0]
-        exact = _reference(model, [[5, 6, 7]], [[[8, 9, 10]]], 1.0)
-    torch.testing.assert_close(ours, exact, atol=1e-3, rtol=1e-3)
+    torch.manual_seed(0)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            weight.data.normal_(std=0.05)
+    found = []
+    for ours in (True, False):
+        model.zero_grad()
+        prompts, answers = [[5, 6, 7]], [[[8, 9, 10], [11, 12]]]
+        if ours:
+            logps = decoder.logps(decoder.Decoder(model), decoder.Tree(prompts, answers))[0]
+        else:
+            logps = _reference(model, prompts, answers, 1.0)
+        logps.sum().backward()
+        gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
+        found.append((logps.detach(), gradients))
+    (a, grad_a), (b, grad_b) = found
+    torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
+    for name, gradient in grad_b.items():
+        torch.testing.assert_close(grad_a[name], gradient, atol=1e-2, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [dict(modules_to_save=["lm_head"]), dict(target_modules=["lm_head", "v_proj"]),
+     dict(bias="all")],
+    ids=str,
+)  # fmt: skip
+def test_the_head_and_the_biases_may_learn(options):
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    model = _random("llama")
+    model = get_peft_model(
+        model, LoraConfig(**dict(target_modules=["q_proj"], task_type="CAUSAL_LM") | options)
+    )
+    assert decoder.unsupported(model, training=True) == ""
+    found = []
+    for ours in (True, False):
+        model.zero_grad()
+        tree = decoder.Tree(PROMPTS, COMPLETIONS)
+        logps = (
+            decoder.logps(decoder.Decoder(model), tree)[0]
+            if ours
+            else _reference(model, PROMPTS, COMPLETIONS, 1.0)
+        )
+        logps.sum().backward()
+        found.append({n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad})
+    for name, gradient in found[1].items():
+        torch.testing.assert_close(found[0][name], gradient, atol=2e-3, rtol=2e-3)
+
+
+def test_stretched_positions_are_those_of_the_model():
+    import torch
+
+    scaled = dict(rope_type="llama3", rope_theta=1e4, factor=4.0, low_freq_factor=1.0,
+                  high_freq_factor=4.0, original_max_position_embeddings=16)  # fmt: skip
+    for rope in (scaled, dict(rope_type="yarn", rope_theta=1e4, factor=4.0)):
+        model = _random("llama", rope_parameters=rope)
+        prompts, answers = [list(range(40))], [[[1, 2, 3], [4, 5]]]
+        with torch.no_grad():
+            ours = decoder.logps(decoder.Decoder(model), decoder.Tree(prompts, answers))[0]
+            exact = _reference(model, prompts, answers, 1.0)
+        torch.testing.assert_close(ours, exact, atol=1e-4, rtol=1e-4)
 
 
 def test_a_switched_off_or_merged_adapter_is_not_added_again():
@@ -166,7 +225,7 @@ def test_a_switched_off_or_merged_adapter_is_not_added_again():
 
 def test_what_cannot_be_stood_in_for_is_named():
     import torch
-    from peft import IA3Config, LoraConfig, get_peft_model
+    from peft import IA3Config, LoraConfig, PromptTuningConfig, get_peft_model
 
     linear = dict(target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM")
     cases = {
@@ -178,9 +237,18 @@ def test_what_cannot_be_stood_in_for_is_named():
             _random("qwen2"), IA3Config(**linear, feedforward_modules=["down_proj"])
         ),
         "dropout": get_peft_model(_random("qwen2"), LoraConfig(**linear, lora_dropout=0.1)),
+        "sliding ": _random("mistral", sliding_window=8),
+        "a bias": get_peft_model(_random("qwen2"), LoraConfig(**linear, lora_bias=True)),
+        "on the embedding": get_peft_model(
+            _random("qwen2"), LoraConfig(target_modules=["embed_tokens"], task_type="CAUSAL_LM")
+        ),
+        "virtual tokens": get_peft_model(
+            _random("qwen2"), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+        ),
+        "dropout ": _random("llama", attention_dropout=0.1),
     }
     for reason, model in cases.items():
-        assert reason in decoder.unsupported(model, training=True), reason
+        assert reason.strip() in decoder.unsupported(model, training=True), reason
     assert decoder.unsupported(cases["dropout"]) == ""  # it is off while sampling
     two = _adapted(_random("qwen2"), "lora")
     two.add_adapter("second", ADAPTERS["lora"](2))

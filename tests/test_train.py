@@ -65,6 +65,34 @@ def test_accumulated_micro_batches_give_the_update_of_one_batch(small, world):
         torch.testing.assert_close(a[name], b[name], atol=1e-5, rtol=1e-3)
 
 
+@pytest.mark.slow
+def test_draws_depend_on_seed_and_step_alone(small):
+    """So that a run that goes on from a checkpoint is the run that was not interrupted."""
+    from types import SimpleNamespace
+
+    from trl import GRPOConfig
+
+    from hybridlib import StudyError, models
+
+    model, tokenizer = models.load(small)
+    prompts = [[{"role": "user", "content": "2 + 3"}]] * 4
+
+    def trainer(step, **sampling):
+        return SimpleNamespace(
+            args=GRPOConfig(output_dir="x", report_to="none", use_cpu=True, bf16=False, **sampling),
+            num_generations=4, model=model, processing_class=tokenizer, temperature=1.0,
+            max_completion_length=16, state=SimpleNamespace(global_step=step),
+            accelerator=SimpleNamespace(unwrap_model=lambda m: m),
+        )  # fmt: skip
+
+    whole, resumed = train.sampler(1), train.sampler(1)
+    first, second, third = (whole(prompts, trainer(step)) for step in (0, 1, 1))
+    assert resumed(prompts, trainer(1)) == second != third
+    assert train.sampler(1)(prompts, trainer(0)) == first != train.sampler(2)(prompts, trainer(0))
+    with pytest.raises(StudyError, match="temperature only"):
+        whole(prompts, trainer(2, top_p=0.9))
+
+
 def test_a_long_curve_is_thinned_to_means_of_windows():
     logged = [{"step": i, "loss": float(i), "reward": 1.0, "epoch": 0.1} for i in range(1, 122)]
     curve = train._thinned(logged)

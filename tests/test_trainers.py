@@ -6,7 +6,7 @@ from hybridlib import models, study, train, trainers
 from hybridlib.rewards import REWARDS
 
 
-def _grpo(small, out, lean: bool, **options):
+def _grpo(small, out, lean: bool, rollout_func=None, reward_funcs=None, **options):
     import torch
     from trl import GRPOConfig, GRPOTrainer
 
@@ -18,7 +18,8 @@ def _grpo(small, out, lean: bool, **options):
     run = study.Run("grpo")
     args = GRPOConfig(**train.options(run, small, out) | options)
     trainer = (trainers.grpo(GRPOTrainer) if lean else GRPOTrainer)(
-        model=model, args=args, reward_funcs=[REWARDS["correct"]], processing_class=tokenizer,
+        model=model, args=args, reward_funcs=reward_funcs or [REWARDS["correct"]],
+        processing_class=tokenizer, rollout_func=rollout_func,
         train_dataset=study.rows_for(run, small).remove_columns(["completion"]),
     )  # fmt: skip
     trainer.current_gradient_accumulation_steps = 1
@@ -56,10 +57,11 @@ def _batch():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    [dict(loss_type=kind) for kind in ("grpo", "bnpo", "dr_grpo", "dapo", "cispo")]
+    [dict(loss_type=kind) for kind in ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo")]
     + [
         dict(loss_type="grpo", importance_sampling_level="sequence"),
         dict(temperature=0.7),
+        dict(beta=0.1),
         dict(entropy_coef=0.1),
         dict(top_entropy_quantile=0.5),
     ],
@@ -78,12 +80,15 @@ def test_grpo_loss_and_gradients_are_trls(small, world, options):
             )
             with torch.no_grad():
                 old, *_ = trainer._get_per_token_logps_and_entropies(model, ids, mask, 12)
+                with model.disable_adapter():
+                    reference = trainer._get_per_token_logps_and_entropies(model, ids, mask, 12)
+            batch["ref_per_token_logps"] = reference[0]
             noise = torch.randn(old.shape, generator=torch.Generator().manual_seed(2)) * 0.1
             batch["old_per_token_logps"] = batch["sampling_per_token_logps"] = old + noise
         loss = trainer._compute_loss(model, batch)
         loss.backward()
         gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-        metrics = {k: v[-1] for k, v in trainer._metrics["train"].items() if "clip" in k}
+        metrics = {k: v[-1] for k, v in trainer._metrics["train"].items()}
         found.append((loss.detach(), gradients, metrics))
     stock, ours = found
     torch.testing.assert_close(ours[0], stock[0], atol=1e-5, rtol=1e-4)
@@ -94,27 +99,76 @@ def test_grpo_loss_and_gradients_are_trls(small, world, options):
 
 
 @pytest.mark.slow
-def test_rows_that_cannot_teach_are_not_read(small, world, monkeypatch):
+def test_rows_that_cannot_teach_are_not_read_and_change_nothing(small, world, monkeypatch):
+    import torch
+
     from hybridlib import decoder
 
-    read = []
-    tree = decoder.Tree
+    read, tree = [], decoder.Tree
 
     def counted(prompts, *rest):
         read.append(len(prompts))
         return tree(prompts, *rest)
 
     monkeypatch.setattr(decoder, "Tree", counted)
-    trainer, model = _grpo(small, world / "out", lean=True)
     batch = _batch()
-    trainer._compute_loss(model, batch)
-    batch["advantages"] = batch["advantages"] * 0  # nothing to learn: still a loss with a gradient
-    loss = trainer._compute_loss(model, batch)
+    del batch["old_per_token_logps"]
+    found = []
+    for lean in (False, True):
+        trainer, model = _grpo(small, world / "out", lean)
+        loss = trainer._compute_loss(model, batch)
+        loss.backward()
+        found.append((loss, {n: p.grad for n, p in model.named_parameters() if p.requires_grad}))
+    torch.testing.assert_close(found[1][0], found[0][0], atol=1e-5, rtol=1e-4)
+    for name, gradient in found[0][1].items():
+        torch.testing.assert_close(found[1][1][name], gradient, atol=1e-5, rtol=2e-3)
+    mask = batch["completion_mask"]
+    estimate = -(batch["sampling_per_token_logps"] * mask).sum() / mask.sum()
+    assert trainer._metrics["train"]["entropy"][-1] == pytest.approx(float(estimate), abs=1e-4)
+    none = batch | {"advantages": batch["advantages"] * 0}  # nothing to learn: still a gradient
+    loss = trainer._compute_loss(model, none)
     loss.backward()
+    assert read == [2, 1] and float(loss.detach()) == 0
+    trainer._compute_loss(model, _batch())  # used a second time: ratios count in all rows
     trainer.beta = 0.1  # the KL term concerns all
-    batch["ref_per_token_logps"] = batch["old_per_token_logps"]
-    trainer._compute_loss(model, batch)
-    assert read == [2, 1, 3] and float(loss.detach()) == 0
+    trainer._compute_loss(model, batch | {"ref_per_token_logps": batch["sampling_per_token_logps"]})
+    assert read == [2, 1, 3, 3]
+
+
+@pytest.mark.slow
+def test_answers_that_were_cut_off_and_masked(small, world):
+    import torch
+
+    batch = _batch()
+    batch["completion_mask"][[0, 4]] = 0  # as TRL masks truncated completions
+    del batch["old_per_token_logps"]
+    losses = []
+    for lean in (False, True):
+        trainer, model = _grpo(small, world / "out", lean, loss_type="dapo")
+        losses.append(trainer._compute_loss(model, batch).detach())
+    torch.testing.assert_close(losses[1], losses[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_whole_training_is_trls_from_the_same_samples(small, world):
+    """Accumulation, a batch used twice, chunks of the old log-probabilities: the same adapter."""
+    import torch
+
+    after = []
+    for lean in (False, True):
+        trainer, model = _grpo(
+            small, world / "out", lean, num_iterations=2, gradient_accumulation_steps=2,
+            per_device_train_batch_size=4, max_steps=3, num_generations=4, temperature=1.3,
+            rollout_func=train.sampler(5), reward_funcs=[REWARDS["format"], REWARDS["random"]],
+        )  # fmt: skip
+        trainer.train()
+        after.append({n: p.detach().clone() for n, p in model.named_parameters() if "lora" in n})
+    moved = 0.0
+    fresh = dict(_grpo(small, world / "out", False)[1].named_parameters())
+    for name, weight in after[0].items():
+        torch.testing.assert_close(after[1][name], weight, atol=2e-4, rtol=1e-3)
+        moved = max(moved, float((weight - fresh[name]).abs().max()))
+    assert moved > 1e-3
 
 
 @pytest.mark.slow

@@ -1,0 +1,51 @@
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from benchmarks import engine, page
+from hybridlib import ROOT
+
+
+def test_the_page_is_what_the_record_says():
+    found = page.stored()
+    assert set(found) == set(engine.BENCHMARKS)
+    assert page.PAGE.read_text() == page.text(found)
+
+
+def test_every_comparison_has_its_repetitions():
+    for name, part in page.stored().items():
+        for row in part["rows"]:
+            if row["what"] not in ("curve", "floor") and row["stock"]:
+                assert row["n"] >= 5, (name, row["what"])
+                assert row["ratio"] == pytest.approx(row["stock"] / row["ours"])
+
+
+def test_an_unknown_benchmark_names_the_valid_ones():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "nope"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "grpo_step" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_growth_says_how_time_grows_at_each_doubling():
+    rows = [engine.row("step", [], [s], size=n, grows="rows") for n, s in ((1, 1.0), (2, 1.5))]
+    assert "| step | rows | 1, 2 | 1.00, 1.50 | 1.50 x |" in page.growth(rows)
+
+
+@pytest.mark.slow
+def test_steps_are_timed_in_turns_with_their_parts(small, world):
+    from benchmarks import steps
+
+    profile = replace(small, threads=2)
+    timed = steps.interleaved(
+        lambda lean, n, seed: steps.grpo(profile, lean, str(world / "out"), n, seed),
+        repeat=2,
+        rounds=2,
+    )
+    for name in ("stock", "ours"):
+        assert set(timed[name]) == {"step", "sampling", "rewards", "forward", "backward"}
+        assert len(timed[name]["step"]) == 2
+        inside = sum(timed[name][part][0] for part in timed[name] if part != "step")
+        assert 0 < inside < timed[name]["step"][0]
