@@ -14,7 +14,7 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 
-from hybridlib import StudyError, sandbox
+from hybridlib import StudyError, sandbox, symbolic
 
 KINDS = ("number", "expression", "program")
 LONGEST = 300  # characters of an expression
@@ -74,7 +74,7 @@ def grade_many(texts: list[str], answers: list[str], kinds: list[str]) -> list[V
     Raises StudyError for a kind that is not in KINDS and for tests that cannot be judged.
     """
     verdicts: list[Verdict] = []
-    programs, symbolic = [], []
+    programs, pairs = [], []
     for text, answer, kind in zip(texts, answers, kinds, strict=True):
         start = time.perf_counter()
         if kind == "program":
@@ -87,12 +87,12 @@ def grade_many(texts: list[str], answers: list[str], kinds: list[str]) -> list[V
         elif kind == "expression":
             verdict, pair = _expression(text, answer, start)
             if pair:
-                symbolic.append((len(verdicts), pair))
+                pairs.append((len(verdicts), pair))
         else:
             raise StudyError(f"unknown kind {kind!r}; valid: {', '.join(KINDS)}")
         verdicts.append(verdict)
-    settled = _settled([pair for _, pair in symbolic])
-    for (place, _), (reason, error, seconds) in zip(symbolic, settled, strict=True):
+    settled = symbolic.compare([pair for _, pair in pairs]) if pairs else []
+    for (place, _), (reason, error, seconds) in zip(pairs, settled, strict=True):
         given = verdicts[place].extracted
         verdicts[place] = Verdict(reason == "pass", reason, given, seconds, error)
     outcomes = sandbox.judge([p[1] for p in programs], [p[2] for p in programs]) if programs else []
@@ -181,20 +181,6 @@ def _expression(text: str, answer: str, start: float) -> tuple[Verdict, tuple[st
     if isinstance(found, str):
         return Verdict(found == "pass", found, extracted, time.perf_counter() - start), None
     return Verdict(False, "error", extracted), found
-
-
-_KNOWN: dict[tuple[str, str], tuple[str, str, float]] = {}
-
-
-def _settled(pairs: list[tuple[str, str]]) -> list[tuple[str, str, float]]:
-    """(reason, error, seconds) of pairs; each different one goes to a worker once."""
-    from hybridlib import symbolic
-
-    if len(_KNOWN) > 65_536:
-        _KNOWN.clear()
-    new = list(dict.fromkeys(pair for pair in pairs if pair not in _KNOWN))
-    _KNOWN.update(zip(new, symbolic.compare(new) if new else [], strict=True))
-    return [_KNOWN[pair] for pair in pairs]
 
 
 @lru_cache(maxsize=65_536)

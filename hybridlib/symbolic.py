@@ -17,11 +17,23 @@ SECONDS, MEMORY = 2.0, 2 << 30  # per pair; bytes of address space per worker, l
 WORKERS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
+_KNOWN: dict[tuple[str, str], tuple[str, str, float]] = {}
+
+
 def compare(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str, float]]:
     """(reason, error, seconds) of each (gold, given), whatever sympy does with it.
 
-    Reasons are `pass`, `wrong`, `timeout` and `error`. As many at once as there are cores. Works in any thread of any process.
+    Reasons are `pass`, `wrong`, `timeout` and `error`. As many at once as there are cores, each
+    different pair once in a process: the samples of a prompt repeat answers. Works in any thread.
     """
+    if len(_KNOWN) > 65_536:
+        _KNOWN.clear()
+    new = list(dict.fromkeys(pair for pair in pairs if pair not in _KNOWN))
+    _KNOWN.update(zip(new, _judged(new) if new else [], strict=True))
+    return [_KNOWN[pair] for pair in pairs]
+
+
+def _judged(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str, float]]:
     pool = _pool(os.getpid())
     waiting = [pool.schedule(_same, args=pair, timeout=SECONDS) for pair in pairs]
     found = []

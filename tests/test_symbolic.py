@@ -42,14 +42,14 @@ def test_memory_is_limited_and_the_next_pair_is_judged():
 
 def test_a_pair_goes_to_a_worker_once(monkeypatch):
     asked = []
-    inner = symbolic.compare
+    inner = symbolic._judged
 
     def counted(pairs):
         asked.extend(pairs)
         return inner(pairs)
 
-    monkeypatch.setattr(symbolic, "compare", counted)
-    grading._KNOWN.clear()
+    monkeypatch.setattr(symbolic, "_judged", counted)
+    symbolic._KNOWN.clear()
     texts = [r"\boxed{2\sqrt{11}}", r"so \boxed{2\sqrt{11}}.", r"\boxed{3\sqrt{11}}"] * 3
     verdicts = grading.grade_many(texts, [r"\sqrt{44}"] * 9, ["expression"] * 9)
     assert [v.reason for v in verdicts] == ["pass", "pass", "wrong"] * 3
