@@ -12,6 +12,7 @@ inputs that its prompt has shown.
 import ast
 import atexit
 import builtins
+import contextlib
 import functools
 import json
 import os
@@ -25,7 +26,10 @@ from dataclasses import dataclass
 from hybridlib import StudyError, zygote
 
 PROGRAM_CHARS = 50_000
-WORKERS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+AT_ONCE = 8 * CORES
+"""Programs under way together. Endless loops wait for their end side by side, and cost a group of
+samples seconds instead of minutes; a program that ends by itself needs milliseconds beside them."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,11 @@ def judge(programs: list[str], tests: list[str], timeout: float = 2.0) -> list[O
     live = [i for i, outcome in enumerate(outcomes) if outcome is None]
     jobs = [{"program": programs[i], "bind": {}, "steps": plans[i].steps} for i in live]
     replies = _zygote("program").run(jobs, timeout)
+    late = [i for i, reply in enumerate(replies) if reply["timeout"]]
+    if 0 < len(late) <= CORES < len(jobs):  # slow, or only crowded? once more with a core each
+        again = _zygote("program").run([jobs[i] for i in late], timeout)
+        for i, reply in zip(late, again, strict=True):
+            replies[i] = reply
     answers = [_read(reply["lines"], plans[i]) for i, reply in zip(live, replies, strict=True)]
     held = _held([plans[i] for i in live], [values for values, _ in answers], timeout)
     for i, reply, (_, error), truths in zip(live, replies, answers, held, strict=True):
@@ -201,7 +210,7 @@ def _read(lines: list[str], plan: _Plan) -> tuple[list[list], str]:
 
 
 class _Zygote:
-    """A running `zygote.py`: jobs in, replies out, as many at once as this process has cores."""
+    """A running `zygote.py`: jobs in, replies out, AT_ONCE of them under way."""
 
     def __init__(self):
         self.owner, self.lock = os.getpid(), threading.Lock()
@@ -228,22 +237,31 @@ class _Zygote:
     def run(self, jobs: list[dict], timeout: float) -> list[dict]:
         """The reply to each job; any interruption ends the zygote, so no reply is ever mixed up."""
         replies: list[dict] = [{}] * len(jobs)
+        room = threading.Semaphore(AT_ONCE)
+
+        def feed() -> None:  # beside the reader: both pipes may be full
+            with contextlib.suppress(OSError, ValueError):
+                for number, job in enumerate(jobs):
+                    room.acquire()
+                    line = json.dumps({"number": number, "timeout": timeout, **job})
+                    self.process.stdin.write(line.encode() + b"\n")
+                    self.process.stdin.flush()
+
         with self.lock:
+            feeder = threading.Thread(target=feed, daemon=True)
+            feeder.start()
             try:
-                for turn in range(len(jobs) + WORKERS - 1):
-                    if turn < len(jobs):
-                        job = {"number": turn, "timeout": timeout, **jobs[turn]}
-                        self.process.stdin.write(json.dumps(job).encode() + b"\n")
-                        self.process.stdin.flush()
-                    if turn + 1 >= WORKERS:  # that many are under way: wait for one
-                        reply = json.loads(self.process.stdout.readline())
-                        replies[reply["number"]] = reply
-            except (OSError, ValueError):
+                for _ in jobs:
+                    reply = json.loads(self.process.stdout.readline())
+                    replies[reply["number"]] = reply
+                    room.release()
+            except BaseException as error:
                 self.close()
-                raise StudyError("the sandbox has stopped; start again") from None
-            except BaseException:
-                self.close()
+                room.release(len(jobs))
+                if isinstance(error, OSError | ValueError):
+                    raise StudyError("the sandbox has stopped; start again") from None
                 raise
+            feeder.join()
         return replies
 
     def close(self) -> None:
