@@ -27,9 +27,7 @@ from hybridlib import StudyError, zygote
 
 PROGRAM_CHARS = 50_000
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-AT_ONCE = 8 * CORES
-"""Programs under way together. Endless loops wait for their end side by side, and cost a group of
-samples seconds instead of minutes; a program that ends by itself needs milliseconds beside them."""
+AT_ONCE = 8 * CORES  # endless loops wait for their end side by side, the rest needs milliseconds
 
 
 @dataclass(frozen=True)
@@ -167,8 +165,8 @@ def _expected(test: ast.expr) -> tuple | None:
 def _held(plans: list[_Plan], answers: list[list], timeout: float) -> list[list[bool]]:
     """Per program, whether each answered assert holds.
 
-    Asserts of any other form than `call == literal` are code of the data set, so they run in a
-    zygote of their own: the programs' zygote never sees an expected value.
+    Asserts other than `call == literal` are code of the data set and run in a zygote of their own:
+    the programs' zygote never sees an expected value.
     """
     held: list[list] = []
     jobs, places = [], []
@@ -248,8 +246,7 @@ class _Zygote:
                     self.process.stdin.flush()
 
         with self.lock:
-            feeder = threading.Thread(target=feed, daemon=True)
-            feeder.start()
+            (feeder := threading.Thread(target=feed, daemon=True)).start()
             try:
                 for _ in jobs:
                     reply = json.loads(self.process.stdout.readline())

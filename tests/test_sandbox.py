@@ -263,8 +263,6 @@ def test_all_references_of_mbpp_pass(monkeypatch, name, count):
 
 @pytest.mark.slow
 def test_half_a_group_of_endless_loops_costs_seconds():
-    import time
-
     programs = [GOOD, in_f("while True: pass")] * 64
     began = time.monotonic()
     found = [o.reason for o in sandbox.judge(programs, [TEST] * 128)]
