@@ -204,9 +204,6 @@ def _read(lines: list[str], plan: _Plan) -> tuple[list[list], str]:
     return answers, ""
 
 
-# ---------------------------------------------------------------- the zygotes of this process
-
-
 class _Zygote:
     """A running `zygote.py`: jobs in, replies out, AT_ONCE of them under way."""
 
