@@ -23,7 +23,7 @@ import tempfile
 import threading
 from dataclasses import dataclass
 
-from hybridlib import StudyError, zygote
+from hybridlib import StudyError, seccomp, zygote
 
 PROGRAM_CHARS = 50_000
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
@@ -213,7 +213,8 @@ class _Zygote:
         os.chmod(self.folder, 0o711)
         self.process = subprocess.Popen(
             # A fixed hash seed, so that a program that walks a set gets the same verdict each time.
-            [sys.executable, "-s", "-S", "-P", "-B", zygote.__file__, self.folder],
+            [sys.executable, "-s", "-S", "-P", "-B", zygote.__file__, self.folder,
+             seccomp.program().hex()],
             env={"PYTHONHASHSEED": "0"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip

@@ -229,7 +229,7 @@ def test_without_namespaces_the_limits_still_hold(tmp_path, monkeypatch):
     names = ["fork bomb", "memory bomb", "hard exit 0", "equal to all", "kills the parent"]
     programs = [GOOD, *(ATTACKS[name][0] for name in names), in_f("while True: pass"), GOOD]
     reasons = [o.reason for o in sandbox.judge(programs, [TEST] * len(programs), timeout=1.0)]
-    assert sandbox.isolation() == []
+    assert set(sandbox.isolation()) <= {"system calls"}
     assert reasons[0] == reasons[-1] == "pass" and "pass" not in reasons[1:-1]
     assert reasons[-2] == "timeout"
     sandbox._ZYGOTES["program"].close()
