@@ -81,16 +81,15 @@ profile(
     name="tiny",
     **TINY,
     n_train=400,
-    n_eval=72,
-    n_batch=512,
+    n_eval=64,
     seeds=(0, 1),
     sft=dict(
-        max_steps=60, per_device_train_batch_size=32, learning_rate=4e-3,
+        max_steps=50, per_device_train_batch_size=32, learning_rate=4e-3,
         lr_scheduler_type="linear", warmup_steps=5, save_strategy="no",
         train_sampling_strategy="group_by_length",
     ),
     grpo=dict(
-        max_steps=120, per_device_train_batch_size=48, num_generations=8, learning_rate=2e-3,
+        max_steps=110, per_device_train_batch_size=48, num_generations=8, learning_rate=2e-3,
         lr_scheduler_type="linear", loss_type="grpo", beta=0.0, save_strategy="no",
     ),
 )  # fmt: skip

@@ -12,6 +12,7 @@ inputs that its prompt has shown.
 import ast
 import atexit
 import builtins
+import contextlib
 import functools
 import json
 import os
@@ -22,10 +23,11 @@ import tempfile
 import threading
 from dataclasses import dataclass
 
-from hybridlib import StudyError, zygote
+from hybridlib import StudyError, seccomp, zygote
 
 PROGRAM_CHARS = 50_000
-WORKERS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+AT_ONCE = 8 * CORES  # endless loops wait for their end side by side, the rest needs milliseconds
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ def judge(programs: list[str], tests: list[str], timeout: float = 2.0) -> list[O
     live = [i for i, outcome in enumerate(outcomes) if outcome is None]
     jobs = [{"program": programs[i], "bind": {}, "steps": plans[i].steps} for i in live]
     replies = _zygote("program").run(jobs, timeout)
+    late = [i for i, reply in enumerate(replies) if reply["timeout"]]
+    if 0 < len(late) <= CORES < len(jobs):  # slow, or only crowded? once more with a core each
+        again = _zygote("program").run([jobs[i] for i in late], timeout)
+        for i, reply in zip(late, again, strict=True):
+            replies[i] = reply
     answers = [_read(reply["lines"], plans[i]) for i, reply in zip(live, replies, strict=True)]
     held = _held([plans[i] for i in live], [values for values, _ in answers], timeout)
     for i, reply, (_, error), truths in zip(live, replies, answers, held, strict=True):
@@ -158,8 +165,8 @@ def _expected(test: ast.expr) -> tuple | None:
 def _held(plans: list[_Plan], answers: list[list], timeout: float) -> list[list[bool]]:
     """Per program, whether each answered assert holds.
 
-    Asserts of any other form than `call == literal` are code of the data set, so they run in a
-    zygote of their own: the programs' zygote never sees an expected value.
+    Asserts other than `call == literal` are code of the data set and run in a zygote of their own:
+    the programs' zygote never sees an expected value.
     """
     held: list[list] = []
     jobs, places = [], []
@@ -197,11 +204,8 @@ def _read(lines: list[str], plan: _Plan) -> tuple[list[list], str]:
     return answers, ""
 
 
-# ---------------------------------------------------------------- the zygotes of this process
-
-
 class _Zygote:
-    """A running `zygote.py`: jobs in, replies out, as many at once as this process has cores."""
+    """A running `zygote.py`: jobs in, replies out, AT_ONCE of them under way."""
 
     def __init__(self):
         self.owner, self.lock = os.getpid(), threading.Lock()
@@ -209,7 +213,8 @@ class _Zygote:
         os.chmod(self.folder, 0o711)
         self.process = subprocess.Popen(
             # A fixed hash seed, so that a program that walks a set gets the same verdict each time.
-            [sys.executable, "-s", "-S", "-P", "-B", zygote.__file__, self.folder],
+            [sys.executable, "-s", "-S", "-P", "-B", zygote.__file__, self.folder,
+             seccomp.program().hex()],
             env={"PYTHONHASHSEED": "0"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
@@ -228,22 +233,30 @@ class _Zygote:
     def run(self, jobs: list[dict], timeout: float) -> list[dict]:
         """The reply to each job; any interruption ends the zygote, so no reply is ever mixed up."""
         replies: list[dict] = [{}] * len(jobs)
+        room = threading.Semaphore(AT_ONCE)
+
+        def feed() -> None:  # beside the reader: both pipes may be full
+            with contextlib.suppress(OSError, ValueError):
+                for number, job in enumerate(jobs):
+                    room.acquire()
+                    line = json.dumps({"number": number, "timeout": timeout, **job})
+                    self.process.stdin.write(line.encode() + b"\n")
+                    self.process.stdin.flush()
+
         with self.lock:
+            (feeder := threading.Thread(target=feed, daemon=True)).start()
             try:
-                for turn in range(len(jobs) + WORKERS - 1):
-                    if turn < len(jobs):
-                        job = {"number": turn, "timeout": timeout, **jobs[turn]}
-                        self.process.stdin.write(json.dumps(job).encode() + b"\n")
-                        self.process.stdin.flush()
-                    if turn + 1 >= WORKERS:  # that many are under way: wait for one
-                        reply = json.loads(self.process.stdout.readline())
-                        replies[reply["number"]] = reply
-            except (OSError, ValueError):
+                for _ in jobs:
+                    reply = json.loads(self.process.stdout.readline())
+                    replies[reply["number"]] = reply
+                    room.release()
+            except BaseException as error:
                 self.close()
-                raise StudyError("the sandbox has stopped; start again") from None
-            except BaseException:
-                self.close()
+                room.release(len(jobs))
+                if isinstance(error, OSError | ValueError):
+                    raise StudyError("the sandbox has stopped; start again") from None
                 raise
+            feeder.join()
         return replies
 
     def close(self) -> None:

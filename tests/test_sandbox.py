@@ -229,7 +229,7 @@ def test_without_namespaces_the_limits_still_hold(tmp_path, monkeypatch):
     names = ["fork bomb", "memory bomb", "hard exit 0", "equal to all", "kills the parent"]
     programs = [GOOD, *(ATTACKS[name][0] for name in names), in_f("while True: pass"), GOOD]
     reasons = [o.reason for o in sandbox.judge(programs, [TEST] * len(programs), timeout=1.0)]
-    assert sandbox.isolation() == []
+    assert set(sandbox.isolation()) <= {"system calls"}
     assert reasons[0] == reasons[-1] == "pass" and "pass" not in reasons[1:-1]
     assert reasons[-2] == "timeout"
     sandbox._ZYGOTES["program"].close()
@@ -259,3 +259,25 @@ def test_all_references_of_mbpp_pass(monkeypatch, name, count):
     print(f"{name}: {len(rows) / (time.perf_counter() - began):.0f} programs/s")
     assert len(rows) == count
     assert [(r["id"], o) for r, o in zip(rows, outcomes, strict=True) if o.reason != "pass"] == []
+
+
+@pytest.mark.slow
+def test_half_a_group_of_endless_loops_costs_seconds():
+    programs = [GOOD, in_f("while True: pass")] * 64
+    began = time.monotonic()
+    found = [o.reason for o in sandbox.judge(programs, [TEST] * 128)]
+    assert found == ["pass", "timeout"] * 64
+    assert time.monotonic() - began < 15
+
+
+@pytest.mark.slow
+def test_a_slow_program_is_not_late_because_others_never_end():
+    slow = in_f("total = sum(i * i for i in range(4_000_000))", "return x + 1")
+    programs = [slow, *[GOOD] * 40]
+    assert [o.reason for o in sandbox.judge(programs, [TEST] * 41)] == ["pass"] * 41
+
+
+def test_large_answers_and_large_programs_do_not_block_each_other():
+    wordy = in_f("return ['a' * 1000] * 200") + "\n#" + "x" * 40_000
+    found = sandbox.judge([wordy, GOOD] * 40, [TEST] * 80)
+    assert [o.reason for o in found] == ["wrong", "pass"] * 40

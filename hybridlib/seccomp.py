@@ -1,0 +1,67 @@
+"""Which system calls may a program not make? A filter for Linux's seccomp, written out as bytes.
+
+A program under test computes: it needs memory, its pipe and the files of the standard library. The
+filter answers EPERM to everything that starts processes, talks to others, changes what is visible,
+or opens parts of the kernel with a history of holes. It is classic BPF as described in the kernel's
+Documentation/userspace-api/seccomp_filter.rst; the call numbers are those of the two tables
+arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h.
+"""
+
+import platform
+import struct
+
+REFUSED = """
+socket 41 198, socketpair 53 199, connect 42 203, bind 49 200, sendto 44 206, sendmsg 46 211,
+fork 57 -, vfork 58 -, clone 56 220, clone3 435 435, execve 59 221, execveat 322 281,
+kill 62 129, tkill 200 130, pidfd_open 434 434, pidfd_getfd 438 438, pidfd_send_signal 424 424,
+ptrace 101 117, process_vm_readv 310 270, process_vm_writev 311 271, kcmp 312 272,
+mount 165 40, umount2 166 39, pivot_root 155 41, chroot 161 51, unshare 272 97, setns 308 268,
+open_tree 428 428, move_mount 429 429, fsopen 430 430, fsmount 432 432, mount_setattr 442 442,
+add_key 248 217, request_key 249 218, keyctl 250 219, bpf 321 280, perf_event_open 298 241,
+io_uring_setup 425 425, io_uring_enter 426 426, io_uring_register 427 427,
+userfaultfd 323 282, memfd_create 319 279, name_to_handle_at 303 264, open_by_handle_at 304 265,
+init_module 175 105, finit_module 313 273, delete_module 176 106, kexec_load 246 104,
+settimeofday 164 170, clock_settime 227 112, clock_adjtime 305 266, adjtimex 159 171,
+sethostname 170 161, setdomainname 171 162, reboot 169 142, swapon 167 224, acct 163 89,
+quotactl 179 60, personality 135 92, shmget 29 194, msgget 68 186, semget 64 190, mq_open 240 180,
+inotify_init1 294 26, fanotify_init 300 262, setuid 105 146, setgid 106 144, prlimit64 302 261
+"""
+"""Name, number on x86-64, number on arm64 (`-`: there is no such call)."""
+
+ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}  # AUDIT_ARCH_*, column
+LOAD, EQUAL, AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06  # BPF_LD|W|ABS, JMP|JEQ|K, JMP|JGE|K, RET|K
+ALLOW, KILL, EPERM = 0x7FFF0000, 0x80000000, 0x00050001
+X32 = 0x40000000  # the second set of numbers that x86-64 answers to
+
+
+def calls(machine: str) -> dict[str, int]:
+    """Name -> number of the refused calls on this kind of machine; {} where it is unknown."""
+    if machine not in ARCHITECTURES:
+        return {}
+    column = ARCHITECTURES[machine][1]
+    rows = (entry.split() for entry in REFUSED.split(","))
+    return {name: int(own[column]) for name, *own in rows if own[column] != "-"}
+
+
+def program(machine: str = "") -> bytes:
+    """The filter for a machine ("" = this one), 8 bytes an instruction; b"" where it is unknown.
+
+    A call under another architecture's numbers ends the process, for they would mean other calls.
+    """
+    machine = machine or platform.machine()
+    numbers = sorted(set(calls(machine).values()))
+    if not numbers:
+        return b""
+    checks = [(EQUAL, number) for number in numbers]
+    if machine == "x86_64":
+        checks.insert(0, (AT_LEAST, X32))
+    steps = [
+        (LOAD, 0, 0, 4),  # the architecture
+        (EQUAL, 1, 0, ARCHITECTURES[machine][0]),
+        (RETURN, 0, 0, KILL),
+        (LOAD, 0, 0, 0),  # the number of the call
+    ]
+    for i, (kind, number) in enumerate(checks):
+        steps.append((kind, len(checks) - i, 0, number))  # to the last instruction
+    steps += [(RETURN, 0, 0, ALLOW), (RETURN, 0, 0, EPERM)]
+    return b"".join(struct.pack("<HBBI", *step) for step in steps)

@@ -1,0 +1,84 @@
+"""sympy in processes that can be killed: whatever it does, the caller gets an answer in time."""
+
+import os
+import time
+
+import pytest
+
+from hybridlib import grading, symbolic
+
+
+def test_equal_different_and_senseless_pairs():
+    reasons = [
+        reason
+        for reason, _, _ in symbolic.compare(
+            [(r"\sqrt{12}", r"2\sqrt{3}"), (r"\sqrt{12}", r"3\sqrt{2}"), ("1", r"\frac{1}{0}")]
+        )
+    ]
+    assert reasons[:2] == ["pass", "wrong"] and reasons[2] in ("wrong", "error")
+
+
+@pytest.mark.slow
+def test_what_runs_for_ever_is_killed_and_the_rest_of_the_batch_is_judged():
+    hang = ["9^{9^{9^9}}", "((9!)!)!", "(a+b+c)^{9999}", "1000000000!"]
+    good = [(rf"\sqrt{{{4 * k}}}", rf"2\sqrt{{{k}}}") for k in (2, 3, 5, 7)]
+    pairs = [pair for two in zip([(h, "5") for h in hang], good, strict=True) for pair in two]
+    began = time.monotonic()
+    found = symbolic.compare(pairs)
+    spent = time.monotonic() - began
+    assert spent < len(hang) * symbolic.SECONDS / symbolic.WORKERS + 8
+    assert [reason for reason, _, _ in found[1::2]] == ["pass"] * 4
+    assert {reason for reason, _, _ in found[::2]} <= {"timeout", "error", "wrong"}
+    assert "timeout" in {reason for reason, _, _ in found[::2]}
+    assert symbolic.compare(good[:1])[0][0] == "pass"
+
+
+@pytest.mark.slow
+def test_memory_is_limited_and_the_next_pair_is_judged():
+    reason, error, _ = symbolic.compare([("10^{9^{10}}", "5")])[0]
+    assert reason in ("timeout", "error") and error
+    assert symbolic.compare([(r"\sqrt{8}", r"2\sqrt{2}")])[0][0] == "pass"
+
+
+def test_a_pair_goes_to_a_worker_once(monkeypatch):
+    asked = []
+    inner = symbolic._judged
+
+    def counted(pairs):
+        asked.extend(pairs)
+        return inner(pairs)
+
+    monkeypatch.setattr(symbolic, "_judged", counted)
+    symbolic._KNOWN.clear()
+    texts = [r"\boxed{2\sqrt{11}}", r"so \boxed{2\sqrt{11}}.", r"\boxed{3\sqrt{11}}"] * 3
+    verdicts = grading.grade_many(texts, [r"\sqrt{44}"] * 9, ["expression"] * 9)
+    assert [v.reason for v in verdicts] == ["pass", "pass", "wrong"] * 3
+    assert len(asked) == 2
+
+
+@pytest.mark.slow
+def test_no_process_outlives_its_parent():
+    import subprocess
+    import sys
+
+    code = (
+        "import os, signal; from hybridlib import symbolic; symbolic.compare([('x', 'y')]);"
+        "print(os.getpid(), flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, start_new_session=True
+    )
+    assert done.returncode == -9
+    deadline = time.monotonic() + 10
+    while left := [p for p in os.listdir("/proc") if _session(p) == done.stdout.strip()]:
+        assert time.monotonic() < deadline, f"still alive: {left}"
+        time.sleep(0.2)
+
+
+def _session(process: str) -> str:
+    """All that a process began is of its session."""
+    try:
+        with open(f"/proc/{process}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[3]
+    except (OSError, IndexError):
+        return ""
