@@ -6,6 +6,7 @@ Everything here reads the long table of `results.items`: one row per run and ite
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hybridlib import StudyError
@@ -51,6 +52,11 @@ def wilson(successes: float, n: int) -> tuple[float, float]:
     half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
     # At the ends the formula gives exactly 0 and 1, but for rounding.
     return max(0.0, centre - half) if share else 0.0, min(1.0, centre + half) if share < 1 else 1.0
+
+
+def share(flags: Sequence[bool]) -> list[float] | None:
+    """Which share is true, as [estimate, low, high] with Wilson's interval? None without any."""
+    return [sum(flags) / len(flags), *wilson(sum(flags), len(flags))] if flags else None
 
 
 def score(items: pd.DataFrame, metric: str) -> np.ndarray:
@@ -164,6 +170,40 @@ def paired(items: pd.DataFrame, a: dict, b: dict, metric: str) -> dict:
         p = min(1.0, 2 * 0.5**n + 1 / RESAMPLES) if abs(gap) > 1e-12 else 1.0  # a sign test
     return {"estimate": float(gap), "low": float(low), "high": float(high), "p": float(p), "n": n,
             "seeds_a": len(left), "seeds_b": len(right)}  # fmt: skip
+
+
+def auc(positive: Sequence[float], negative: Sequence[float]) -> list[float] | None:
+    """How often does a positive score higher than a negative, a tie counting half? With 95 %.
+
+    The area under the ROC curve (Hanley & McNeil 1982) as [estimate, low, high], by a bootstrap of
+    each side; None where a side is empty.
+    """
+    import numpy as np
+
+    yes, no, rng = np.array(positive, float), np.array(negative, float), np.random.default_rng(0)
+    if not yes.size or not no.size:
+        return None
+    wins = (yes[:, None] > no) + 0.5 * (yes[:, None] == no)
+    draws = ((_weights(rng, len(yes)) @ wins) * _weights(rng, len(no))).sum(1)
+    low, high = np.quantile(draws.clip(0, 1), [0.025, 0.975])
+    return [float(wins.mean()), float(low), float(high)]
+
+
+def f1(found: Sequence[bool], passed: Sequence[bool]) -> list[float] | None:
+    """The harmonic mean of two shares as [estimate, low, high], 95 % by a bootstrap of each.
+
+    None where a side is empty. ProcessBench's measure (Zheng et al. 2024): `found` says of each
+    wrong solution whether its first error was found, `passed` of each right one that none was.
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    if not len(found) or not len(passed):
+        return None
+    sides = [np.array(side, float) for side in (found, passed)]
+    a, b = (np.append(side.mean(), _weights(rng, len(side)) @ side) for side in sides)
+    value, *draws = 2 * a * b / np.maximum(a + b, 1e-12)
+    return [float(value), *map(float, np.quantile(draws, [0.025, 0.975]))]
 
 
 def _matrix(group: pd.DataFrame, metric: str, name: dict) -> pd.DataFrame:

@@ -16,6 +16,14 @@ HUB = Path(__file__).resolve().parents[2] / "shared" / "hub" / "datasets"
 
 
 @pytest.fixture
+def hub(monkeypatch):
+    """The real sets in the hub's layout, where a copy lies beside the repository."""
+    if not HUB.is_dir():
+        pytest.skip("no copy of the real sets beside the repository")
+    monkeypatch.setenv("HYBRIDLIB_HUB", str(HUB))
+
+
+@pytest.fixture
 def small():
     """The tiny profile, shrunk until a run takes seconds."""
     return replace(

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from hybridlib import StudyError, data, grading, sources
-from tests.conftest import HUB
 
 COLUMNS = set("id family kind level topic prompt completion answer".split())
 REAL = {
@@ -18,13 +17,6 @@ REAL = {
     "mbpp_sanitized": {"train": 120, "valid": 43, "test": 257, "prompt": 7},
 }
 OWN = {"question": "ask", "answer": "say"}
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    if not HUB.is_dir():
-        pytest.skip("no copy of the real sets beside the repository")
-    monkeypatch.setenv("HYBRIDLIB_HUB", str(HUB))
 
 
 def write(path, rows):

@@ -52,6 +52,25 @@ def test_wilson_knows_nothing_without_items():
     assert stats.wilson(0, 0) == (0.0, 1.0)
 
 
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=9),
+       st.lists(st.integers(0, 5), min_size=1, max_size=9))  # fmt: skip
+@settings(deadline=None, max_examples=25)
+def test_auc_is_that_of_mann_and_whitney(yes, no):
+    from scipy.stats import mannwhitneyu
+
+    value, low, high = stats.auc(yes, no)
+    assert value == pytest.approx(mannwhitneyu(yes, no).statistic / len(yes) / len(no))
+    assert 0 <= low <= high <= 1
+    assert stats.auc(no, yes)[0] == pytest.approx(1 - value)
+
+
+def test_shares_auc_and_f1_of_nothing():
+    assert stats.share([]) is None
+    assert stats.auc([], [1]) is None
+    assert stats.f1([True], []) is None
+    assert stats.f1([False, False], [False]) == [0, 0, 0]
+
+
 def test_each_metric_scores_an_item():
     items = table([1, 0]).assign(correct=[1, 3])
     assert stats.score(items, "greedy").tolist() == [1, 0]

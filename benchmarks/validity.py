@@ -1,0 +1,149 @@
+"""python -m benchmarks.validity --processbench FOLDER: how much can each metric mean?
+
+Compares the metrics with the step labels of ProcessBench, counts their alarms on the solutions of
+GSM8K and MATH, which are right (HYBRIDLIB_HUB says where those are, as for training), and writes
+benchmarks/validity.json and the book's page on the metrics.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from hybridlib import ROOT, StudyError, data, metrics, results, stats
+
+RECORD = ROOT / "benchmarks" / "validity.json"
+TEMPLATE = ROOT / "benchmarks" / "metrics.md"
+PAGE = ROOT / "book" / "metrics.md"
+SUBSETS = {"gsm8k": "GSM8K", "math": "MATH"}
+
+
+def stored() -> dict[str, list[dict]]:
+    """What has been measured."""
+    return json.loads(RECORD.read_text())
+
+
+def measure(folder: Path) -> dict[str, list[dict]]:
+    """Everything that the page says, to four digits."""
+    found = {"labelled": metrics.validity(labelled(folder)), "gold": [*map(gold, SUBSETS)]}
+    return json.loads(json.dumps(found), parse_float=lambda number: round(float(number), 4))
+
+
+def labelled(folder: Path) -> list[dict[str, Any]]:
+    """The rows of ProcessBench in this folder, those of GSM8K with GSM8K's own solution."""
+    for subset in SUBSETS:
+        if not [*folder.glob(f"{subset}*.jsonl")]:
+            raise StudyError(f"{folder} has no {subset}*.jsonl; name the folder of ProcessBench")
+    test = data.load("gsm8k", "test")
+    solutions = {
+        " ".join(prompt[-1]["content"].split()): completion[-1]["content"]
+        for prompt, completion in zip(test["prompt"], test["completion"], strict=True)
+    }
+    rows = []
+    for subset in SUBSETS:
+        file = min(folder.glob(f"{subset}*.jsonl"))
+        for number, line in enumerate(file.read_text().splitlines(), 1):
+            try:
+                row = json.loads(line)
+                row["gold"] = solutions.get(" ".join(row["problem"].split()), "")
+            except (ValueError, KeyError, TypeError) as error:
+                raise StudyError(f"{file.name}, line {number}: {error}") from None
+            rows.append({**row, "subset": subset})
+    return rows
+
+
+def gold(name: str) -> dict[str, Any]:
+    """What do the metrics say of the solutions of this data set, which are right?"""
+    texts = [completion[-1]["content"] for completion in data.load(name, "train")["completion"]]
+    found = {"subset": name, "n": len(texts)}
+    for metric in ("arithmetic_validity", "mark_validity"):
+        read = [score for score in metrics.METRICS[metric](texts) if score is not None]
+        alarms = [score < 1 for score in read]
+        found[metric] = {"scored": len(read), "alarms": sum(alarms), "share": stats.share(alarms)}
+    steps = [score for score in metrics.arithmetic_coverage(texts) if score is not None]
+    return found | {"coverage": sum(steps) / len(steps)}
+
+
+def text(found: dict[str, list[dict]]) -> str:
+    """The page in Markdown; every number comes from the record."""
+    told, right = found["labelled"], found["gold"]
+    parts = {name: table([row for row in told if row["metric"] == name])
+             for name in ["final_answer", *metrics.METRICS]}  # fmt: skip
+    firsts = [row for row in told if row["metric"] == "first_error"]
+    parts |= {
+        "first_error": errors(firsts),
+        "arithmetic_gold": alarms(right, "arithmetic_validity"),
+        "mark_gold": alarms(right, "mark_validity"),
+        "coverage_gold": ", ".join(f"{SUBSETS[r['subset']]} {r['coverage']:.2f}" for r in right),
+        "sizes": " and ".join(f"{r['n']} solutions of {SUBSETS[r['subset']]}" for r in firsts),
+    }
+    page = TEMPLATE.read_text()
+    for name, part in parts.items():  # not str.format: formulas are full of braces
+        page = page.replace(f"{{{name}}}", part)
+    return page
+
+
+def table(rows: list[dict]) -> str:
+    """How well a metric tells its targets, as a Markdown table."""
+    lines = ["| set | tells | scored | flagged | base rate | precision | recall | AUC | chance? |",
+             "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    for row in rows:
+        low, high = (row["auc"] or [0.5, 0.5, 0.5])[1:]
+        beats = "above" if low > 0.5 else "below" if high < 0.5 else "not told apart"
+        lines.append(
+            f"| {SUBSETS[row['subset']]} | {row['target']} | {row['scored']} of {row['n']} | "
+            f"{row['flagged']} | {row['positives'] / row['n']:.2f} | {say(row['precision'])} | "
+            f"{say(row['recall'])} | {say(row['auc'])} | {beats} |"
+        )
+    return "\n".join(lines) if rows else "No solution of ProcessBench has what this metric reads."
+
+
+def errors(rows: list[dict]) -> str:
+    """ProcessBench's score of the first-error predictor, as a Markdown table."""
+    lines = ["| set | wrong solutions | first wrong step found | right ones passed | F1 |",
+             "|---|---|---|---|---|"]  # fmt: skip
+    lines += [
+        f"| {SUBSETS[row['subset']]} | {row['positives']} of {row['n']} | {say(row['found'])} | "
+        f"{say(row['passed'])} | {say(row['f1'])} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def alarms(rows: list[dict], metric: str) -> str:
+    """Alarms on right solutions, as a Markdown table."""
+    lines = ["| solutions of | with an equation it reads | alarms | share |", "|---|---|---|---|"]
+    lines += [
+        f"| {SUBSETS[row['subset']]} | {row[metric]['scored']:,} of {row['n']:,} | "
+        f"{row[metric]['alarms']} | {say(row[metric]['share'], 4)} |"
+        for row in rows if row[metric]["scored"]
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def say(interval: list[float] | None, digits: int = 2) -> str:
+    if interval is None:
+        return "none"
+    value, low, high = (f"{number:.{digits}f}" for number in interval)
+    return f"{value} [{low}, {high}]"
+
+
+def main() -> int:
+    read = argparse.ArgumentParser(prog="python -m benchmarks.validity", description=__doc__)
+    read.add_argument("--processbench", type=Path, required=True, metavar="FOLDER",
+                      help="gsm8k*.jsonl and math*.jsonl, one solution a line")  # fmt: skip
+    asked = read.parse_args()
+    try:
+        found = measure(asked.processbench)
+    except StudyError as error:
+        print(error, file=sys.stderr)
+        return 2
+    results.write(RECORD, json.dumps(found, indent=1) + "\n")
+    results.write(PAGE, text(found))
+    print(f"written: {RECORD.relative_to(ROOT)}, {PAGE.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
