@@ -6,6 +6,7 @@ that a killed one is replaced within milliseconds; Pebble keeps the time and doe
 """
 
 import multiprocessing
+import multiprocessing.util
 import os
 import time
 from collections.abc import Sequence
@@ -54,7 +55,10 @@ def _pool(process: int) -> ProcessPool:
     """The workers of this process; a fork of it gets its own."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["math_verify", __name__])
-    return ProcessPool(WORKERS, max_tasks=5_000, initializer=_limit, context=context)
+    pool = ProcessPool(WORKERS, max_tasks=5_000, initializer=_limit, context=context)
+    # Where this process is itself a worker, no atexit runs, and its end waits for its children.
+    multiprocessing.util.Finalize(pool, pool.stop, exitpriority=10)
+    return pool
 
 
 def _limit() -> None:

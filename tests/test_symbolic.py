@@ -1,5 +1,7 @@
 """sympy in processes that can be killed: whatever it does, the caller gets an answer in time."""
 
+import concurrent.futures
+import multiprocessing
 import os
 import time
 
@@ -82,3 +84,21 @@ def _session(process: str) -> str:
             return file.read().rsplit(")", 1)[1].split()[3]
     except (OSError, IndexError):
         return ""
+
+
+def _settles(answer):
+    return symbolic.compare([("x^2-1", answer)])[0][0]
+
+
+def test_a_worker_process_that_compared_can_end():
+    """Its own workers must be stopped first: multiprocessing waits for them."""
+    with concurrent.futures.ProcessPoolExecutor(
+        1, mp_context=multiprocessing.get_context("spawn")
+    ) as pool:
+        assert pool.submit(_settles, "(x-1)(x+1)").result(60) == "pass"
+        (worker,) = pool._processes.values()
+        pool.shutdown(wait=False)
+        worker.join(20)
+        ended = worker.exitcode
+        worker.kill()
+    assert ended == 0
