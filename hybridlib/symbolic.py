@@ -57,8 +57,13 @@ def _pool(process: int) -> ProcessPool:
     context.set_forkserver_preload(["math_verify", __name__])
     pool = ProcessPool(WORKERS, max_tasks=5_000, initializer=_limit, context=context)
     # Where this process is itself a worker, no atexit runs, and its end waits for its children.
-    multiprocessing.util.Finalize(pool, pool.stop, exitpriority=10)
+    multiprocessing.util.Finalize(pool, _end, args=[pool], exitpriority=10)
     return pool
+
+
+def _end(pool: ProcessPool) -> None:
+    pool.stop()
+    pool.join()
 
 
 def _limit() -> None:
