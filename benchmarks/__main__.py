@@ -11,8 +11,9 @@ from dataclasses import replace
 
 from benchmarks import page, steps
 from benchmarks.engine import BENCHMARKS, THREADS
-from hybridlib import StudyError, results
+from hybridlib import StudyError, fingerprint, results
 from hybridlib.profiles import PROFILES
+from hybridlib.runs import Run
 
 
 def show(row: dict) -> None:
@@ -43,9 +44,8 @@ def main() -> int:
         rows = measure(profile, asked.repeat)
         for row in rows:
             show(row)
-        stored = page.stored() | {
-            name: {"rows": rows, "provenance": results.provenance(threads=THREADS)}
-        }
+        made = results.provenance(threads=THREADS, code=fingerprint.of(Run("grpo"), profile))
+        stored = page.stored() | {name: {"rows": rows, "provenance": made}}
         results.write(page.RECORD, json.dumps(stored, indent=1))
     page.write()
     return 0

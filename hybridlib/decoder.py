@@ -3,8 +3,8 @@
 transformers pads a batch to its longest row, repeats a prompt for each of its samples and applies
 an adapter beside its matrix. This module reads the weights of a loaded model and computes the same
 function on distinct tokens only, from one matrix where the model has two or three: an adapter is
-added to its matrix first, (W + sBA) x = W x + s B (A x), and gradients reach A and B through the
-sum. Equality with transformers, gradients included, is tested for every supported model type.
+added to its matrix first, (W + sBA) x = W x + s B (A x); gradients reach A and B through the sum.
+Equality with transformers, gradients included, is tested for every supported model type.
 """
 
 from collections.abc import Callable, Sequence
@@ -258,22 +258,24 @@ class Tree:
         return torch.cat(seen).index_select(0, self.back)
 
 
+def every(decoder: Decoder, tree: Tree, temperature: float = 1.0) -> "Tensor":
+    """Log-probabilities of all tokens where a completion token stands, (tokens, vocabulary)."""
+    hidden = decoder.hidden(tree.tokens, tree.positions, tree.attend).index_select(0, tree.sources)
+    return (decoder.logits(hidden).float() / temperature).log_softmax(-1)
+
+
 def logps(
     decoder: Decoder, tree: Tree, temperature: float = 1.0, teach_entropy: bool = False
 ) -> "tuple[Tensor, Tensor, Tensor]":
     """Log-probability of each completion token, entropy there, whether it was the likeliest.
 
-    Args:
-        teach_entropy: entropies, in nats, have gradients, too.
-    Returns:
-        Three tensors (completion tokens,), completions one after the other.
+    Three tensors (completion tokens,), completions one after the other. Entropies are in nats, and
+    have gradients only where `teach_entropy`.
     """
     import torch
 
-    hidden = decoder.hidden(tree.tokens, tree.positions, tree.attend)
-    scores = decoder.logits(hidden.index_select(0, tree.sources)).float() / temperature
-    every = torch.log_softmax(scores, -1)
+    found = every(decoder, tree, temperature)
     with torch.set_grad_enabled(teach_entropy and torch.is_grad_enabled()):
-        entropy = -(every.exp() * every).sum(-1)
-    hit = every.detach().argmax(-1) == tree.targets
-    return every.gather(1, tree.targets[:, None])[:, 0], entropy, hit
+        entropy = -(found.exp() * found).sum(-1)
+    hit = found.detach().argmax(-1) == tree.targets
+    return found.gather(1, tree.targets[:, None])[:, 0], entropy, hit

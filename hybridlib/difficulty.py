@@ -1,10 +1,13 @@
-"""How hard is a training row for the base? Its pass rate over k samples, kept by content."""
+"""How hard is a training row for the base? Its pass rate over k samples, kept by content.
+
+The samples themselves are kept beside the adapters: the right ones are what S3FT imitates.
+"""
 
 import hashlib
 import json
 from typing import TYPE_CHECKING
 
-from hybridlib import grading, models, results, rollout
+from hybridlib import ROOT, grading, models, results, rollout
 from hybridlib.profiles import Profile
 
 if TYPE_CHECKING:
@@ -17,30 +20,43 @@ def passrate(profile: Profile, rows: "Dataset", seed: int = 0) -> list[float]:
     The cache key is everything that decides the number: the model's weights, the rows' prompts and
     answers, k, the length limit, the seed.
     """
-    k = profile.n_difficulty
-    parts = [models.revision(profile), k, profile.max_completion_tokens, profile.nf4, seed]
-    parts += [[r["prompt"], r["answer"]] for r in rows]
-    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    k, key = profile.n_difficulty, _key(profile, rows, seed)
     file = results.folder(profile.name) / "difficulty" / f"{key}.json"
-    if file.exists():
-        return [c / k for c in json.loads(file.read_text())["correct"]]
+    if not file.exists():
+        _measure(profile, rows, seed)
+    return [c / k for c in json.loads(file.read_text())["correct"]]
+
+
+def right_answers(profile: Profile, rows: "Dataset", seed: int = 0) -> list[str | None]:
+    """The first right one of the base's samples for each row, in order; None where none is."""
+    file = ROOT / "runs" / profile.name / "difficulty" / f"{_key(profile, rows, seed)}.json"
+    if not file.exists():
+        _measure(profile, rows, seed)
+    return json.loads(file.read_text())
+
+
+def _key(profile: Profile, rows: "Dataset", seed: int) -> str:
+    parts = [models.revision(profile), profile.n_difficulty, profile.max_completion_tokens]
+    parts += [profile.nf4, seed, *([r["prompt"], r["answer"]] for r in rows)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _measure(profile: Profile, rows: "Dataset", seed: int) -> None:
+    k, key = profile.n_difficulty, _key(profile, rows, seed)
     model, tokenizer = models.load(profile, nf4=profile.nf4)
-    answers = rollout.sample(
-        model.eval(),
-        tokenizer,
-        rows["prompt"],
-        k,
-        profile.max_completion_tokens,
-        seed=seed,
-        batch=profile.n_batch,
-    )
+    limit = profile.max_completion_tokens
+    ask = (model.eval(), tokenizer, rows["prompt"], k, limit)
+    answers = rollout.sample(*ask, seed=seed, batch=profile.n_batch)
     verdicts = grading.grade_many(
         [text for texts in answers for text in texts],
         [a for a in rows["answer"] for _ in range(k)],
         [kind for kind in rows["kind"] for _ in range(k)],
     )
-    correct = [sum(v.correct for v in verdicts[i : i + k]) for i in range(0, len(verdicts), k)]
-    results.write(
-        file, json.dumps({"model": parts[0], "samples": k, "seed": seed, "correct": correct}) + "\n"
-    )
-    return [c / k for c in correct]
+    right = [[v.correct for v in verdicts[i : i + k]] for i in range(0, len(verdicts), k)]
+    first = [next((t for t, r in zip(*pair, strict=True) if r), None)
+             for pair in zip(answers, right, strict=True)]  # fmt: skip
+    results.write(ROOT / "runs" / profile.name / "difficulty" / f"{key}.json", json.dumps(first))
+    record = {"model": models.revision(profile), "samples": k, "seed": seed,
+              "correct": [sum(r) for r in right]}  # fmt: skip
+    file = results.folder(profile.name) / "difficulty" / f"{key}.json"
+    results.write(file, json.dumps(record) + "\n")

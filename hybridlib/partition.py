@@ -1,7 +1,9 @@
-"""Which rows feed SFT and which feed RL?
+"""Which rows are trained on, and which of them feed SFT and which RL?
 
-A rule marks the rows that go to SFT. All rules but `all` mark half of the rows, so that arms are
-compared at equal sizes; where a rule leaves rows equal, a seeded shuffle decides.
+A rule of RULES or SELECTIONS gives every row a score, `fn(rows, passrate, seed) -> list[float]`.
+A partition sends the rows with the lowest scores to SFT, half of them unless told otherwise, so
+that arms are compared at equal sizes; a selection keeps the rows with the highest, equally many of
+each family, and never one that scores NaN. Where a rule leaves rows equal, a seeded shuffle decides.
 Disjoint halves matter by themselves: RL on rows that SFT has seen gains little (arXiv:2604.13515),
 so `random` is the control that every other rule has to beat.
 """
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 RULES = Registry("partition rule")
+SELECTIONS = Registry("selection rule")
+BUCKETS = {"zero": (0.0, 0.0), "low": (0.0, 0.25), "middle": (0.25, 0.75), "high": (0.75, 1.0)}
+"""Pass rates of the base: above the first number (zero: exactly it) and up to the second."""
 
 
 class Split(NamedTuple):
@@ -28,27 +33,50 @@ class Split(NamedTuple):
 
 
 def split(
-    rows: Dataset, rule: str, seed: int = 0, passrate: Sequence[float] | None = None
+    rows: Dataset,
+    rule: str,
+    seed: int = 0,
+    passrate: Sequence[float] | None = None,
+    share: float = 0.5,
 ) -> Split:
     """Which rows train SFT and which train RL under this rule?
 
-    `passrate`: share of right samples of the base per row, in 0..1 (`difficulty`); needed by
-    the rules that have `needs_passrate`. Same arguments, same halves.
+    Args:
+        passrate: share of right samples of the base per row, in 0..1 (`difficulty`); needed by
+            the rules that have `needs_passrate`.
+        share: of the rows that go to SFT, rounded down.
+    Same arguments, same parts.
     """
-    decide = RULES[rule]
-    if passrate is None and getattr(decide, "needs_passrate", False):
-        raise StudyError(f"partition rule {rule!r} needs pass rates of the base; run difficulty")
-    if passrate is not None and len(passrate) != len(rows):
-        raise StudyError(
-            f"{len(passrate)} pass rates for {len(rows)} rows; rerun difficulty on these rows"
-        )
-    to_sft = decide(rows, passrate, seed)
     if rule == "all":
         return Split(rows, rows)
+    order = _order(rows, RULES[rule], rule, seed, passrate)
+    to_sft = set(order[: int(share * len(rows))])
     return Split(
-        rows.select([index for index, chosen in enumerate(to_sft) if chosen]),
-        rows.select([index for index, chosen in enumerate(to_sft) if not chosen]),
+        rows.select([index for index in range(len(rows)) if index in to_sft]),
+        rows.select([index for index in range(len(rows)) if index not in to_sft]),
     )
+
+
+def select(
+    rows: Dataset, rule: str, n: int, seed: int = 0, passrate: Sequence[float] | None = None
+) -> list[int]:
+    """Which n rows of each family does a selection keep? Their positions, in order.
+
+    Raises StudyError where a family has fewer rows that the rule may keep.
+    """
+    order = _order(rows, SELECTIONS[rule], rule, seed, passrate)
+    kept: list[int] = []
+    for family in dict.fromkeys(rows["family"]):
+        own = [index for index in reversed(order) if rows[index]["family"] == family]
+        if len(own) < n:
+            raise StudyError(f"{rule} finds {len(own)} rows of {family}; n_train asks for {n}")
+        kept += own[:n]
+    return sorted(kept)
+
+
+def bucket(passrate: float) -> str:
+    """The name of the BUCKETS that a pass rate in 0..1 falls into."""
+    return next(name for name, (_, top) in BUCKETS.items() if passrate <= top)
 
 
 def needs_passrate(rule: Callable) -> Callable:
@@ -57,66 +85,127 @@ def needs_passrate(rule: Callable) -> Callable:
     return rule
 
 
-def _lower_half(scores: Sequence[float], seed: int) -> list[bool]:
-    """True for the n // 2 lowest scores; equal scores are ordered by a seeded shuffle."""
+def _order(
+    rows: Dataset, rule: Callable, name: str, seed: int, passrate: Sequence[float] | None
+) -> list[int]:
+    """Positions of the rows from the lowest score to the highest, without those that score NaN."""
     import numpy as np
 
+    if passrate is None and getattr(rule, "needs_passrate", False):
+        raise StudyError(f"rule {name!r} needs pass rates of the base; run difficulty")
+    if passrate is not None and len(passrate) != len(rows):
+        raise StudyError(
+            f"{len(passrate)} pass rates for {len(rows)} rows; rerun difficulty on these rows"
+        )
+    scores = np.asarray(rule(rows, passrate, seed), float)
     shuffle = np.random.default_rng(seed).permutation(len(scores))
-    order = np.lexsort((shuffle, np.asarray(scores, float)))
-    chosen = np.zeros(len(scores), bool)
-    chosen[order[: len(scores) // 2]] = True
-    return chosen.tolist()
+    order = np.lexsort((shuffle, scores))
+    return [int(index) for index in order if not np.isnan(scores[index])]
+
+
+# ---------------------------------------------------------------- partitions: low scores imitate
 
 
 @RULES.register
-def all(rows, passrate, seed) -> list[bool]:
+def all(rows, passrate, seed) -> list[float]:
     """Both stages get every row: full overlap, twice the rows per stage."""
-    return [True] * len(rows)
+    return [0.0] * len(rows)
 
 
 @RULES.register
-def random(rows, passrate, seed) -> list[bool]:
-    """Half of the rows at random: the control."""
-    return _lower_half([0.0] * len(rows), seed)
+def random(rows, passrate, seed) -> list[float]:
+    """Parts at random: the control."""
+    return [0.0] * len(rows)
 
 
 @RULES.register
-def level(rows, passrate, seed) -> list[bool]:
-    """The levels above the median learn by imitation: difficulty as the benchmark states it.
+def level(rows, passrate, seed) -> list[float]:
+    """The high levels learn by imitation: difficulty as the benchmark states it.
 
     Levels of different families are not on one scale, so each row is ranked among its family.
     """
     import pandas as pd
 
     frame = pd.DataFrame({"family": rows["family"], "level": rows["level"]})
-    return _lower_half(-frame.groupby("family")["level"].rank(pct=True), seed)
+    return list(-frame.groupby("family")["level"].rank(pct=True))
 
 
 @RULES.register
 @needs_passrate
-def passrate(rows, passrate, seed) -> list[bool]:
+def passrate(rows, passrate, seed) -> list[float]:
     """Rows that the base rarely solves learn by imitation: RL gets no signal from them.
 
     The split behind ReLIFT (Ma et al. 2025, arXiv:2506.07527).
     """
-    return _lower_half(passrate, seed)
+    return list(passrate)
 
 
 @RULES.register
 @needs_passrate
-def family(rows, passrate, seed) -> list[bool]:
+def family(rows, passrate, seed) -> list[float]:
     """Families that the base solves less often learn by imitation, the others by reward.
 
     Ordered by mean pass rate, so that the choice is not tied to one base; the family in the
-    middle is cut at random to keep the halves equal.
+    middle is cut at random to keep the parts at their sizes.
     """
     import pandas as pd
 
     frame = pd.DataFrame({"family": rows["family"], "passrate": passrate})
-    return _lower_half(frame.groupby("family")["passrate"].transform("mean"), seed)
+    return list(frame.groupby("family")["passrate"].transform("mean"))
 
 
 @RULES.register
-def length(rows, passrate, seed) -> list[bool]:
+def length(rows, passrate, seed) -> list[float]:
     """Long solutions learn by imitation: the further the reward, the less it says per step."""
-    return _lower_half([-len(turns[-1]["content"]) for turns in rows["completion"]], seed)
+    return [-len(turns[-1]["content"]) for turns in rows["completion"]]
+
+
+# ---------------------------------------------------------------- selections: high scores stay
+
+
+def _inside(name: str, passrate: Sequence[float]) -> list[float]:
+    return [0.0 if bucket(rate) == name else float("nan") for rate in passrate]
+
+
+@SELECTIONS.register
+def sample(rows, passrate, seed) -> list[float]:
+    """Rows at random, others for each seed: the control of the other selections."""
+    return [0.0] * len(rows)
+
+
+@SELECTIONS.register
+@needs_passrate
+def zero(rows, passrate, seed) -> list[float]:
+    """Rows that no sample of the base solves."""
+    return _inside("zero", passrate)
+
+
+@SELECTIONS.register
+@needs_passrate
+def low(rows, passrate, seed) -> list[float]:
+    """Rows that the base solves, but at most one time in four."""
+    return _inside("low", passrate)
+
+
+@SELECTIONS.register
+@needs_passrate
+def middle(rows, passrate, seed) -> list[float]:
+    """Rows that the base solves between one and three times in four."""
+    return _inside("middle", passrate)
+
+
+@SELECTIONS.register
+@needs_passrate
+def high(rows, passrate, seed) -> list[float]:
+    """Rows that the base solves more than three times in four."""
+    return _inside("high", passrate)
+
+
+@SELECTIONS.register
+@needs_passrate
+def window(rows, passrate, seed) -> list[float]:
+    """Rows whose pass rate is nearest to one half, where a group's rewards vary most.
+
+    The window of DAPO's dynamic sampling (Yu et al. 2025, arXiv:2503.14476), drawn beforehand.
+    """
+    return [rate * (1 - rate) for rate in passrate]

@@ -38,6 +38,7 @@ class Profile:
     n_difficulty: int = 8  # answers per training row, for its pass rate
     n_batch: int = 256  # sequences that are sampled at once
     seeds: tuple[int, ...] = (0,)
+    full: bool = False  # the large grids: published evidence, not computed while a reader waits
     threads: int = 1  # per worker process
     sft: dict[str, Any] = field(default_factory=dict)  # trl.SFTConfig
     grpo: dict[str, Any] = field(default_factory=dict)  # trl.GRPOConfig

@@ -8,7 +8,6 @@ them cost a kilobyte (`stats.unpack` reads them).
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import math
 import os
@@ -17,30 +16,23 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Collection
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hybridlib import ROOT, StudyError
+from hybridlib import ROOT, StudyError, fingerprint
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from hybridlib.profiles import Profile
-    from hybridlib.study import Run
+    from hybridlib.runs import Run
 
 LIMIT = 20_000
 """Bytes a record may have: results live in git, and a reader may open one."""
 
-SCIENCE = (
-    "families tasks data sources difficulty partition grading symbolic sandbox seccomp zygote "
-    "rewards adapters models decoder trainers train rollout merge evaluate study"
-).split()
-"""The modules that decide what a number means; stats, figures and the book only present it."""
-
-WEIGHTS = "data/tiny_base/model.safetensors"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets")
 
 
@@ -124,23 +116,13 @@ def stale_reason(run: Run, profile: Profile) -> str:
         return "missing"
     record = _load(path)
     reasons = _drift(record, run, profile)
-    if changed := _changed_code(record, fingerprint()):
+    if changed := _changed_code(record, fingerprint.of(run, profile)):
         reasons.append(f"code changed since: {', '.join(changed)}")
     return "; ".join(reasons)
 
 
-def fingerprint() -> dict[str, str]:
-    """Which code and weights make today's numbers? File name -> first 12 digits of its sha256."""
-    sources = [Path(__file__).with_name(f"{module}.py") for module in SCIENCE]
-    return {
-        path.name: _digest(path, path.stat().st_mtime_ns)
-        for path in [*sources, ROOT / WEIGHTS]
-        if path.exists()
-    }
-
-
 def provenance(**facts) -> dict:
-    """Where does a number come from? Versions, commit, machine, time, code; `facts` are added.
+    """Where does a number come from? Versions, commit, machine, time; `facts` are added.
 
     backend="unsloth" among the facts adds the version of unsloth.
     """
@@ -157,7 +139,6 @@ def provenance(**facts) -> dict:
         "device": torch.cuda.get_device_name() if gpu else _processor(),
         "threads": torch.get_num_threads(),
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "code": fingerprint(),
     } | facts
 
 
@@ -215,13 +196,26 @@ def _drift(record: dict, run: Run, profile: Profile) -> list[str]:
 
 
 def _changes(part: str, stored: dict, now: dict) -> list[str]:
-    """["setting n_eval: 10 -> 12"]: what differs between two records, stored -> now."""
-    old, new = stored[part], now[part]
+    """["setting n_eval: 10 -> 12"]: what differs between two records, stored -> now.
+
+    A field that a record lacks is younger than it and means its default.
+    """
+    old, new = ({**_defaults(part), **record[part]} for record in (stored, now))
     return [
         f"{part} {field}: {old.get(field, 'absent')} -> {new.get(field, 'absent')}"
         for field in {**old, **new}
         if field not in old or field not in new or old[field] != new[field]
     ]
+
+
+@functools.cache
+def _defaults(part: str) -> dict:
+    """What a field of a run or of a setting means where nobody has said it."""
+    from hybridlib.profiles import Profile
+    from hybridlib.runs import Run
+
+    kind = Run if part == "run" else Profile
+    return plain({f.name: f.default for f in fields(kind) if f.default is not MISSING})
 
 
 def _changed_code(record: dict, code: dict[str, str]) -> list[str]:
@@ -247,12 +241,6 @@ def _scalar(value):
     if hasattr(value, "item"):
         return _finite(value.item())
     raise TypeError(f"{type(value).__name__} does not belong in a record")
-
-
-@functools.cache
-def _digest(path: Path, modified: int) -> str:
-    """The hash of a file; `modified` makes an edited file a new question."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 def _version(name: str) -> str:

@@ -1,146 +1,25 @@
-"""What is run? One Run a model under test, the grids of the chapters, the pipeline of a run."""
+"""How is a run carried out? Rows, training or merging, evaluation, one record; and many of them."""
 
 import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hybridlib import ROOT, StudyError, results
-from hybridlib.adapters import ADAPTERS
-from hybridlib.merge import METHODS
-from hybridlib.partition import RULES
-from hybridlib.profiles import BACKENDS, Profile, local
-from hybridlib.registry import Registry
-from hybridlib.rewards import REWARDS
+from hybridlib import ROOT, StudyError, fingerprint, results
+from hybridlib.grids import GRIDS
+from hybridlib.partition import RULES, SELECTIONS
+from hybridlib.profiles import Profile, local
+from hybridlib.runs import TRAINING, Run
+from hybridlib.targets import TARGETS
 
 if TYPE_CHECKING:
     import pandas as pd
     from datasets import Dataset
 
-TRAINING = ("base", "sft", "grpo", "merge")
-SHORT = dict(  # field -> its name in an id
-    learning_rate="lr", n_train="n", partition="by", rewards="reward", reward_weights="weights",
-    start="after", parents="of", merge="by",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Run:
-    """Everything about one model under test: the flags, the table's columns, the file name."""
-
-    method: str  # base, sft, grpo or merge
-    adapter: str = "lora"
-    rank: int = 8
-    nf4: bool = False  # 4-bit NormalFloat base: QLoRA
-    backend: str = "hf"  # or unsloth
-    learning_rate: float = 0.0  # 0 = the profile's
-    steps: int = 0  # optimizer steps, 0 = the profile's
-    n_train: int = 0  # training rows per dataset, 0 = the profile's
-    partition: str = "all"  # rule that gives this method its part of the rows
-    rewards: tuple[str, ...] = ("correct",)
-    reward_weights: tuple[float, ...] = ()  # () = all 1
-    start: str = ""  # id of the run whose adapter is trained on
-    parents: tuple[str, ...] = ()  # ids of the runs to merge
-    merge: str = ""  # merge method
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("rewards", "reward_weights", "parents"):  # JSON and flags give lists
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        for kind, valid, name in (
-            ("method", TRAINING, self.method),
-            ("backend", BACKENDS, self.backend),
-        ):
-            if name not in valid:
-                raise StudyError(f"unknown {kind} {name!r}; valid: {', '.join(valid)}")
-        for registry, names in (
-            (ADAPTERS, [self.adapter]), (RULES, [self.partition]), (REWARDS, self.rewards),
-            (METHODS, [self.merge] if self.method == "merge" else []),
-        ):  # fmt: skip
-            for name in names:
-                registry[name]
-        if self.method == "merge" and len(self.parents) < 2:
-            raise StudyError("a merge needs at least two parents: --parents ID ID")
-        if self.reward_weights and len(self.reward_weights) != len(self.rewards):
-            raise StudyError(f"{len(self.rewards)} rewards need as many weights")
-
-    @property
-    def id(self) -> str:
-        """The method and the fields that are not at their default: new fields rename nothing."""
-        parts = [self.method]
-        for f in fields(self)[1:]:
-            value = getattr(self, f.name)
-            if value != f.default:
-                text = "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
-                parts.append(f.name if value is True else f"{SHORT.get(f.name, f.name)}-{text}")
-        return "_".join(parts)
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Ids of the runs whose adapters this one starts from."""
-        return self.parents or ((self.start,) if self.start else ())
-
-
-GRIDS = Registry("grid")  # name -> (profile) -> runs of a chapter
-
-
-def _seeded(profile: Profile, *runs: Run) -> list[Run]:
-    return [replace(run, seed=seed) for seed in profile.seeds for run in runs]
-
-
-@GRIDS.register
-def base(profile: Profile) -> list[Run]:
-    """The untrained base: the bar that every arm must pass."""
-    return [Run("base")]
-
-
-@GRIDS.register
-def sft(profile: Profile) -> list[Run]:
-    """QLoRA against LoRA, and the same QLoRA arm through Unsloth."""
-    arms = Run("sft"), Run("sft", nf4=True), Run("sft", nf4=True, backend="unsloth")
-    return base(profile) + _seeded(profile, *arms)
-
-
-@GRIDS.register
-def rewards(profile: Profile) -> list[Run]:
-    """What RL is paid for: right answers, their form alone, or a coin (the control)."""
-    paid = [("correct",), ("format",), ("random",)]
-    return base(profile) + _seeded(profile, *(Run("grpo", rewards=r) for r in paid))
-
-
-@GRIDS.register
-def scale(profile: Profile) -> list[Run]:
-    """Distinct rows at equal optimizer steps; GRPO, which costs more, at both ends only."""
-    arms = [Run("sft", n_train=n) for n in (25, 100, 0)]  # 0 = all of the profile's
-    arms += [Run("grpo", n_train=n) for n in (25, 0)]
-    return base(profile) + _seeded(profile, *arms)
-
-
-@GRIDS.register
-def partitions(profile: Profile) -> list[Run]:
-    """Rows divided between SFT and GRPO, trained apart, merged; against stages on all rows."""
-    runs = base(profile)
-    for seed in profile.seeds:
-        whole = [Run(method, seed=seed) for method in ("sft", "grpo")]
-        runs += [*whole, Run("grpo", start=whole[0].id, seed=seed)]
-        ids = tuple(run.id for run in whole)
-        runs.append(Run("merge", parents=ids, merge="mean", seed=seed))
-        for rule in ("random", "passrate"):
-            halves = [Run(method, partition=rule, seed=seed) for method in ("sft", "grpo")]
-            merges = METHODS if rule == "passrate" else ["mean"]
-            ids = tuple(run.id for run in halves)
-            runs += [*halves, *(Run("merge", parents=ids, merge=m, seed=seed) for m in merges)]
-    return runs
-
-
-@GRIDS.register
-def everything(profile: Profile) -> list[Run]:
-    """All runs of all chapters, each once."""
-    runs = [run for grid in (sft, rewards, scale, partitions) for run in grid(profile)]
-    return list(dict.fromkeys(runs))
+__all__ = ["GRIDS", "TRAINING", "Run", "execute", "execute_all", "folder", "plan", "recorded", "rows_for"]
 
 
 def folder(run_id: str, profile: Profile) -> Path:
@@ -149,18 +28,28 @@ def folder(run_id: str, profile: Profile) -> Path:
 
 
 def rows_for(run: Run, profile: Profile) -> "Dataset":
-    """The training rows of a run: all datasets, limited, and its method's part of the partition."""
+    """The training rows of a run: its datasets, selected or limited, its part of the partition."""
     from datasets import concatenate_datasets
 
     from hybridlib import data, difficulty, partition
 
-    limit = run.n_train or profile.n_train
-    rows = [data.load(name, "train", limit, profile.columns) for name in profile.datasets]
-    rows = concatenate_datasets(rows)
-    measured = getattr(RULES[run.partition], "needs_passrate", False)
-    rates = difficulty.passrate(profile, rows) if measured else None
-    part = partition.split(rows, run.partition, run.seed, rates)
-    return part.sft if run.method == "sft" else part.rl
+    limit = 0 if run.select else run.n_train
+    names = run.on or profile.datasets
+    if unknown := set(names) - set(profile.datasets):
+        raise StudyError(f"{unknown.pop()!r} is not trained on; valid: {', '.join(profile.datasets)}")
+    parts = [data.load(n, "train", limit or profile.n_train, profile.columns) for n in names]
+    rows = concatenate_datasets(parts)
+    rules = RULES[run.partition], SELECTIONS[run.select] if run.select else None
+    rates = None
+    if any(getattr(rule, "needs_passrate", False) for rule in rules):
+        rates = [rate for part in parts for rate in difficulty.passrate(profile, part)]
+    if run.select:
+        kept = partition.select(rows, run.select, run.n_train, run.seed, rates)
+        rows, rates = rows.select(kept), rates and [rates[index] for index in kept]
+    halves = partition.split(rows, run.partition, run.seed, rates, run.share)
+    if run.method != "sft":
+        return halves.rl
+    return TARGETS[run.target](halves.sft, profile, run.seed)
 
 
 def execute(run: Run, profile: Profile, save: bool = True, force: bool = False) -> dict[str, Any]:
@@ -190,7 +79,9 @@ def execute(run: Run, profile: Profile, save: bool = True, force: bool = False) 
         "cost": cost | (trained.cost if trained else {})
         | {"eval_seconds": round(time.perf_counter() - began, 2)},
         "facts": facts,
-        "provenance": results.provenance(backend=run.backend, model=models.revision(profile)),
+        "provenance": results.provenance(
+            backend=run.backend, model=models.revision(profile), code=fingerprint.of(run, profile)
+        ),
     }  # fmt: skip
     if save:
         results.save(record, force=force)
@@ -201,7 +92,7 @@ def _workspace(run: Run, profile: Profile) -> Path:
     """The run's folder; what another setting or other code left there is thrown away."""
     out = folder(run.id, profile)
     note = out / "started.json"
-    today = results.plain([asdict(run), asdict(profile), results.fingerprint()])
+    today = results.plain([asdict(run), asdict(profile), fingerprint.of(run, profile)])
     if not (note.exists() and json.loads(note.read_text()) == today):
         shutil.rmtree(out, ignore_errors=True)
         results.write(note, json.dumps(today))
@@ -220,7 +111,7 @@ def _train(run: Run, profile: Profile, out: Path) -> tuple[Any, dict[str, Any]]:
         return train.Trained(out / "adapter", [], {}), facts
     rows = rows_for(run, profile)
     start = folder(run.start, profile) / "adapter" if run.start else None
-    return getattr(train, run.method)(run, profile, rows, out, start), {"rows": len(rows)}
+    return train.METHODS[run.method](run, profile, rows, out, start), {"rows": len(rows)}
 
 
 def execute_all(

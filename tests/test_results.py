@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 
 import pytest
 
-from hybridlib import StudyError, results
+from hybridlib import StudyError, fingerprint, results
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,14 @@ def record(run=Run(), profile=Profile(), **changes):
                                  "samples": 4}},
         "curve": [{"step": 1, "loss": 0.5}], "samples": [],
         "cost": {"train_seconds": 2.0, "tokens": 10}, "facts": {},
-        "provenance": {"code": results.fingerprint()},
+        "provenance": {"code": fingerprint.of(run, profile)},
     } | changes  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def root(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "ROOT", tmp_path)
+    monkeypatch.setattr(fingerprint, "ROOT", tmp_path)
     return tmp_path
 
 
@@ -124,25 +125,20 @@ def test_stale_reason_tells_missing_setting_and_code_apart(root):
     results.save(record())
     assert results.stale_reason(Run(), Profile()) == ""
     assert results.stale_reason(Run(), Profile(n_eval=12)) == "setting n_eval: 10 -> 12"
-    weights = root / results.WEIGHTS
+    weights = root / fingerprint.WEIGHTS
     weights.parent.mkdir(parents=True)
     weights.write_bytes(b"other")
     assert results.stale_reason(Run(), Profile()) == "code changed since: model.safetensors"
     assert results.find(Run(), Profile()), "code alone does not make find fail"
 
 
-def test_the_fingerprint_follows_an_edit_and_covers_the_science_modules(root):
-    weights = root / results.WEIGHTS
-    weights.parent.mkdir(parents=True)
-    weights.write_bytes(b"one")
-    before = results.fingerprint()
-    weights.write_bytes(b"two")
-    os.utime(weights, ns=(1, 1))
-    after = results.fingerprint()
-    assert {name for name in after if after[name] != before[name]} == {"model.safetensors"}
-    assert {"merge.py", "partition.py", "model.safetensors"} <= set(after)
-    assert not {"stats.py", "figures.py", "results.py"} & set(after)
-    assert all(len(digest) == 12 for digest in after.values())
+def test_a_field_that_a_record_lacks_means_its_default():
+    path = results.save(record())
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps(stored | {"run": {**stored["run"], "objective": "nll"}}))
+    assert results.stale_reason(Run(), Profile()) == ""
+    path.write_text(json.dumps(stored | {"run": {**stored["run"], "objective": "dft"}}))
+    assert results.stale_reason(Run(), Profile()) == "run objective: dft -> nll"
 
 
 def test_a_file_that_is_no_record_is_named():

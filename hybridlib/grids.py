@@ -1,0 +1,176 @@
+"""Which runs answer a chapter's question? One decorated function per grid.
+
+A grid is small where a build computes it while the reader waits, and large where the profile says
+`full`: the published evidence, five seeds.
+"""
+
+from dataclasses import replace
+
+from hybridlib.merge import METHODS
+from hybridlib.objectives import OBJECTIVES
+from hybridlib.partition import BUCKETS
+from hybridlib.profiles import Profile
+from hybridlib.registry import Registry
+from hybridlib.runs import Run
+
+GRIDS = Registry("grid")  # name -> (profile) -> runs of a chapter
+RATES = {"sft": (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2), "grpo": (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)}
+"""Learning rates tried on validation rows, equally many for each method."""
+PAID = ("format",), ("random",), ("arithmetic",), ("correct", "format"), ("correct", "arithmetic")
+PER_BUCKET, PER_SELECTION, PER_BUDGET = 32, 64, 128  # training rows of each family
+
+
+def _seeded(profile: Profile, *runs: Run) -> list[Run]:
+    return [replace(run, seed=seed) for seed in profile.seeds for run in runs]
+
+
+def _after(first: Run, **then: object) -> list[Run]:
+    """A run and GRPO on its adapter."""
+    return [first, replace(Run("grpo", start=first.id, seed=first.seed), **then)]
+
+
+def visits(profile: Profile) -> int:
+    """SFT steps after which SFT has seen as many rows as GRPO prompts, each counted once a visit."""
+    per_step = profile.grpo["per_device_train_batch_size"] // profile.grpo["num_generations"]
+    rows = profile.grpo["max_steps"] * per_step
+    return -(-rows // profile.sft["per_device_train_batch_size"])
+
+
+@GRIDS.register
+def base(profile: Profile) -> list[Run]:
+    """The untrained base: the bar that every arm must pass."""
+    return [Run("base")]
+
+
+@GRIDS.register
+def sweep(profile: Profile) -> list[Run]:
+    """Learning rates of SFT and GRPO, equally many each; for a profile that scores validation."""
+    runs = [Run(method, learning_rate=rate) for method, rates in RATES.items() for rate in rates]
+    return base(profile) + _seeded(profile, *runs)
+
+
+@GRIDS.register
+def sft(profile: Profile) -> list[Run]:
+    """QLoRA against LoRA and through Unsloth; in full also rank, length, target and objective."""
+    arms = [Run("sft"), Run("sft", nf4=True)]
+    if profile.full:
+        arms += [Run("sft", rank=rank) for rank in (2, 32)]
+        arms += [Run("sft", steps=steps) for steps in (visits(profile), 50, 500)]
+        arms += [Run("sft", target=target) for target in ("answer", "own", "templates")]
+        arms += [Run("sft", objective=name) for name in OBJECTIVES if name != "nll"]
+    unsloth = Run("sft", nf4=True, backend="unsloth")
+    return base(profile) + _seeded(profile, *arms) + [replace(unsloth, seed=profile.seeds[0])]
+
+
+@GRIDS.register
+def starts(profile: Profile) -> list[Run]:
+    """What GRPO makes of SFT by different objectives, of early-stopped SFT, of its own answers."""
+    firsts = [Run("sft", objective=name) for name in ("nll", "dft", "asft", "chord_phi", "smooth")]
+    firsts += [Run("sft", steps=visits(profile)), Run("sft", target="own")]
+    firsts = firsts if profile.full else firsts[:1]
+    pairs = [_after(first) for first in _seeded(profile, *firsts)]
+    return base(profile) + _seeded(profile, Run("grpo")) + [run for pair in pairs for run in pair]
+
+
+@GRIDS.register
+def rewards(profile: Profile) -> list[Run]:
+    """What RL is paid for: right answers, parts of them, or a coin (the control)."""
+    paid = PAID if profile.full else PAID[1:2]
+    arms = [Run("grpo"), *(Run("grpo", rewards=names) for names in paid)]
+    return base(profile) + _seeded(profile, *arms)
+
+
+@GRIDS.register
+def losses(profile: Profile) -> list[Run]:
+    """TRL's GRPO losses on twice-used samples, group size, temperature, KL to base and to SFT."""
+    if not profile.full:
+        return base(profile) + _seeded(profile, Run("grpo"))
+    kinds = [("loss_type=grpo",), ("loss_type=dapo",), ("loss_type=dr_grpo",), ("loss_type=cispo",),
+             ("importance_sampling_level=sequence",)]  # fmt: skip
+    arms = [Run("grpo"), *(Run("grpo", options=("num_iterations=2", *kind)) for kind in kinds)]
+    single = ("num_generations=4", "num_generations=16", "temperature=0.7", "temperature=1.3",
+              "beta=0.05")  # fmt: skip
+    arms += [Run("grpo", options=(option,)) for option in single]
+    pairs = [_after(first, options=("beta=0.05",)) for first in _seeded(profile, Run("sft"))]
+    return base(profile) + _seeded(profile, *arms) + [run for pair in pairs for run in pair]
+
+
+@GRIDS.register
+def scale(profile: Profile) -> list[Run]:
+    """Distinct rows at equal optimizer steps; in full also SFT at equal visits of rows."""
+    sizes = [2**k for k in range(3, 10)] if profile.full else [25, 0]  # 0 = all of the profile's
+    arms = [Run(method, n_train=n) for n in sizes for method in ("sft", "grpo")]
+    if profile.full:
+        arms += [Run("sft", n_train=n, steps=visits(profile)) for n in sizes]
+        paid = ("correct", "arithmetic"), ("format",)
+        arms += [Run("grpo", n_train=sizes[2], rewards=names) for names in paid]
+    else:
+        arms.append(Run("sft", n_train=100))
+    return base(profile) + _seeded(profile, *arms)
+
+
+@GRIDS.register
+def budget(profile: Profile) -> list[Run]:
+    """One budget of rows and steps, divided between SFT and the GRPO that follows it."""
+    rows = dict(n_train=PER_BUDGET)
+    runs = base(profile) + _seeded(profile, Run("sft", **rows), Run("grpo", **rows))
+    for share in (0.1, 0.25, 0.5, 0.75) if profile.full else ():
+        part = dict(rows, partition="random", share=share)
+        steps = {"sft": share, "grpo": 1 - share}
+        steps = {m: round(s * getattr(profile, m)["max_steps"]) for m, s in steps.items()}
+        for first in _seeded(profile, Run("sft", **part, steps=steps["sft"])):
+            runs += _after(first, **part, steps=steps["grpo"])
+    return runs
+
+
+@GRIDS.register
+def selection(profile: Profile) -> list[Run]:
+    """A few rows, chosen by the base's pass rate or at random."""
+    rules = ("window", "sample") if profile.full else ()
+    arms = [Run(method, select=rule, n_train=PER_SELECTION)
+            for rule in rules for method in ("sft", "grpo")]  # fmt: skip
+    return base(profile) + _seeded(profile, *arms)
+
+
+@GRIDS.register
+def flip(profile: Profile) -> list[Run]:
+    """SFT and GRPO on rows that the base solves never, seldom, often, nearly always."""
+    arms = []
+    for name in BUCKETS if profile.full else ():
+        rows = dict(select=name, n_train=PER_BUCKET)
+        arms += [Run("sft", **rows), Run("sft", **rows, steps=visits(profile)), Run("grpo", **rows)]
+    return base(profile) + _seeded(profile, *arms)
+
+
+@GRIDS.register
+def forgetting(profile: Profile) -> list[Run]:
+    """Trained on one family: what becomes of the others?"""
+    arms = []
+    for name in profile.datasets if profile.full else ():
+        arms += [Run("sft", on=(name,)), Run("sft", on=(name,), target="own"),
+                 Run("sft", on=(name,), objective="dft"), Run("grpo", on=(name,))]  # fmt: skip
+    return base(profile) + _seeded(profile, *arms)
+
+
+@GRIDS.register
+def partitions(profile: Profile) -> list[Run]:
+    """Rows divided between SFT and GRPO, trained apart, merged; against stages on all rows."""
+    runs = base(profile)
+    for seed in profile.seeds:
+        whole = [Run(method, seed=seed) for method in ("sft", "grpo")]
+        runs += [*whole, *_after(whole[0])]
+        ids = tuple(run.id for run in whole)
+        runs.append(Run("merge", parents=ids, merge="mean", seed=seed))
+        for rule in ("random", "passrate"):
+            halves = [Run(method, partition=rule, seed=seed) for method in ("sft", "grpo")]
+            merges = METHODS if rule == "passrate" else ["mean"]
+            ids = tuple(run.id for run in halves)
+            runs += [*halves, *(Run("merge", parents=ids, merge=m, seed=seed) for m in merges)]
+    return list(dict.fromkeys(runs))
+
+
+@GRIDS.register
+def everything(profile: Profile) -> list[Run]:
+    """All runs of all chapters, each once."""
+    chapters = (sft, starts, rewards, losses, scale, budget, selection, flip, forgetting, partitions)
+    return list(dict.fromkeys(run for grid in chapters for run in grid(profile)))
