@@ -36,7 +36,8 @@ LIMIT = 20_000
 
 SCIENCE = (
     "families tasks data sources difficulty partition grading symbolic sandbox seccomp zygote "
-    "rewards adapters models decoder trainers train rollout merge evaluate study"
+    "equations metrics critics rewards adapters models decoder trainers train rollout merge "
+    "evaluate study"
 ).split()
 """The modules that decide what a number means; stats, figures and the book only present it."""
 
@@ -167,14 +168,14 @@ def read(profile_name: str) -> list[dict]:
 
 
 def table(profile_name: str) -> pd.DataFrame:
-    """What came out? One row per run, family, split and metric, with run fields and cost."""
+    """What came out? One row per run, family, split and metric, with run fields, cost, shares."""
     import pandas as pd
 
     rows = [
         _fields(record) | {"profile": record["profile"]} | score | record["cost"]
-        for record in read(profile_name)
-        for score in record["scores"]
-    ]
+        | {f"advantage_{k}": v["of_advantage"] for k, v in record["facts"].get("pay", {}).items()}
+        for record in read(profile_name) for score in record["scores"]
+    ]  # fmt: skip
     base = ["id", "profile", "family", "split", "metric", "value", "low", "high", "n"]
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=base)
 

@@ -4,9 +4,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hybridlib import StudyError, models, rollout, trainers
+from hybridlib import StudyError, ledger, models, rewards, rollout, trainers
+from hybridlib.audit import audit
 from hybridlib.profiles import Profile
-from hybridlib.rewards import REWARDS
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -25,11 +25,12 @@ CURVE = (
 
 
 class Trained(NamedTuple):
-    """What training leaves behind: the adapter's folder, the curve by logged step, the cost."""
+    """What training leaves behind: the adapter's folder, the curve by logged step, cost, facts."""
 
     adapter: Path
     curve: list[dict[str, float]]
     cost: dict[str, float]
+    facts: dict[str, Any] = {}  # of GRPO: `ledger.facts`
 
 
 def options(run: "Run", profile: Profile, out: Path) -> dict[str, Any]:
@@ -59,7 +60,11 @@ def options(run: "Run", profile: Profile, out: Path) -> dict[str, Any]:
 def sft(
     run: "Run", profile: Profile, rows: "Dataset", out: Path, start: Path | None = None
 ) -> Trained:
-    """Imitate the completions: negative log-likelihood of their tokens, the prompt masked."""
+    """Imitate the completions: negative log-likelihood of their tokens, the prompt masked.
+
+    Raises StudyError for rows that `audit` refuses, as `grpo` does.
+    """
+    audit(rows)
     model, tokenizer = _begin(run, profile, start)
     from trl import SFTConfig, SFTTrainer
 
@@ -75,21 +80,33 @@ def sft(
 def grpo(
     run: "Run", profile: Profile, rows: "Dataset", out: Path, start: Path | None = None
 ) -> Trained:
-    """Reinforce what earns reward: group-relative policy optimisation (arXiv:2402.03300)."""
+    """Reinforce what earns reward: group-relative policy optimisation (arXiv:2402.03300).
+
+    Rewards get the columns of the rows, the worked solution as `gold`.
+    """
+    audit(rows)
     model, tokenizer = _begin(run, profile, start)
     from trl import GRPOConfig, GRPOTrainer
 
     args = GRPOConfig(**options(run, profile, out))
     own_sampler = run.backend == "hf" and not args.use_vllm
-    trainer = (trainers.grpo(GRPOTrainer) if own_sampler else GRPOTrainer)(
+    kind = trainers.grpo(GRPOTrainer) if own_sampler else GRPOTrainer
+    gold = [completion[-1]["content"] for completion in rows["completion"]]
+    trainer = (ledger.watched(kind) if len(run.rewards) > 1 else kind)(
         model=model,
         args=args,
-        reward_funcs=[REWARDS[name] for name in run.rewards],
-        train_dataset=rows.remove_columns(["completion"]),
+        reward_funcs=rewards.bound(run.rewards, model, tokenizer, args.max_completion_length),
+        # TRL keeps a column named completion from the rewards.
+        train_dataset=rows.remove_columns(["completion"]).add_column("gold", gold),
         processing_class=tokenizer,
         rollout_func=sampler(run.seed) if own_sampler else None,
     )
-    return _train(trainer, out)
+    trained = _train(trainer, out)
+    weights = dict(zip(run.rewards, run.reward_weights or [1.0] * len(run.rewards), strict=True))
+    batches = -(-trainer.state.global_step * args.gradient_accumulation_steps
+                // (args.steps_per_generation * args.num_iterations))  # fmt: skip
+    samples = batches * args.generation_batch_size
+    return trained._replace(facts=ledger.facts(trainer.state.log_history, weights, samples))
 
 
 def _gpu() -> bool:
