@@ -8,7 +8,13 @@ from typing import Any
 
 from hybridlib import StudyError
 from hybridlib.profiles import PROFILES, resolve
+from hybridlib.rewards import REWARDS
 from hybridlib.study import GRIDS, TRAINING, Run
+
+TOLD = {
+    "rewards": ", ".join(f"{name} [{r.low}, {r.high}]" for name, r in sorted(REWARDS.items())),
+    "reward_weights": "one for each; whatever stands beside correct should not outbid it",
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -53,9 +59,8 @@ def parser() -> argparse.ArgumentParser:
             one.add_argument(flag, action="store_true")
         elif isinstance(f.default, tuple):
             kind = float if f.name == "reward_weights" else str
-            one.add_argument(
-                flag, nargs="*", type=kind, default=f.default, help=f"(default: {f.default})"
-            )
+            says = f"{TOLD.get(f.name, '')} (default: {f.default})".strip()
+            one.add_argument(flag, nargs="*", type=kind, default=f.default, help=says)
         else:
             one.add_argument(
                 flag, type=type(f.default), default=f.default, help=f"(default: {f.default!r})"

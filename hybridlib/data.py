@@ -28,6 +28,20 @@ def chat(question: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": question}]
 
 
+TEMPLATES = {  # ways to ask one question; the first is the study's
+    "plain": "{}",
+    "label": "Question: {}",
+    "polite": "Please answer this: {}",
+    "steps": "{} Show your work.",
+    "exam": "Exam. Solve: {} End.",
+}
+
+
+def wrapped(prompt: list[dict[str, str]], template: str) -> list[dict[str, str]]:
+    """The same prompt, its question put as one of TEMPLATES puts it."""
+    return [*prompt[:-1], chat(TEMPLATES[template].format(prompt[-1]["content"]))[0]]
+
+
 def load(name: str, split: str, limit: int = 0, columns: dict[str, str] | None = None) -> "Dataset":
     """Which rows does this split of a data set have?
 

@@ -1,7 +1,8 @@
 r"""Which arithmetic stands in a text, and does it hold? Steps, equations and the final answer.
 
 Only what is surely read is judged: a false alarm would blame a right step. So sides with letters,
-roots or mixed numbers are left out, and so is what stands beside a word like "remainder".
+roots or mixed numbers are left out, and so is what stands beside a word like "remainder". The one
+reader of arithmetic, for the metrics and for the rewards.
 """
 
 import ast
@@ -12,8 +13,8 @@ from fractions import Fraction
 from functools import lru_cache
 
 from hybridlib import grading
-from hybridlib.rewards import MARK
 
+MARK = re.compile(r"<<([^<>=\n]{1,80})=([^<>=\n]{1,40})>>")  # calculator marks (Cobbe et al. 2021)
 LONGEST, BITS = 200, 2048  # of one side, in characters; of a power, in binary digits
 
 ANSWER_LINE = re.compile(r"^[ \t]*####.*$", re.MULTILINE)
@@ -45,6 +46,8 @@ AFTER = re.compile(  # the same, or a rest of a division
 )
 BINARY = re.compile(r"[\d)%]\s*[-+*/^]")
 NUMBER = re.compile(r"-?\d*\.?(\d*)\s*%?")
+TERMS = r"(?:[\d.+*/^ -]|(?<![a-zA-Z])[a-z](?![a-zA-Z])){1,80}"
+SIMPLIFIED = re.compile(rf"^{TERMS}(?:={TERMS})+$", re.MULTILINE)  # a line of its own
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
              ast.Div: operator.truediv, ast.Pow: operator.pow}  # fmt: skip
 
@@ -88,6 +91,21 @@ def find(text: str) -> tuple[Equation, ...]:
         found += [_equation(False, *pair) for pair in zip(sides, sides[1:], strict=False)
                   if BINARY.search(" = ".join(pair))]  # fmt: skip
     return tuple(equation for equation in found if equation)
+
+
+def identities(text: str) -> list[bool]:
+    """Which simplifications hold? Lines that are nothing but equal polynomials with letters.
+
+    Apart from `find`, as `2x + 3 = x + 5` can be a false step or an equation to be solved: only
+    who asked for a simplification can tell.
+
+    >>> identities("4x+4-x=3x+4\\n3x+4+1=3x+6")
+    [True, False]
+    """
+    lines = ["".join(line.split(" ")).split("=") for line in SIMPLIFIED.findall(text)]
+    chains = [[grading.polynomial(side) for side in sides] for sides in lines]
+    return [a == b for chain in chains for a, b in zip(chain, chain[1:], strict=False)
+            if a and b and {*a} - {""} and {*b} - {""}]  # fmt: skip
 
 
 def answer(text: str) -> Fraction | None:

@@ -148,14 +148,14 @@ def read(profile_name: str) -> list[dict]:
 
 
 def table(profile_name: str) -> pd.DataFrame:
-    """What came out? One row per run, family, split and metric, with run fields and cost."""
+    """What came out? One row per run, family, split and metric, with run fields, cost, shares."""
     import pandas as pd
 
     rows = [
         _fields(record) | {"profile": record["profile"]} | score | record["cost"]
-        for record in read(profile_name)
-        for score in record["scores"]
-    ]
+        | {f"advantage_{k}": v["of_advantage"] for k, v in record["facts"].get("pay", {}).items()}
+        for record in read(profile_name) for score in record["scores"]
+    ]  # fmt: skip
     base = ["id", "profile", "family", "split", "metric", "value", "low", "high", "n"]
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=base)
 

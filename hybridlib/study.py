@@ -78,7 +78,7 @@ def execute(run: Run, profile: Profile, save: bool = True, force: bool = False) 
         "curve": trained.curve if trained else [],
         "cost": cost | (trained.cost if trained else {})
         | {"eval_seconds": round(time.perf_counter() - began, 2)},
-        "facts": facts,
+        "facts": facts | (trained.facts if trained else {}),
         "provenance": results.provenance(
             backend=run.backend, model=models.revision(profile), code=fingerprint.of(run, profile)
         ),

@@ -1,12 +1,15 @@
 """How does an adapter learn? SFT and GRPO side by side, so that the reader sees what differs."""
 
+import ast
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hybridlib import StudyError, models, rollout, trainers
+from hybridlib import StudyError, ledger, models, rewards, rollout, trainers
+from hybridlib.audit import audit
+from hybridlib.objectives import OBJECTIVES
 from hybridlib.profiles import Profile
-from hybridlib.rewards import REWARDS
+from hybridlib.registry import Registry
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -24,12 +27,16 @@ CURVE = (
 )
 
 
+METHODS = Registry("training method")
+
+
 class Trained(NamedTuple):
-    """What training leaves behind: the adapter's folder, the curve by logged step, the cost."""
+    """What training leaves behind: the adapter's folder, the curve by logged step, cost, facts."""
 
     adapter: Path
     curve: list[dict[str, float]]
     cost: dict[str, float]
+    facts: dict[str, Any] = {}  # of GRPO: `ledger.facts`
 
 
 def options(run: "Run", profile: Profile, out: Path) -> dict[str, Any]:
@@ -53,43 +60,79 @@ def options(run: "Run", profile: Profile, out: Path) -> dict[str, Any]:
     if run.method == "grpo":
         chosen["max_completion_length"] = profile.max_completion_tokens
         chosen["reward_weights"] = list(run.reward_weights) or None
+    for option in run.options:
+        name, _, value = option.partition("=")
+        try:
+            chosen[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            chosen[name] = value
     return chosen
 
 
+def _config(kind: type, run: "Run", profile: Profile, out: Path, **more: Any) -> Any:
+    """TRL's config of a run; StudyError names an option that TRL does not have."""
+    try:
+        return kind(**options(run, profile, out), **more)
+    except (TypeError, ValueError) as error:
+        raise StudyError(f"{kind.__name__} refuses the options of {run.id}: {error}") from None
+
+
+@METHODS.register
 def sft(
     run: "Run", profile: Profile, rows: "Dataset", out: Path, start: Path | None = None
 ) -> Trained:
-    """Imitate the completions: negative log-likelihood of their tokens, the prompt masked."""
+    """Imitate the completions: negative log-likelihood of their tokens, the prompt masked.
+
+    Raises StudyError for rows that `audit` refuses, as `grpo` does.
+    """
+    audit(rows)
     model, tokenizer = _begin(run, profile, start)
     from trl import SFTConfig, SFTTrainer
 
-    trainer = (trainers.sft(SFTTrainer) if run.backend == "hf" else SFTTrainer)(
+    if run.backend != "hf" and run.objective != "nll":
+        raise StudyError(f"objective {run.objective!r} needs the backend hf")
+    plain = run.backend != "hf"
+    kind = SFTTrainer if plain else trainers.sft(SFTTrainer, OBJECTIVES[run.objective])
+    trainer = kind(
         model=model,
-        args=SFTConfig(**options(run, profile, out), max_length=None, completion_only_loss=True),
+        args=_config(SFTConfig, run, profile, out, max_length=None, completion_only_loss=True),
         train_dataset=rows.select_columns(["prompt", "completion"]),
         processing_class=tokenizer,
     )
     return _train(trainer, out)
 
 
+@METHODS.register
 def grpo(
     run: "Run", profile: Profile, rows: "Dataset", out: Path, start: Path | None = None
 ) -> Trained:
-    """Reinforce what earns reward: group-relative policy optimisation (arXiv:2402.03300)."""
+    """Reinforce what earns reward: group-relative policy optimisation (arXiv:2402.03300).
+
+    Rewards get the columns of the rows, the worked solution as `gold`.
+    """
+    audit(rows)
     model, tokenizer = _begin(run, profile, start)
     from trl import GRPOConfig, GRPOTrainer
 
-    args = GRPOConfig(**options(run, profile, out))
+    args = _config(GRPOConfig, run, profile, out)
     own_sampler = run.backend == "hf" and not args.use_vllm
-    trainer = (trainers.grpo(GRPOTrainer) if own_sampler else GRPOTrainer)(
+    kind = trainers.grpo(GRPOTrainer) if own_sampler else GRPOTrainer
+    gold = [completion[-1]["content"] for completion in rows["completion"]]
+    trainer = (ledger.watched(kind) if len(run.rewards) > 1 else kind)(
         model=model,
         args=args,
-        reward_funcs=[REWARDS[name] for name in run.rewards],
-        train_dataset=rows.remove_columns(["completion"]),
+        reward_funcs=rewards.bound(run.rewards, model, tokenizer, args.max_completion_length),
+        # TRL keeps a column named completion from the rewards.
+        train_dataset=rows.remove_columns(["completion"]).add_column("gold", gold),
         processing_class=tokenizer,
         rollout_func=sampler(run.seed) if own_sampler else None,
     )
-    return _train(trainer, out)
+    trained = _train(trainer, out)
+    weights = dict(zip(run.rewards, run.reward_weights or [1.0] * len(run.rewards), strict=True))
+    batches = -(-trainer.state.global_step * args.gradient_accumulation_steps
+                // (args.steps_per_generation * args.num_iterations))  # fmt: skip
+    samples = batches * args.generation_batch_size
+    return trained._replace(facts=ledger.facts(trainer.state.log_history, weights, samples))
 
 
 def _gpu() -> bool:

@@ -5,10 +5,12 @@ stand in for the model (see `decoder.unsupported`), or a model is wrapped for se
 pass is taken.
 """
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 from hybridlib import decoder
+from hybridlib.objectives import OBJECTIVES, Tokens
 
 
 def _stands_in(trainer: Any, model: Any) -> bool:
@@ -114,32 +116,59 @@ def grpo(trainer: type) -> type:
     return Lean
 
 
-def sft(trainer: type) -> type:
-    """An SFT trainer whose pass has no padding, and computes scores of completion tokens alone.
+def sft(trainer: type, objective: Callable = OBJECTIVES["nll"]) -> type:
+    """An SFT trainer with a loss of `objectives`, whose pass has no padding.
+
+    Where `decoder` cannot stand in, likelihood is left to TRL and other losses take the padded
+    scores of the model.
 
     Args:
         trainer: trl.SFTTrainer.
     """
+    import torch
     from transformers.modeling_outputs import CausalLMOutputWithPast
 
     class Lean(trainer):  # type: ignore[misc, valid-type]
         def compute_loss(
             self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any
         ) -> Any:
-            rows, called = self._rows(inputs), model
+            rows = self._rows(inputs)
             if rows and _stands_in(self, model):
                 tree = decoder.Tree(*rows, inputs["labels"].device)
+                labels = tree.targets
 
-                def packed(num_items_in_batch: Any = None, **options: Any) -> Any:
-                    logps, entropies, hits = decoder.logps(decoder.Decoder(model), tree)
-                    items = len(logps) if num_items_in_batch is None else num_items_in_batch
-                    found = CausalLMOutputWithPast(loss=-logps.sum() / items)
-                    found.num_valid_tokens = logps.new_tensor(len(logps))
-                    found.entropy_sum, found.num_correct_tokens = entropies.sum(), hits.sum()
-                    return found
+                def every() -> Any:
+                    return decoder.every(decoder.Decoder(model), tree)
 
-                packed.config, called = model.config, packed
-            return super().compute_loss(called, inputs, *args, **kwargs)
+            elif objective is OBJECTIVES["nll"]:
+                return super().compute_loss(model, inputs, *args, **kwargs)
+            else:
+                taught = inputs["labels"][:, 1:] != -100
+                labels = inputs["labels"][:, 1:][taught]
+                seen = {k: inputs[k] for k in ("input_ids", "attention_mask") if k in inputs}
+
+                def every() -> Any:
+                    return model(**seen).logits[:, :-1][taught].float().log_softmax(-1)
+
+            def base() -> Any:
+                adapted = self.accelerator.unwrap_model(model)
+                with torch.no_grad(), adapted.disable_adapter():
+                    return every()
+
+            def packed(num_items_in_batch: Any = None, **options: Any) -> Any:
+                found = every()
+                logps = found.gather(1, labels[:, None])[:, 0]
+                items = len(logps) if num_items_in_batch is None else num_items_in_batch
+                losses = objective(Tokens(logps, found, labels, base))
+                told = CausalLMOutputWithPast(loss=losses.sum() / items)
+                with torch.no_grad():
+                    told.num_valid_tokens = logps.new_tensor(len(logps))
+                    told.entropy_sum = -(found.exp() * found).sum()
+                    told.num_correct_tokens = (found.argmax(-1) == labels).sum()
+                return told
+
+            packed.config = model.config
+            return super().compute_loss(packed, inputs, *args, **kwargs)
 
         def _rows(self, inputs: dict[str, Any]) -> tuple[list, list] | None:
             """Prompts and completions of a batch; None where a row is not just these two."""

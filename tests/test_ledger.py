@@ -1,0 +1,110 @@
+"""Whose pay moves the policy: shares by hand, by property, and in the record of a run."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybridlib import ledger, results, study
+
+pays = st.lists(
+    st.lists(st.floats(-1, 1, width=16), min_size=3, max_size=3), min_size=8, max_size=8
+)
+
+
+def shares(paid, weights, group=4):
+    """What a trainer whose rewards pay this (samples, rewards) would log."""
+    import torch
+
+    class Trainer:
+        reward_weights = torch.tensor(weights)
+        num_generations = group
+        reward_func_names = [f"r{k}" for k in range(len(weights))]
+
+        def _calculate_rewards(self, *batch):
+            return torch.tensor(paid)
+
+        def _log_metric(self, name, value):
+            logged[name] = value
+
+    logged = {}
+    assert (
+        ledger.watched(Trainer)()._calculate_rewards("inputs").tolist()
+        == torch.tensor(paid).tolist()
+    )
+    return [logged[f"advantage/r{k}"] for k in range(len(weights))]
+
+
+def test_shares_by_hand():
+    # One group, two rewards: the first varies, the second is the same for all.
+    assert shares([[1.0, 0.5], [0.0, 0.5], [1.0, 0.5], [0.0, 0.5]], [1.0, 1.0]) == [1, 0]
+    # Equal and equally spread: half each; at a weight of 3 three quarters.
+    both = [[1.0, 1.0], [0.0, 0.0], [1.0, 1.0], [0.0, 0.0]]
+    assert shares(both, [1.0, 1.0]) == pytest.approx([0.5, 0.5])
+    assert shares(both, [1.0, 3.0]) == pytest.approx([0.25, 0.75])
+    # One that always pulls the other way is below 0.
+    against = [[1.0, 0.0], [0.0, 0.5], [1.0, 0.0], [0.0, 0.5]]
+    assert shares(against, [1.0, 1.0]) == pytest.approx([2, -1])
+    # A second group without variance has no advantage and counts as 0.
+    assert shares(both + [[1.0, 1.0]] * 4, [1.0, 1.0]) == pytest.approx([0.25, 0.25])
+
+
+@given(pays)
+def test_shares_are_those_of_the_squared_advantage(paid):
+    import torch
+
+    weights = [1.0, 0.5, -2.0]
+    parts = (torch.tensor(paid) * torch.tensor(weights)).view(2, 4, 3)
+    total = parts.sum(2)
+    found = shares(paid, weights)
+    varied = total.var(1) > 1e-6
+    assert sum(found) == pytest.approx(float(varied.float().mean()), abs=1e-3)
+    if varied.all():
+        advantages = (total - total.mean(1, keepdim=True)) / total.std(1, correction=0)[:, None]
+        scaled = (parts - parts.mean(1, keepdim=True)) / total.std(1, correction=0)[:, None, None]
+        expected = (advantages[:, :, None] * scaled).mean((0, 1))
+        assert found == pytest.approx(expected.tolist(), abs=1e-2, rel=1e-2)
+
+
+def test_facts_sum_up_the_log():
+    logged = [
+        {"loss": 1.0, "rewards/a/mean": 0.5, "rewards/b/mean": -0.25, "advantage/a": 0.6,
+         "advantage/b": 0.2, "graded/timeout": 0.25, "graded/error": 0.0, "graded/refused": 0.0},
+        {"loss": 1.0, "rewards/a/mean": 0.7, "rewards/b/mean": -0.15, "advantage/a": 0.0,
+         "advantage/b": 0.2, "graded/timeout": 0.0, "graded/error": 0.5, "graded/refused": 0.0},
+        {"train_runtime": 3.0},
+    ]  # fmt: skip
+    found = ledger.facts(logged, {"a": 1.0, "b": 2.0}, 16)
+    assert found["graded"] == {"samples": 16, "timeout": 2, "error": 4, "refused": 0}
+    assert found["pay"]["a"] == dict(weight=1.0, mean=0.6, of_reward=0.6, of_advantage=0.6)
+    assert found["pay"]["b"] == dict(weight=2.0, mean=-0.2, of_reward=-0.4, of_advantage=0.4)
+    assert "pay" not in ledger.facts(logged, {"a": 1.0}, 16)
+    assert ledger.facts([{"loss": 1.0}], {"format": 1.0}, 16) == {}
+
+
+@pytest.mark.slow
+def test_a_record_says_what_the_rewards_paid_and_what_could_not_be_graded(small, world):
+    run = study.Run("grpo", rewards=("correct", "format", "recall"), reward_weights=(1, 0.2, 0.2))
+    record = results.plain(study.execute(run, small))
+    graded, paid = record["facts"]["graded"], record["facts"]["pay"]
+    assert graded["samples"] == 2 * 8 and set(graded) == {"samples", "timeout", "error", "refused"}
+    assert list(paid) == list(run.rewards)
+    for name, part in paid.items():
+        mean = sum(point[f"rewards/{name}/mean"] for point in record["curve"]) / 2
+        assert part["mean"] == pytest.approx(mean, abs=1e-3)
+    assert sum(part["of_advantage"] for part in paid.values()) in (pytest.approx(1, abs=1e-3), 0)
+    assert sum(part["of_reward"] for part in paid.values()) == pytest.approx(1, abs=1e-3)
+    table = results.table(small.name)
+    assert table["advantage_format"].tolist() == [paid["format"]["of_advantage"]] * len(table)
+    assert len(json.dumps(record["facts"])) < 1000
+
+
+@pytest.mark.slow
+def test_one_reward_has_no_shares_and_a_coin_no_grading(small, world):
+    profile = replace(small, grpo=small.grpo | dict(max_steps=1))
+    facts = study.execute(study.Run("grpo"), profile, save=False)["facts"]
+    assert set(facts) == {"rows", "graded"} and facts["graded"]["samples"] == 8
+    facts = study.execute(study.Run("grpo", rewards=("random",)), profile, save=False)["facts"]
+    assert set(facts) == {"rows"}
