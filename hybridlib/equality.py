@@ -15,7 +15,7 @@ from typing import Any
 from hybridlib.latex import Answer, Unreadable
 from hybridlib.values import CONSTANTS, FAR, NEAR, Values, close, floating, real
 
-POINTS, ENOUGH = 8, 3  # letters are evaluated at so many points at most, and at so many real ones
+POINTS, ENOUGH = 12, 6  # letters are evaluated at so many points at most, and real ones
 UNDEFINED = (ZeroDivisionError, ValueError, OverflowError)
 LOCK = Lock()  # mpmath's contexts change while they compute
 
@@ -91,7 +91,7 @@ class _Pair:
                 return self.same(interval, other)
         if set(operators) != {"="}:
             return False
-        sides = sides[1:] if _name(sides[0]) else sides[:-1] if _name(sides[-1]) else sides
+        sides = [side for side in sides if not _name(side)] or sides[1:]
         return all(self.same(side, other) for side in sides)
 
     def relations(self, one: tuple, other: tuple) -> bool:
@@ -170,7 +170,7 @@ def _plain(tree: tuple) -> tuple:
 
 
 def _both(tree: tuple) -> list[tuple]:
-    if not _has("±", [tree]):
+    if not _has(("±", "∓"), [tree]):
         return [tree]
     return [_signed(tree, sign) for sign in (1, -1)]
 

@@ -119,11 +119,12 @@ class _Reader:
                 raise Unreadable("a number after a number")
             elif self.starts() and not (argument and self.next[1:] in FUNCTIONS):
                 mixed = whole and self.next == "\\frac"
-                factor = self.power()
+                factor = self.atom() if mixed else self.power()
                 if mixed and _proper(factor):
-                    factors[-1] = (("sum", [(1, factors[-1][0]), (1, factor)]), factors[-1][1])
+                    number, way = factors[-1]
+                    factors[-1] = (self.after(("sum", [(1, number), (1, factor)])), way)
                 else:
-                    factors.append((factor, 1))
+                    factors.append((self.power(factor) if mixed else factor, 1))
             else:
                 return factors[0][0] if len(factors) == 1 else ("product", factors)
 
@@ -138,8 +139,8 @@ class _Reader:
             or token in ("\\frac", "\\sqrt", "\\binom", "\\begin")
         )  # fmt: skip
 
-    def power(self) -> tuple:
-        base = self.after(self.atom())
+    def power(self, base: tuple | None = None) -> tuple:
+        base = self.after(base or self.atom())
         if self.next == "^":
             self.take()
             base = self.after(("power", base, self.exponent()))
@@ -206,8 +207,7 @@ class _Reader:
             plain = name.startswith(("math", "bold")) and name not in ("mathbb", "mathcal")
             return self.symbol(inside if plain else f"{name}({inside})")
         if token.isalpha() or name in GREEK:
-            word = token.isalpha() and not token.isupper() and len(token) > 3
-            return self.symbol(token.lower() if word else token)
+            return self.symbol(token.lower() if token.isalpha() and len(token) > 2 else token)
         raise Unreadable(f"{token} is not known")
 
     def symbol(self, name: str) -> tuple:

@@ -34,6 +34,7 @@ lb pound\noz ounce\nhour hr h\nminute min\nsecond sec s\nmph\nkm/h kmh kph\nam\n
 cent\ndegree deg\nunit\nml milliliter\nl liter litre\nday\nweek\nmonth\nyear\npercent""".split("\n")
     for word in line.split()
 }
+WORDS = set("yes no not odd one two six ten all red may".split())
 CONNECT = {"and", "or", "is", "if", "for", "when", "where", "mod", "base", "to", "with"}
 TEXT = r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm|operatorname)\s*"
 MARKED = re.compile(TEXT + r"\{([^{}]*)\}\s*(?:\^\s*\{?\s*(\d)\s*\}?)?\s*\Z")
@@ -45,7 +46,7 @@ CLEAN = [
         (r"\\(?:dis|text|script)[a-z]*style(?![a-zA-Z])|\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])",
          ""),
         (r"\\(?:phantom|hspace|vspace)(?![a-zA-Z])(?:\s*\{[^{}]*\})?|(?<=\\\\)\[[^\]]*\]", ""),
-        (r"(?<=\d)(?:\{,\}|,?\\!|\\[,;: ]|,\\,)(?=\d{3}(?!\d))", ""),  # thousands marks
+        (r"(?<=\d)(?:\{,\}|,?\s*\\!\s*|\\[,;: ]|,\\,)(?=\d{3}(?!\d))", ""),  # thousands marks
         (r"(?<=\d{3}),\\!\s?(?=\d{3})", ""),
         (r"\{,\}", ","), (r"\\[!,;:]|(?<!\\)\\(?=\s)|\\q?quad(?![a-zA-Z])|~", " "),
         (r"(?<!\\)\\[()\[\]]|(?<!\\)\$|\A\s*\\approx", " "),
@@ -116,6 +117,7 @@ def _tokens(text: str) -> list[str]:
             token = NAMES[token.lower()]
         if token == "," and tokens[-1:] == [","]:
             continue  # ", and"
-        split = token.isalpha() and len(token) <= 3 and not token.isupper()
+        split = token.isalpha() and len(token) <= 3 and token.lower() not in WORDS
+        split = split and not token.isupper()
         tokens += token if split else [token]
     return tokens

@@ -26,9 +26,11 @@ NEAR.dps, FAR.dps = 60, 150
 
 @lru_cache(maxsize=4096)
 def letter(name: str, point: int) -> Fraction:
+    """Positive at point 0, negative at 1; then two letters next to each other differ in sign."""
     draw = random.Random(f"{name} {point}")
     size = Fraction(draw.randrange(2, 90), draw.choice((7, 11, 13)))
-    return size if point < 2 else -size if point == 2 else size * draw.choice((1, -1))
+    negative = (point == 1) if point < 2 else sum(name.encode()) >> (point - 2) & 1
+    return -size if negative else size
 
 
 def floating(context: Any, value: Any) -> Any:
