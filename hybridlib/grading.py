@@ -25,8 +25,11 @@ NUMBER = r"[-+]?\$?(?:\d{1,3}(?:,\d{3})+|\d{1,40})(?:\.\d{1,40})?|[-+]?\.\d{1,40
 MARKED = re.compile(rf"[ \t]*({NUMBER})\.?[ \t]*(?:\n|\Z)")
 MARKED_LAST = re.compile(rf"#### ({NUMBER})")
 ANY_NUMBER = re.compile(rf"(?<![\w)]){NUMBER}|\$?\d{{1,40}}(?:\.\d{{1,40}})?")
-MATHS = re.compile(r"\$([^$]+)\$|\\\(([^$]{1,300}?)\\\)|\\\[([^$]{1,300}?)\\\]")
-SAID = re.compile(r"answer(?: is)?[ *]*[:=]?[ *]*([^\s:=*][^\n]*)", re.IGNORECASE)
+STATED = re.compile(  # after "answer is", in bold type, in a formula
+    r"answer(?![^\n]*answer)(?: is)?[ *:=]*([^\s:=*][^\n]*?)(?=\.?\*{0,2}\s*(?:\n|\Z)|\. )"
+    r"|\*\*([^*\n]{1,300})\*\*|\$([^$]{1,300})\$|\\\(([^\n]{1,300}?)\\\)|\\\[([\s\S]{1,300}?)\\\]",
+    re.IGNORECASE,
+)
 FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 DEFINES = re.compile(r"^[ \t]*(?:async def|def|class)\b|=[ \t]*lambda\b", re.MULTILINE)
 BOXES = re.compile(r"\\?\\(?:boxed|fbox)\s*(?:(\{)|([^\s{}$]+))|\\.|[{}]", re.DOTALL)
@@ -105,9 +108,9 @@ def lenient(
 ) -> list[Verdict]:
     """The same verdicts, but a wrong text is right where the answer only stands elsewhere.
 
-    A number: in a box, else the last in the text. An expression: in the last formula, or after
-    "answer is". A program: in the first fence, else from its first definition on. Never a reward,
-    as it would pay for a tail of guesses: its distance to the strict verdicts is what form costs.
+    A number: in a box, else the last in the text. An expression: after "answer is", in bold type or
+    in the last formula. A program: in the first fence, else from its first definition on. Never a
+    reward, as it would pay for a tail of guesses: what it adds is the price of the form.
     """
     told = list(verdicts)
     again = {
@@ -129,13 +132,11 @@ def _elsewhere(text: str, kind: str, extracted: str | None) -> tuple[str, str] |
         code, start = FENCE.findall(text)[:1], DEFINES.search(text)
         found = code[0] if code else text[start.start() :].split("\n```")[0] if start else ""
         return (found, kind) if found.strip("\n") not in ("", extracted) else None
-    found = boxed(text)
-    tail = text[-TAIL:]
-    if not found and kind == "number":
-        found = (ANY_NUMBER.findall(tail) or [""])[-1]
+    found, tail = boxed(text), text[-TAIL:]
+    if not found and kind == "expression" and (stated := STATED.findall(tail)):
+        found = "".join(stated[-1]).rpartition("=")[2]
     elif not found:
-        formulas, said = MATHS.findall(tail), SAID.findall(tail)
-        found = "".join(formulas[-1]) if formulas else said[-1] if said else ""
+        found = (ANY_NUMBER.findall(tail) or [""])[-1]
     return (f"\\boxed{{{found}}}", "expression") if found and found != extracted else None
 
 

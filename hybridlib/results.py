@@ -35,8 +35,9 @@ LIMIT = 20_000
 """Bytes a record may have: results live in git, and a reader may open one."""
 
 SCIENCE = (
-    "families tasks data sources difficulty partition grading symbolic sandbox seccomp zygote "
-    "rewards adapters models decoder trainers train rollout merge evaluate study"
+    "families tasks data sources difficulty partition grading notation latex values equality "
+    "symbolic sandbox seccomp zygote rewards adapters models decoder trainers train rollout merge "
+    "evaluate study"
 ).split()
 """The modules that decide what a number means; stats, figures and the book only present it."""
 
