@@ -89,13 +89,20 @@ class _Pair:
             interval = _interval(relation)
             if interval:
                 return self.same(interval, other)
-        if set(operators) != {"="}:
+        if operators[0] == "≈" and not _name(sides[0]):
+            return self.same(sides[0], other)  # the value counts, not its decimal
+        if operators == ["in"] and _name(sides[0]):
+            return self.same(sides[1], other)
+        if not set(operators) <= {"=", "≈"}:
             return False
         sides = [side for side in sides if not _name(side)] or sides[1:]
         return all(self.same(side, other) for side in sides)
 
     def relations(self, one: tuple, other: tuple) -> bool:
         (_, left, signs), (_, right, others) = _rising(one), _rising(other)
+        if (signs == ["in"]) != (others == ["in"]):
+            inside, relation = (one, other) if signs == ["in"] else (other, one)
+            return self.answered(inside, _interval(relation) or relation)
         if signs != others:
             return False
         symmetric = set(signs) <= {"=", "!="}
@@ -162,9 +169,7 @@ class _Pair:
 
 
 def _plain(tree: tuple) -> tuple:
-    """Without `x \\in`, brackets round one element, and `\\pm`, which stands for two."""
-    if tree[0] == "relation" and tree[2] == ["in"] and _name(tree[1][0]):
-        return _plain(tree[1][1])
+    """Without brackets round one element, and `\\pm`, which stands for two."""
     parts = [part for one in (tree[1] if tree[0] == "list" else [tree]) for part in _both(one)]
     return ("list", parts) if len(parts) > 1 else parts[0] if parts[0] is tree else _plain(parts[0])
 

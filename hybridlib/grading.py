@@ -210,6 +210,9 @@ def _expression(text: str, answer: str, start: float) -> tuple[Verdict, tuple[st
     extracted = boxed(text)
     if not extracted:
         return Verdict(False, "no answer"), None
+    answer, extracted = " ".join(answer.split()), " ".join(extracted.split())
+    if len(extracted) > LONGEST and answer != extracted:
+        return Verdict(False, "refused", extracted[:LONGEST]), None  # kept out of the cache
     found = _compare(answer, extracted)
     if isinstance(found, str):
         return Verdict(found == "pass", found, extracted, time.perf_counter() - start), None
@@ -219,11 +222,8 @@ def _expression(text: str, answer: str, start: float) -> tuple[Verdict, tuple[st
 @lru_cache(maxsize=65_536)
 def _compare(gold: str, given: str) -> str | tuple[str, str]:
     """The reason, or the pair that is left for math-verify; cached as samples repeat answers."""
-    gold, given = " ".join(gold.split()), " ".join(given.split())
     if gold == given:
         return "pass"
-    if len(given) > LONGEST:
-        return "refused"
     try:
         sides = latex.read(gold), latex.read(given)
         if None not in sides:

@@ -79,13 +79,10 @@ class _Reader:
         return items
 
     def relation(self) -> tuple:
-        sides, operators, exact = [self.union()], [], True
+        sides, operators = [self.union()], []
         while self.next in OPERATORS:
-            exact &= self.next != "\\approx" or sides[0][0] == "symbol"
             operators.append(OPERATORS[self.take()])
             sides.append(self.union())
-            if not exact:  # a value and its decimal: the value counts
-                sides.pop(), operators.pop()
         return ("relation", sides, operators) if operators else sides[0]
 
     def union(self) -> tuple:

@@ -18,7 +18,7 @@ STYLES |= {"overline", "overrightarrow"}
 OPERATORS = {
     "=": "=", "<": "<", ">": ">", "\\lt": "<", "\\gt": ">", "\\le": "<=", "\\leq": "<=",
     "\\leqslant": "<=", "\\ge": ">=", "\\geq": ">=", "\\geqslant": ">=", "\\ne": "!=",
-    "\\neq": "!=", "\\in": "in", ":": ":", "\\approx": "=",
+    "\\neq": "!=", "\\in": "in", ":": ":", "\\approx": "≈",
 }  # fmt: skip
 SIGNS = {"+": 1, "-": -1, "\\pm": "±", "\\mp": "∓"}
 TIMES = {"*": 1, "\\cdot": 1, "\\times": 1, "/": -1, "\\div": -1}
