@@ -8,16 +8,39 @@ the 60 digits, and a difference near 0 is computed again to 150.
 
 import operator
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from threading import Lock
 from typing import Any
 
-from hybridlib.latex import Answer, Unreadable
+from hybridlib import latex, notation
+from hybridlib.latex import Unreadable
 from hybridlib.values import CONSTANTS, FAR, NEAR, Values, close, floating, real
 
 POINTS, ENOUGH = 12, 6  # letters are evaluated at so many points at most, and real ones
 UNDEFINED = (ZeroDivisionError, ValueError, OverflowError)
 LOCK = Lock()  # mpmath's contexts change while they compute
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`trees` are the readings of one text, as in 100,200, a number or a list; `unit` may be ""."""
+
+    trees: tuple
+    unit: str
+
+
+@lru_cache(maxsize=65_536)
+def read(text: str) -> Answer | None:
+    """The readings of an answer, None where the grammar does not know it. Raises TooLarge."""
+    readings, unit = notation.normal(text)
+    trees = []
+    for tokens in readings:
+        with suppress(Unreadable):
+            trees.append(latex.tree(tokens))
+    return Answer(tuple(trees), unit) if trees else None
 
 
 def equal(gold: Answer, given: Answer) -> bool:

@@ -7,14 +7,12 @@ trees), ("matrix", rows) and ("relation", trees, operators). A grammar of its ow
 are made of, in time linear in the text; it evaluates nothing, so it cannot hang.
 """
 
-from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
 
-from hybridlib import notation
 from hybridlib.notation import FUNCTIONS, GREEK, OPEN, OPERATORS, SIGNS, STYLES, TIMES
 
 DEEPEST = 30  # brackets within brackets
+KNOWN = {f"\\{name}" for name in FUNCTIONS | GREEK | STYLES | {"frac", "sqrt", "binom", "begin"}}
 
 
 class Unreadable(Exception):
@@ -25,25 +23,13 @@ class TooLarge(Exception):
     """Nothing that an answer should be: too deep, or a number too large to compute."""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """`trees` are the readings of one text, as in 100,200, a number or a list; `unit` may be ""."""
-
-    trees: tuple
-    unit: str
-
-
-@lru_cache(maxsize=65_536)
-def read(text: str) -> Answer | None:
-    """The readings of an answer, None where the grammar does not know it. Raises TooLarge."""
-    readings, unit = notation.normal(text)
-    trees = []
-    for tokens in readings:
-        try:
-            trees.append(_Reader(tokens).whole())
-        except Unreadable:
-            continue
-    return Answer(tuple(trees), unit) if trees else None
+def tree(tokens: list[str]) -> tuple:
+    """The tree of these tokens of `notation`. Raises Unreadable and TooLarge."""
+    reader = _Reader(tokens)
+    items = reader.items()
+    if reader.next:
+        raise Unreadable(f"{reader.next} is left over")
+    return items[0] if len(items) == 1 else ("list", items)
 
 
 class _Reader:
@@ -60,12 +46,6 @@ class _Reader:
             raise Unreadable(f"{token or 'the end'} where {wanted or 'more'} was expected")
         self.at += 1
         return token
-
-    def whole(self) -> tuple:
-        items = self.items()
-        if self.next:
-            raise Unreadable(f"{self.next} is left over")
-        return items[0] if len(items) == 1 else ("list", items)
 
     def items(self) -> list[tuple]:
         self.deep += 1
@@ -105,14 +85,16 @@ class _Reader:
         """Of a function's argument, `2\\pi x`, only what stands side by side."""
         factors = [(self.power(), 1)]
         while True:
-            whole = self.at and self.tokens[self.at - 1].isdigit() and factors[-1][0][0] == "number"
+            whole = (
+                self.at and self.tokens[self.at - 1].isdecimal() and factors[-1][0][0] == "number"
+            )
             if self.next in TIMES and not argument:
                 way, minus = TIMES[self.take()], 1
                 while self.next in ("+", "-"):
                     minus = -minus if self.take() == "-" else minus
                 factor = self.power()
                 factors.append((factor if minus == 1 else ("sum", [(-1, factor)]), way))
-            elif whole and self.next[:1].isdigit():
+            elif whole and self.next[:1].isdecimal():
                 raise Unreadable("a number after a number")
             elif self.starts() and not (argument and self.next[1:] in FUNCTIONS):
                 mixed = whole and self.next == "\\frac"
@@ -130,11 +112,8 @@ class _Reader:
         token = self.next
         if token == "|":
             return not self.bars
-        return bool(token) and (
-            token[0].isalnum() or token[0] == "." or token in OPEN or token == "{"
-            or (token[0] == "\\" and token[1:] in FUNCTIONS | GREEK | STYLES)
-            or token in ("\\frac", "\\sqrt", "\\binom", "\\begin")
-        )  # fmt: skip
+        first = token[:1]
+        return first.isalnum() or first == "." or token in KNOWN or token in OPEN or token == "{"
 
     def power(self, base: tuple | None = None) -> tuple:
         base = self.after(base or self.atom())
@@ -162,7 +141,7 @@ class _Reader:
         if token in ("+", "-"):
             self.take()
             return ("sum", [(SIGNS[token], self.argument(digit))])
-        if digit and token[:1].isdigit() and len(token) > 1:
+        if digit and token[:1].isdecimal() and len(token) > 1:
             self.tokens[self.at] = token[1:]
             return ("number", Fraction(token[0]))
         return self.atom()
@@ -170,7 +149,7 @@ class _Reader:
     def atom(self) -> tuple:
         token = self.take()
         name = token[1:] if token[0] == "\\" else ""
-        if token[0].isdigit() or (token[0] == "." and len(token) > 1):
+        if token[0].isdecimal() or (token[0] == "." and len(token) > 1):
             return self.number(token)
         if token == "{":
             items = self.items()
@@ -230,7 +209,7 @@ class _Reader:
         if self.next == "\\overline" and "." in token:
             self.take()
             again = self.raw()
-            if not again.isdigit():
+            if not again.isdecimal():
                 raise Unreadable("a line over no digits")
             places = len(token.partition(".")[2])
             tail = Fraction(int(again), (10 ** len(again) - 1) * 10**places)
@@ -265,8 +244,12 @@ class _Reader:
                 exponent = self.argument()
             else:
                 base = (self.argument(),)
+        if base and name != "log":
+            raise Unreadable(f"{name} to a base")
         if exponent == ("sum", [(-1, ("number", Fraction(1)))]):
-            name, exponent = {"sin": "arcsin", "cos": "arccos", "tan": "arctan"}.get(name, ""), None
+            if name not in ("sin", "cos", "tan"):
+                raise Unreadable(f"the inverse of {name}")
+            name, exponent = f"arc{name}", None
         inside = self.after(self.atom()) if self.next in ("(", "{", "[") else (
             self.product(argument=True))  # fmt: skip
         tree = ("call", name, inside, *base)
