@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from hybridlib import data, grading, rollout, stats
 from hybridlib.profiles import Profile
 
+GIVEN_UP = ("refused", "timeout", "error")
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -27,7 +29,9 @@ def score(
         samples: answers per row at temperature 1, at most 9; 0 = the profile's.
     Returns:
         items: {"family/split": {level, greedy, correct: one character per row, samples}};
-        scores: one dict per family, split and metric (value, 95 % low and high, n rows);
+        scores: one dict per family, split and metric (value, 95 % low and high, n rows); beside
+            the accuracies, shares of the sampled answers: `lenient`, which are right wherever the
+            answer stands, and `refused`, `timeout`, `error`, on which the grader gave up;
         samples: answers to look at, right and wrong.
     """
     from datasets import concatenate_datasets
@@ -44,30 +48,55 @@ def score(
     ask = (model.eval(), tokenizer, every["prompt"])
     greedy = rollout.sample(*ask, 1, limit, temperature=0, batch=profile.n_batch)
     sampled = rollout.sample(*ask, n, limit, seed=seed, batch=profile.n_batch)
-    right, counts = _grade(greedy, every), _grade(sampled, every)
+    right, verdicts = _grade(greedy, every), _grade(sampled, every)
+    counts = [[verdict.correct for verdict in row] for row in verdicts]
+    kinds = {"lenient": _lenient(sampled, every, verdicts)} | {
+        reason: [[v.reason == reason for v in row] for row in verdicts] for reason in GIVEN_UP
+    }
     items: dict[str, Any] = {}
+    scores: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []
     start = 0
     for name, rows in parts.items():
         here = slice(start, start := start + len(rows))
         items[name] = {
             "level": "".join(str(min(level, 9)) for level in rows["level"]),
-            "greedy": "".join(str(sum(r)) for r in right[here]),
+            "greedy": "".join(str(row[0].correct + 0) for row in right[here]),
             "correct": "".join(str(sum(c)) for c in counts[here]),
             "samples": n,
         }
+        scores += stats.scores({name: items[name]}, profile.n_samples)
+        scores += [_share(name, items[name], kind, flags[here]) for kind, flags in kinds.items()]
         shown += [
             {"id": row["id"], "text": texts[0][:400], "correct": good[0]}
             for row, texts, good in zip(rows, sampled[here], counts[here], strict=True)
         ][: 2 if name.endswith("/test") else 0]
-    return {"items": items, "scores": stats.scores(items, profile.n_samples), "samples": shown[:6]}
+    return {"items": items, "scores": scores, "samples": shown[:6]}
 
 
-def _grade(answers: list[list[str]], rows: Any) -> list[list[bool]]:
+def _grade(answers: list[list[str]], rows: Any) -> list[list[grading.Verdict]]:
+    flat = _flat(answers, rows)
+    return _rows(grading.grade_many(*flat), len(answers[0]))
+
+
+def _lenient(answers: list[list[str]], rows: Any, verdicts: list) -> list[list[bool]]:
+    told = grading.lenient(*_flat(answers, rows), [v for row in verdicts for v in row])
+    return _rows([verdict.correct for verdict in told], len(answers[0]))
+
+
+def _flat(answers: list[list[str]], rows: Any) -> tuple[list[str], list[str], list[str]]:
     n = len(answers[0])
-    verdicts = grading.grade_many(
-        [text for texts in answers for text in texts],
-        [a for a in rows["answer"] for _ in range(n)],
-        [kind for kind in rows["kind"] for _ in range(n)],
+    texts = [text for texts in answers for text in texts]
+    return texts, *(
+        [value for value in rows[name] for _ in range(n)] for name in ("answer", "kind")
     )
-    return [[v.correct for v in verdicts[i : i + n]] for i in range(0, len(verdicts), n)]
+
+
+def _rows(values: list, n: int) -> list[list]:
+    return [values[i : i + n] for i in range(0, len(values), n)]
+
+
+def _share(name: str, item: dict[str, Any], metric: str, flags: list[list[bool]]) -> dict[str, Any]:
+    """A score as `stats` gives it, for another question about the sampled answers."""
+    counts = {"correct": "".join(str(sum(row)) for row in flags), "greedy": ""}
+    return stats.scores({name: {**item, **counts}})[0] | {"metric": metric}

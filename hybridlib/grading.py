@@ -1,42 +1,46 @@
 """Is this text right, and is it well formed? One grader for the reward and for the metric.
 
 A number stands after the only `####`, an expression in the last `\\boxed{}`, a program in a code
-fence or on its own. Expressions pass through layers, cheapest first: equal strings after
-normalisation (Hendrycks et al. 2021), exact numbers and polynomials, math-verify (Kydlicek 2025).
-No layer has a relative tolerance, and what could hang sympy is refused before it gets there.
+fence or on its own. Expressions are compared by their structure and exact values (`equality`); what
+its grammar cannot read goes to math-verify (Kydlicek 2025), unless it could hang sympy.
+`lenient` is a second opinion on the wrong ones: was only the form missed?
 """
 
 import ast
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 
-from hybridlib import StudyError, sandbox, symbolic
+from hybridlib import StudyError, equality, latex, sandbox, symbolic
 
 KINDS = ("number", "expression", "program")
 LONGEST = 300  # characters of an expression
+TAIL = 2_000  # characters at the end of a text in which `lenient` looks for an answer
 
 NUMBER = r"[-+]?\$?(?:\d{1,3}(?:,\d{3})+|\d{1,40})(?:\.\d{1,40})?|[-+]?\.\d{1,40}"
 MARKED = re.compile(rf"[ \t]*({NUMBER})\.?[ \t]*(?:\n|\Z)")
 MARKED_LAST = re.compile(rf"#### ({NUMBER})")
+ANY_NUMBER = re.compile(rf"(?<![\w)]){NUMBER}|\$?\d{{1,40}}(?:\.\d{{1,40}})?")
+STATED = re.compile(  # after "answer is", in bold type, in a formula
+    r"answer(?![^\n]*answer)(?: is)?[ *:=]*([^\s:=*][^\n]*?)(?=\.?\*{0,2}\s*(?:\n|\Z)|\. )"
+    r"|\*\*([^*\n]{1,300})\*\*|\$([^$]{1,300})\$|\\\(([^\n]{1,300}?)\\\)|\\\[([\s\S]{1,300}?)\\\]",
+    re.IGNORECASE,
+)
 FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 DEFINES = re.compile(r"^[ \t]*(?:async def|def|class)\b|=[ \t]*lambda\b", re.MULTILINE)
+BOXES = re.compile(r"\\?\\(?:boxed|fbox)\s*(?:(\{)|([^\s{}$]+))|\\.|[{}]", re.DOTALL)
 
-SPACING = re.compile(r"\\(?:[!,;:]|q?quad(?![a-zA-Z]))|~|(?<!\\)\\(?= )")
-CLUTTER = re.compile(r"\\(?:left|right)(?![a-zA-Z])|\^\{?\\circ\}?|\\?[$%]|\\mbox\{[^{}]*\}|\.\Z")
-UNIT = re.compile(r"(?<=[\w})])\s*\\(?:text|mathrm)\{\s*[^{}]*\}(?:\^\{?\d\}?)?\Z")
-TEXT = re.compile(r"\\(?:text|textbf|mathrm|operatorname)\{([^{}]*)\}")
-ASSIGNED = re.compile(r"\\?[a-zA-Z]{1,6}=(?=[^=])")
-THOUSANDS = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 COEFFICIENT = r"\d+(?:\.\d+)?(?:/\d+)?|\.\d+|\\frac\{-?\d+\}\{-?\d+\}"
-BASED = re.compile(r"(\d)_\{?(\d+)\}?")
-NESTED = re.compile(r"(?:[({\[][^({\[)}\]]*){13}|(?:\\sqrt\s*){6}")  # open brackets in a row
 TERM = re.compile(rf"([+-]?)({COEFFICIENT})?\*?([a-zA-Z](?:\^(?:\d{{1,3}}|\{{\d{{1,3}}\}}))?)?")
-BOX = re.compile(r"\\boxed\s*(?:\{|([^\s{}$]+))")
-SHORT = re.compile(r"\\[dt]?(frac|sqrt)(?![a-zA-Z])(\[[^\]]*\])?")
+FOREIGN = re.compile(  # what sympy may know and `latex` does not
+    r"\\(?:[pb]?mod|equiv|gcd|lcm|max|min|det|setminus|cap|mid|operatorname|begin|int|lim|sum|prod)"
+    r"(?![a-zA-Z])"
+)
+NESTED = re.compile(r"(?:[({\[][^({\[)}\]]*){13}|(?:\\sqrt\s*){6}")  # open brackets in a row
 SLOW = re.compile(  # what sympy may never come back from: factorials, sums, large or stacked powers
     r"!(?!=)|\\(?:sum|prod|int|lim)(?![a-zA-Z])|\^\s*\{?-?\d{4}|[)}]\s*\^\s*\{?\d{3}"
     r"|\^\s*(?:\w|\{[^{}]*\})\s*\^|\^\s*\{[^{}]*\^|\*\*|\\d?binom.*\d{4}|\d{60}"
@@ -102,6 +106,43 @@ def grade_many(texts: list[str], answers: list[str], kinds: list[str]) -> list[V
     return verdicts
 
 
+def lenient(
+    texts: Sequence[str], answers: Sequence[str], kinds: Sequence[str], verdicts: Sequence[Verdict]
+) -> list[Verdict]:
+    """The same verdicts, but a wrong text is right where the answer only stands elsewhere.
+
+    A number: in a box, else the last in the text. An expression: after "answer is", in bold type or
+    in the last formula. A program: in the first fence, else from its first definition on. Never a
+    reward, as it would pay for a tail of guesses: what it adds is the price of the form.
+    """
+    told = list(verdicts)
+    again = {
+        place: found
+        for place, verdict in enumerate(verdicts)
+        if not verdict.correct
+        and (found := _elsewhere(texts[place], kinds[place], verdict.extracted))
+    }
+    found_texts = [text for text, _ in again.values()]
+    seconds = grade_many(found_texts, [answers[p] for p in again], [k for _, k in again.values()])
+    for place, verdict in zip(again, seconds, strict=True):
+        told[place] = verdict if verdict.correct else told[place]
+    return told
+
+
+def _elsewhere(text: str, kind: str, extracted: str | None) -> tuple[str, str] | None:
+    """An answer that the strict reader did not see, in the form it wants, and the kind of it."""
+    if kind == "program":
+        code, start = FENCE.findall(text)[:1], DEFINES.search(text)
+        found = code[0] if code else text[start.start() :].split("\n```")[0] if start else ""
+        return (found, kind) if found.strip("\n") not in ("", extracted) else None
+    found, tail = boxed(text), text[-TAIL:]
+    if not found and kind == "expression" and (stated := STATED.findall(tail)):
+        found = "".join(stated[-1]).rpartition("=")[2]
+    elif not found:
+        found = (ANY_NUMBER.findall(tail) or [""])[-1]
+    return (f"\\boxed{{{found}}}", "expression") if found and found != extracted else None
+
+
 def well_formed(text: str, kind: str) -> bool:
     """Has this text the form that its kind asks for, right or wrong?
 
@@ -154,22 +195,17 @@ def boxed(text: str) -> str | None:
     >>> boxed(r"so $\\boxed{\\frac{1}{2}}$.")
     '\\\\frac{1}{2}'
     """
-    for found in reversed(list(BOX.finditer(text))):
-        inside = found[1] or _group(text, found.end() - 1)[1:-1]
-        if inside.strip():
-            return inside.strip()
-    return None
-
-
-def _group(text: str, start: int) -> str:
-    """The balanced group that opens at `start`, braces included; "" where it does not close."""
-    depth = 0
-    for place in range(start, len(text)):
-        if text[place] in "{}" and (place == 0 or text[place - 1] != "\\"):
-            depth += 1 if text[place] == "{" else -1
-            if not depth:
-                return text[start : place + 1]
-    return ""
+    best, last, opened = None, -1, []
+    for found in BOXES.finditer(text):
+        if found[2] and found.start() > last:
+            best, last = found[2], found.start()
+        elif found[1] or found[0] == "{":
+            opened.append((found.start() if found[1] else -1, found.end()))
+        elif found[0] == "}" and opened:
+            start, inside = opened.pop()
+            if start > last and text[inside : found.start()].strip():
+                best, last = text[inside : found.start()].strip(), start
+    return best
 
 
 def _expression(text: str, answer: str, start: float) -> tuple[Verdict, tuple[str, str] | None]:
@@ -177,6 +213,9 @@ def _expression(text: str, answer: str, start: float) -> tuple[Verdict, tuple[st
     extracted = boxed(text)
     if not extracted:
         return Verdict(False, "no answer"), None
+    answer, extracted = " ".join(answer.split()), " ".join(extracted.split())
+    if len(extracted) > LONGEST and answer != extracted:
+        return Verdict(False, "refused", extracted[:LONGEST]), None  # kept out of the cache
     found = _compare(answer, extracted)
     if isinstance(found, str):
         return Verdict(found == "pass", found, extracted, time.perf_counter() - start), None
@@ -188,65 +227,22 @@ def _compare(gold: str, given: str) -> str | tuple[str, str]:
     """The reason, or the pair that is left for math-verify; cached as samples repeat answers."""
     if gold == given:
         return "pass"
-    if len(given) > LONGEST or NESTED.search(given):
-        return "refused"  # too long or too deep
-    left, right = _plain(gold), _plain(given)
-    if ("=" in left) != ("=" in right):  # `x=5` where 5 is asked
-        left, right = ASSIGNED.sub("", left, count=1), ASSIGNED.sub("", right, count=1)
-    if left == right:
-        return "pass"
-    if not left or not right:
-        return "wrong"
-    if BASED.search(left) and BASED.search(right):
-        return "wrong"  # digits in a base: math-verify would drop the base
-    exact = polynomial(left), polynomial(right)
-    if None not in exact:
-        return "pass" if exact[0] == exact[1] else "wrong"
-    if (left[:2] == "\\{") != (right[:2] == "\\{") and {left[0], right[0]} & set("(["):
-        return "wrong"  # a point or an interval is no set
-    if SLOW.search(left) or SLOW.search(right):
-        return "refused"  # a power, factorial or sum that could take for ever
-    return _repaired(gold), _repaired(given)
-
-
-def _plain(text: str) -> str:
-    """The string normalisation of the MATH authors, plus thousands marks and `\\text{}`."""
-    text = UNIT.sub("", SPACING.sub("", _repaired(text)).strip())
-    text = CLUTTER.sub("", text).strip()
-    text = TEXT.sub(r"\1", BASED.sub(r"\1_\2", text)).replace("\\cdot", "*").replace("\\times", "*")
-    if THOUSANDS.fullmatch(text):
-        text = text.replace(",", "")
-    return "".join(text.split())
-
-
-def _repaired(text: str) -> str:
-    r"""The same with every argument in braces: `\frac56`, `\dfrac{270}7`, `\sqrt3`.
-
-    Solutions of MATH write the short form, so refusing it would punish what SFT has taught.
-    """
-    found = SHORT.search(text)
-    if not found:
-        return text
-    command, rest = _command(text, found)
-    return text[: found.start()] + command + _repaired(rest)
-
-
-def _command(text: str, found: re.Match) -> tuple[str, str]:
-    """The fraction or root found in this text with its arguments in braces, and what follows."""
-    command, rest = f"\\{found[1]}{found[2] or ''}", text[found.end() :]
-    for _ in range(2 if found[1] == "frac" else 1):
-        rest = rest.lstrip()
-        inner = SHORT.match(rest)
-        if rest.startswith("{"):
-            group = _group(rest, 0) or rest
-            argument, rest = _repaired(group[1:-1]), rest[len(group) :]
-        elif inner:
-            argument, rest = _command(rest, inner)
-        else:
-            argument = re.match(r"\\[a-zA-Z]+|.?", rest)[0]
-            rest = rest[len(argument) :]
-        command += f"{{{argument}}}"
-    return command, rest
+    readable = None
+    try:
+        readable = equality.read(gold)
+        if readable and (other := equality.read(given)):
+            return "pass" if equality.equal(readable, other) else "wrong"
+    except latex.TooLarge:
+        return "refused"
+    except latex.Unreadable:
+        readable = None
+    except Exception:  # a fault of ours must not end a training; it is counted
+        return "error"
+    if readable and not FOREIGN.search(given):
+        return "wrong"  # malformed: math-verify would pick a part that it can read
+    if any(slow.search(side) for slow in (NESTED, SLOW) for side in (gold, given)):
+        return "refused"
+    return gold, given
 
 
 def polynomial(text: str) -> dict[str, Fraction] | None:

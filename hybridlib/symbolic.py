@@ -5,12 +5,15 @@ another process can stop that. Workers are forked from a server that has importe
 that a killed one is replaced within milliseconds; Pebble keeps the time and does the killing.
 """
 
-import multiprocessing
-import multiprocessing.util
 import os
+import sys
 import time
 from collections.abc import Sequence
 from functools import cache
+from multiprocessing import util
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from threading import Lock
+from types import ModuleType
 
 from pebble import ProcessPool
 
@@ -50,14 +53,32 @@ def _judged(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str, float]]:
     return found
 
 
+class _Process(ForkServerProcess):
+    """A worker that does not run the caller's script again, as multiprocessing would have it."""
+
+    lock = Lock()
+
+    def start(self) -> None:
+        with self.lock:
+            main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+            try:
+                super().start()
+            finally:
+                sys.modules["__main__"] = main
+
+
+class _Context(ForkServerContext):
+    Process = _Process
+
+
 @cache
 def _pool(process: int) -> ProcessPool:
     """The workers of this process; a fork of it gets its own."""
-    context = multiprocessing.get_context("forkserver")
+    context = _Context()
     context.set_forkserver_preload(["math_verify", __name__])
     pool = ProcessPool(WORKERS, max_tasks=5_000, initializer=_limit, context=context)
     # Where this process is itself a worker, no atexit runs, and its end waits for its children.
-    multiprocessing.util.Finalize(pool, _end, args=[pool], exitpriority=10)
+    util.Finalize(pool, _end, args=[pool], exitpriority=10)
     return pool
 
 

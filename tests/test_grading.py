@@ -179,9 +179,8 @@ LATEX = [*"{}[]()^_1x-=, ", "\\frac", "\\sqrt", "\\pi", "23"]
 
 @given(st.lists(st.sampled_from(LATEX), max_size=9).map("".join))
 @settings(max_examples=60, deadline=None)
-def test_malformed_latex_never_raises_and_its_shorthand_is_stable(text):
+def test_malformed_latex_never_raises(text):
     assert grading.grade(f"\\boxed{{{text}}}", "5", "expression").correct in (True, False)
-    assert grading._repaired(grading._repaired(text)).count("\\") == text.count("\\")
 
 
 @given(st.dictionaries(st.integers(0, 4), st.integers(-30, 30).filter(bool), min_size=1))
