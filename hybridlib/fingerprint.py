@@ -136,7 +136,9 @@ def _leads(
             continue
         if part.id in imported:
             home, name = imported[part.id]
-            yield from [(home, name)] if name else [(home, one) for one in sorted(owns.get(home, ()))]
+            yield from (
+                [(home, name)] if name else [(home, one) for one in sorted(owns.get(home, ()))]
+            )
         elif part.id in owns[module]:
             yield module, part.id
 

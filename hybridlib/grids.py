@@ -30,7 +30,7 @@ def _after(first: Run, **then: object) -> list[Run]:
 
 
 def visits(profile: Profile) -> int:
-    """SFT steps after which SFT has seen as many rows as GRPO prompts, each counted once a visit."""
+    """SFT steps after which SFT has visited as many rows as GRPO has prompts."""
     per_step = profile.grpo["per_device_train_batch_size"] // profile.grpo["num_generations"]
     rows = profile.grpo["max_steps"] * per_step
     return -(-rows // profile.sft["per_device_train_batch_size"])
@@ -172,5 +172,16 @@ def partitions(profile: Profile) -> list[Run]:
 @GRIDS.register
 def everything(profile: Profile) -> list[Run]:
     """All runs of all chapters, each once."""
-    chapters = (sft, starts, rewards, losses, scale, budget, selection, flip, forgetting, partitions)
+    chapters = (
+        sft,
+        starts,
+        rewards,
+        losses,
+        scale,
+        budget,
+        selection,
+        flip,
+        forgetting,
+        partitions,
+    )
     return list(dict.fromkeys(run for grid in chapters for run in grid(profile)))

@@ -84,7 +84,7 @@ def top_entropy(t: Tokens) -> Tensor:
     """
     entropy = -(t.every.exp() * t.every).sum(-1).detach()
     kept = entropy >= entropy.quantile(1 - KEPT)
-    return -kept * t.logps / KEPT
+    return -(kept * t.logps) / KEPT
 
 
 @OBJECTIVES.register

@@ -2,8 +2,8 @@
 
 A rule of RULES or SELECTIONS gives every row a score, `fn(rows, passrate, seed) -> list[float]`.
 A partition sends the rows with the lowest scores to SFT, half of them unless told otherwise, so
-that arms are compared at equal sizes; a selection keeps the rows with the highest, equally many of
-each family, and never one that scores NaN. Where a rule leaves rows equal, a seeded shuffle decides.
+that arms are compared at equal sizes; a selection keeps the rows with the highest, equally many
+of each family, never one that scores NaN. Where a rule leaves rows equal, a seeded shuffle decides.
 Disjoint halves matter by themselves: RL on rows that SFT has seen gains little (arXiv:2604.13515),
 so `random` is the control that every other rule has to beat.
 """

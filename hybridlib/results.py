@@ -175,6 +175,20 @@ def items(profile_name: str, ids: Collection[str] | None = None) -> pd.DataFrame
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=base)
 
 
+def drift(profile_name: str) -> pd.DataFrame:
+    """How far did each run move? One row per run and family: run fields and `drift.measure`'s."""
+    import pandas as pd
+
+    rows = []
+    for record in read(profile_name):
+        found = dict(record["facts"].get("drift", {}))
+        loss = found.pop("corpus_loss", math.nan)
+        for family, measured in found.items():
+            rows.append(_fields(record) | {"family": family, "corpus_loss": loss} | measured)
+    base = ["id", "family", "kl", "entropy", "tokens", "distinct", "corpus_loss"]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=base)
+
+
 def _fields(record: dict) -> dict:
     """Id and run fields as table cells; several values of one field are joined by +."""
     return {"id": record["id"]} | {

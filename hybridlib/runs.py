@@ -70,7 +70,9 @@ class Run:
         if self.reward_weights and len(self.reward_weights) != len(self.rewards):
             raise StudyError(f"{len(self.rewards)} rewards need as many weights")
         if not 0 < self.share < 1:
-            raise StudyError(f"a share of {self.share:g} leaves one method without rows; 0 < share < 1")
+            raise StudyError(
+                f"a share of {self.share:g} leaves one method without rows; 0 < share < 1"
+            )
         if self.select and not self.n_train:
             raise StudyError("--select needs --n-train: how many rows per dataset are kept")
         if wrong := [option for option in self.options if "=" not in option]:

@@ -19,7 +19,17 @@ if TYPE_CHECKING:
     import pandas as pd
     from datasets import Dataset
 
-__all__ = ["GRIDS", "TRAINING", "Run", "execute", "execute_all", "folder", "plan", "recorded", "rows_for"]
+__all__ = [
+    "GRIDS",
+    "TRAINING",
+    "Run",
+    "execute",
+    "execute_all",
+    "folder",
+    "plan",
+    "recorded",
+    "rows_for",
+]
 
 
 def folder(run_id: str, profile: Profile) -> Path:
@@ -36,7 +46,9 @@ def rows_for(run: Run, profile: Profile) -> "Dataset":
     limit = 0 if run.select else run.n_train
     names = run.on or profile.datasets
     if unknown := set(names) - set(profile.datasets):
-        raise StudyError(f"{unknown.pop()!r} is not trained on; valid: {', '.join(profile.datasets)}")
+        raise StudyError(
+            f"{unknown.pop()!r} is not trained on; valid: {', '.join(profile.datasets)}"
+        )
     parts = [data.load(n, "train", limit or profile.n_train, profile.columns) for n in names]
     rows = concatenate_datasets(parts)
     rules = RULES[run.partition], SELECTIONS[run.select] if run.select else None
@@ -59,7 +71,7 @@ def execute(run: Run, profile: Profile, save: bool = True, force: bool = False) 
         save: write the record; a verification compares it instead.
         force: replace a stored record that differs.
     """
-    from hybridlib import evaluate, models
+    from hybridlib import drift, evaluate, models
 
     models.use(run.backend)
     trained, facts = _train(run, profile, _workspace(run, profile))
@@ -71,6 +83,7 @@ def execute(run: Run, profile: Profile, save: bool = True, force: bool = False) 
     # Every arm is compared with the base: its noise would be in all differences at once.
     doubled = min(9, 2 * profile.n_samples) if run.method == "base" else 0
     scored = evaluate.score(model, tokenizer, profile, samples=doubled)
+    facts["drift"] = drift.measure(model, tokenizer, profile)
     cost = {"train_seconds": 0.0, "tokens": 0, "trainable": 0, "peak_gb": 0.0}
     record = {
         "id": run.id, "profile": profile.name, "run": asdict(run), "setting": asdict(profile),

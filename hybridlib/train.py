@@ -222,7 +222,7 @@ def peak_gb() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def _thinned(logged: list[dict[str, Any]], points: int = 60) -> list[dict[str, float]]:
+def _thinned(logged: list[dict[str, Any]], points: int = 30) -> list[dict[str, float]]:
     """The curve in at most `points` points, each the mean of a window, named by its last step."""
     window = -(-len(logged) // points) or 1
     curve = []

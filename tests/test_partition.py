@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridlib import StudyError
-from hybridlib.partition import RULES, split
+from hybridlib.partition import BUCKETS, RULES, SELECTIONS, bucket, select, split
 
 HALVING = sorted(set(RULES) - {"all"})
 
@@ -90,3 +90,33 @@ def test_mistakes_are_named():
 @pytest.mark.parametrize("rule", sorted(RULES))
 def test_every_rule_says_what_it_does(rule):
     assert RULES[rule].__doc__
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.75])
+def test_a_share_moves_the_cut_and_a_larger_one_contains_a_smaller(share):
+    table, rates = rows([1, 2, 3, 4] * 10), [index % 9 / 8 for index in range(40)]
+    sft, rl = split(table, "passrate", 0, rates, share)
+    assert len(sft) == 40 * share and len(sft) + len(rl) == 40
+    assert set(sft["id"]) <= set(split(table, "passrate", 0, rates, 0.8).sft["id"])
+
+
+@pytest.mark.parametrize("rule", sorted(SELECTIONS))
+@settings(max_examples=15, deadline=None)
+@given(rates=st.lists(st.integers(0, 8), min_size=30, max_size=60), seed=st.integers(0, 3))
+def test_a_selection_keeps_as_many_of_each_family_as_asked_or_says_why(rule, rates, seed):
+    table, rates = rows([1] * len(rates)), [right / 8 for right in rates]
+    try:
+        kept = select(table, rule, 3, seed, rates)
+    except StudyError as error:
+        assert f"{rule} finds" in str(error) and "n_train asks for 3" in str(error)
+        return
+    families = [table[index]["family"] for index in kept]
+    assert kept == sorted(set(kept)) and len(kept) == 9
+    assert all(families.count(name) == 3 for name in set(families))
+    if rule in BUCKETS:
+        assert {bucket(rates[index]) for index in kept} == {rule}
+
+
+def test_buckets_cover_all_pass_rates_once():
+    names = [bucket(right / 8) for right in range(9)]
+    assert names == ["zero", *["low"] * 2, *["middle"] * 4, *["high"] * 2]

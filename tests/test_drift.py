@@ -1,0 +1,44 @@
+"""The distance of a model from its base: nothing at the base, and what transformers says."""
+
+import pytest
+import torch
+
+from hybridlib import decoder, drift, models
+
+
+@pytest.fixture
+def moved(small):
+    model, tokenizer = models.load(small, "lora", 8)
+    torch.manual_seed(0)
+    for weight in model.parameters():
+        if weight.requires_grad:
+            torch.nn.init.normal_(weight, std=0.05)
+    return model.eval(), tokenizer
+
+
+def test_the_base_is_at_no_distance_from_itself(small):
+    model, tokenizer = models.load(small)
+    found = drift.measure(model.eval(), tokenizer, small)
+    loss = found.pop("corpus_loss")
+    assert 0 < loss < 1 and set(found) == {"gsm8k", "math", "mbpp"}
+    for measured in found.values():
+        assert measured["kl"] == 0 and measured["entropy"] > 0
+        assert 1 / drift.SAMPLES <= measured["distinct"] <= 1
+
+
+def test_an_adapter_moves_it_and_both_ways_of_scoring_agree(moved, small, monkeypatch):
+    lean = drift.measure(*moved, small)
+    assert all(lean[family]["kl"] > 0 for family in ("gsm8k", "math", "mbpp"))
+    padded = decoder.unsupported
+    monkeypatch.setattr(drift.decoder, "unsupported", lambda model: "asked for")
+    loss = drift.corpus_loss(*moved)
+    monkeypatch.setattr(drift.decoder, "unsupported", padded)
+    assert loss == pytest.approx(lean["corpus_loss"], abs=1e-4)
+
+
+def test_small_parts_give_the_same_as_large_ones(moved, small, monkeypatch):
+    whole = drift.measure(*moved, small)
+    monkeypatch.setattr(drift, "ELEMENTS", 1)
+    parts = drift.measure(*moved, small)
+    for family in ("gsm8k", "math", "mbpp"):
+        assert parts[family] == pytest.approx(whole[family], rel=1e-3)

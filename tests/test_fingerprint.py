@@ -1,0 +1,83 @@
+"""A finished run is stale when code that it reaches has changed, and only then."""
+
+import shutil
+
+import pytest
+
+from hybridlib import fingerprint
+from hybridlib.profiles import PROFILES
+from hybridlib.runs import Run
+
+SFT = {"sft", "lora", "all", "solution", "nll", "tiny_gsm8k"}
+GRPO = SFT - {"sft"} | {"grpo", "correct"}
+
+
+@pytest.fixture
+def package(tmp_path):
+    copy = tmp_path / "hybridlib"
+    shutil.copytree(fingerprint.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
+
+
+def changed(package, file, old, new, names):
+    """Which modules of the fingerprint change when this edit is made?"""
+    before = fingerprint.code(names, package)
+    path = package / file
+    text = path.read_text()
+    assert text.count(old) >= 1, f"{file} no longer has {old!r}"
+    path.write_text(text.replace(old, new, 1))
+    after = fingerprint.code(names, package)
+    return {name for name in before | after if before.get(name) != after.get(name)}
+
+
+@pytest.mark.parametrize(
+    "file, old, new",
+    [
+        ("objectives.py", '"""Maximum likelihood', '"""Most likely'),  # a docstring
+        ("objectives.py", "ANCHOR = 0.05", "ANCHOR = 0.5"),  # of an objective that is not used
+        ("partition.py", "def split(", "# halves\ndef split("),  # a comment
+        ("rewards.py", "def texts(", "def other(x):\n    return x\n\n\ndef texts("),
+        ("merge.py", "TIES_DENSITY = 0.2", "TIES_DENSITY = 0.3"),
+        ("grids.py", "PER_BUCKET", "ROWS_PER_BUCKET"),
+        ("stats.py", "RESAMPLES = 2_000", "RESAMPLES = 1_000"),
+        ("adapters.py", "use_dora=True", "use_dora=False"),
+    ],
+)
+def test_what_a_run_does_not_reach_leaves_it_alone(package, file, old, new):
+    assert changed(package, file, old, new, SFT) == set()
+
+
+@pytest.mark.parametrize(
+    "file, old, new, names",
+    [
+        ("objectives.py", "return -t.logps\n", "return -2 * t.logps\n", SFT),
+        ("adapters.py", "lora_alpha=2 * rank", "lora_alpha=rank", SFT),
+        ("tasks.py", "range(60, 85)", "range(60, 80)", SFT),
+        ("families.py", "rng.randint(2, 50)", "rng.randint(2, 51)", SFT),
+        ("zygote.py", "512 << 20", "256 << 20", SFT),  # started as a script, not imported
+        ("trainers.py", "found.argmax", "found.argmin", SFT),
+        ("rewards.py", "verdict.correct", "not verdict.correct", GRPO),
+        ("objectives.py", "ANCHOR = 0.05", "ANCHOR = 0.5", SFT | {"asft"}),
+        ("merge.py", "TIES_DENSITY = 0.2", "TIES_DENSITY = 0.3", GRPO | {"merge", "ties"}),
+    ],
+)  # fmt: skip
+def test_what_a_run_reaches_makes_it_stale(package, file, old, new, names):
+    assert changed(package, file, old, new, names) == {file}
+
+
+def test_each_method_has_its_own_code():
+    sft, grpo = (fingerprint.code(names) for names in (SFT, GRPO))
+    assert sft["train.py"] != grpo["train.py"] and sft["data.py"] == grpo["data.py"]
+    assert "rewards.py" in grpo and "stats.py" not in sft and "results.py" not in sft
+
+
+def test_the_weights_of_the_base_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(fingerprint, "ROOT", tmp_path)
+    weights = tmp_path / fingerprint.WEIGHTS
+    weights.parent.mkdir(parents=True)
+    found = []
+    for content in (b"one", b"other"):
+        weights.write_bytes(content)
+        found.append(fingerprint.of(Run("sft"), PROFILES["tiny"]))
+    assert {name for name in found[0] if found[0][name] != found[1][name]} == {"model.safetensors"}
+    assert all(len(digest) == 12 for digest in found[0].values())
