@@ -29,7 +29,8 @@ def watched(trainer: type) -> type:
             parts = parts - parts.mean(1, keepdim=True)
             total = parts.sum(2, keepdim=True)
             variance = total.square().sum(1)  # (groups, 1)
-            shares = (parts * total).sum(1) / variance.clamp(min=1e-12)
+            shares = (parts * total).sum(1) / variance
+            shares = shares.where(variance > 1e-10, 0)  # less is the rounding of equal totals
             for name, share in zip(self.reward_func_names, shares.mean(0).tolist(), strict=True):
                 self._log_metric(f"advantage/{name}", share)
             return paid

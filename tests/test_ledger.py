@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from hybridlib import ledger, results, study
 
 pays = st.lists(
-    st.lists(st.floats(-1, 1, width=16), min_size=3, max_size=3), min_size=8, max_size=8
+    st.lists(st.integers(-8, 8).map(lambda n: n / 8), min_size=3, max_size=3),
+    min_size=8,
+    max_size=8,
 )
 
 
@@ -47,6 +49,9 @@ def test_shares_by_hand():
     # One that always pulls the other way is below 0.
     against = [[1.0, 0.0], [0.0, 0.5], [1.0, 0.0], [0.0, 0.5]]
     assert shares(against, [1.0, 1.0]) == pytest.approx([2, -1])
+    # Rewards that cancel out leave nothing to learn, and no quotient of rounding errors.
+    cancel = [[x, 1 - x] for x in (0.1, 0.7, 0.3, 0.9)]
+    assert shares(cancel, [1.0, 1.0]) == [0, 0]
     # A second group without variance has no advantage and counts as 0.
     assert shares(both + [[1.0, 1.0]] * 4, [1.0, 1.0]) == pytest.approx([0.25, 0.25])
 
