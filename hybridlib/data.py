@@ -42,6 +42,17 @@ def wrapped(prompt: list[dict[str, str]], template: str) -> list[dict[str, str]]
     return [*prompt[:-1], chat(TEMPLATES[template].format(prompt[-1]["content"]))[0]]
 
 
+def asked(rows: "Dataset", template: str) -> "Dataset":
+    """The same rows, every question put as one of TEMPLATES puts it; "" leaves them."""
+    if template and template not in TEMPLATES:
+        raise StudyError(f"unknown template {template!r}; valid: {', '.join(TEMPLATES)}")
+    if not template:
+        return rows
+    return rows.map(
+        lambda r: {"prompt": wrapped(r["prompt"], template)}, load_from_cache_file=False
+    )
+
+
 def load(name: str, split: str, limit: int = 0, columns: dict[str, str] | None = None) -> "Dataset":
     """Which rows does this split of a data set have?
 

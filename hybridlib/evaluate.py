@@ -25,13 +25,14 @@ def score(
     """Items, scores and a few samples of every dataset and split of the profile.
 
     Args:
-        splits: others than the profile's; selection passes ("valid",).
+        splits: others than the profile's; selection passes ("valid",). "test@polite" are test
+            rows under that prompt template of `data.TEMPLATES`.
         samples: answers per row at temperature 1, at most 9; 0 = the profile's.
     Returns:
         items: {"family/split": {level, greedy, correct: one character per row, samples}};
         scores: one dict per family, split and metric (value, 95 % low and high, n rows); beside
             the accuracies, shares of the sampled answers: `lenient`, which are right wherever the
-            answer stands, and `refused`, `timeout`, `error`, on which the grader gave up;
+            answer stands, and `refused`, `timeout`, `error`, on which the grader gave up, if any;
         samples: answers to look at, right and wrong.
     """
     from datasets import concatenate_datasets
@@ -41,8 +42,9 @@ def score(
     for name in profile.datasets:
         for split in splits or profile.splits:
             count = profile.n_eval if split in ("test", "valid") else -(-profile.n_eval // 4)
-            rows = data.load(name, split, limit=count, columns=profile.columns)
-            parts[f"{rows[0]['family']}/{split}"] = rows
+            source, _, template = split.partition("@")
+            rows = data.load(name, source, limit=count, columns=profile.columns)
+            parts[f"{rows[0]['family']}/{split}"] = data.asked(rows, template)
     # Everything at once: rows of one length share a batch, whatever they were drawn from.
     every = concatenate_datasets(list(parts.values()))
     ask = (model.eval(), tokenizer, every["prompt"])
@@ -65,8 +67,13 @@ def score(
             "correct": "".join(str(sum(c)) for c in counts[here]),
             "samples": n,
         }
-        scores += stats.scores({name: items[name]}, profile.n_samples)
-        scores += [_share(name, items[name], kind, flags[here]) for kind, flags in kinds.items()]
+        if "@" not in name:  # templates are compared item by item
+            scores += stats.scores({name: items[name]}, profile.n_samples)
+            scores += [
+                _share(name, items[name], kind, flags[here])
+                for kind, flags in kinds.items()
+                if kind == "lenient" or any(map(any, flags[here]))
+            ]
         shown += [
             {"id": row["id"], "text": texts[0][:400], "correct": good[0]}
             for row, texts, good in zip(rows, sampled[here], counts[here], strict=True)

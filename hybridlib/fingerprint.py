@@ -20,8 +20,20 @@ from hybridlib import ROOT
 PACKAGE = Path(__file__).parent
 ROOTS = (("study", "execute"),)
 WEIGHTS = "data/tiny_base/model.safetensors"
-PRESENTS = {"__init__", "fingerprint", "grids", "profiles", "registry", "results", "runs", "stats"}
-"""Modules that store or present numbers; runs and profiles are compared field by field."""
+PRESENTS = {
+    "__init__",
+    "audit",
+    "fingerprint",
+    "grids",
+    "pay",
+    "profiles",
+    "registry",
+    "results",
+    "runs",
+    "rates",
+    "stats",
+}
+"""Modules that check, store or present; runs and profiles are compared field by field."""
 
 Place = tuple[str, str]  # module, top-level name; the name "" is all that runs at import
 

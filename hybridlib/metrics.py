@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hybridlib import StudyError, equations, grading, stats
+from hybridlib import StudyError, equations, grading, rates
 from hybridlib.registry import Registry
 
 METRICS = Registry("metric")
@@ -200,9 +200,9 @@ def validity(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         hits = [at == row["label"] for at, row in zip(first_error(steps), part, strict=True)]
         found = [hit for hit, row in zip(hits, part, strict=True) if row["label"] >= 0]
         passed = [hit for hit, row in zip(hits, part, strict=True) if row["label"] < 0]
-        shares = {"found": stats.share(found), "passed": stats.share(passed)}
+        shares = {"found": rates.share(found), "passed": rates.share(passed)}
         told.append({**place, "metric": "first_error", "target": "first wrong step",
-                     "positives": len(found), **shares, "f1": stats.f1(found, passed)})  # fmt: skip
+                     "positives": len(found), **shares, "f1": rates.f1(found, passed)})  # fmt: skip
     return told
 
 
@@ -211,10 +211,10 @@ def _told(scores: Scores, truth: list[bool], target: str) -> dict[str, Any]:
     flags = [score is not None and (score < 1) is alarm for score in scores]
     scored = [(-s if alarm else s, t) for s, t in zip(scores, truth, strict=True) if s is not None]
     sides = ([score for score, true in scored if true is side] for side in (True, False))
-    precision = stats.share([true for true, flag in zip(truth, flags, strict=True) if flag])
-    recall = stats.share([flag for true, flag in zip(truth, flags, strict=True) if true])
+    precision = rates.share([true for true, flag in zip(truth, flags, strict=True) if flag])
+    recall = rates.share([flag for true, flag in zip(truth, flags, strict=True) if true])
     return {"target": target, "positives": sum(truth), "flagged": sum(flags), "scored": len(scored),
-            "precision": precision, "recall": recall, "auc": stats.auc(*sides)}  # fmt: skip
+            "precision": precision, "recall": recall, "auc": rates.auc(*sides)}  # fmt: skip
 
 
 def _labelled(row: dict[str, Any]) -> bool:

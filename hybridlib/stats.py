@@ -10,53 +10,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hybridlib import StudyError
+from hybridlib.rates import RESAMPLES, drawn, pass_at_k, wilson
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-RESAMPLES = 2_000
 ITEM = ["family", "split", "item"]
 """The columns that name one evaluated item; its position is the same in every run of a profile."""
 NOT_A_RUN_FIELD = {*ITEM, "id", "level", "greedy", "correct", "samples", "seed", "value"}
-
-
-def pass_at_k(n, correct, k: int) -> np.ndarray:
-    """How likely is it that at least one of `k` answers is right? Unbiased, from `n` samples.
-
-    1 - C(n - correct, k) / C(n, k), elementwise over arrays (Chen et al. 2021, arXiv:2107.03374).
-    Needs 1 <= k <= n. Choosing the first k samples instead would be noisier; 1 - (1 - c/n)^k is
-    biased low.
-    """
-    import numpy as np
-
-    n, correct = np.broadcast_arrays(np.asarray(n, float), np.asarray(correct, float))
-    if k < 1 or (n < k).any():
-        raise StudyError(f"pass@{k} needs 1 <= k <= samples, and there are {n.min():.0f} samples")
-    all_wrong = np.ones_like(n)
-    for drawn in range(k):
-        all_wrong = all_wrong * np.clip(n - correct - drawn, 0, None) / (n - drawn)
-    return 1 - all_wrong
-
-
-def wilson(successes: float, n: int) -> tuple[float, float]:
-    """Between which shares does the true one lie, at 95 %? (0, 1) for n = 0.
-
-    The score interval of Wilson (1927): unlike the bootstrap it stays honest when no item, or
-    every item, is right.
-    """
-    if n == 0:
-        return 0.0, 1.0
-    z, share = 1.959963984540054, successes / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
-    # At the ends the formula gives exactly 0 and 1, but for rounding.
-    return max(0.0, centre - half) if share else 0.0, min(1.0, centre + half) if share < 1 else 1.0
-
-
-def share(flags: Sequence[bool]) -> list[float] | None:
-    """Which share is true, as [estimate, low, high] with Wilson's interval? None without any."""
-    return [sum(flags) / len(flags), *wilson(sum(flags), len(flags))] if flags else None
 
 
 def score(items: pd.DataFrame, metric: str) -> np.ndarray:
@@ -131,7 +93,8 @@ def summarise(items: pd.DataFrame, by: list[str], metric: str) -> pd.DataFrame:
         seeds, n = cells.shape
         value = cells.mean()
         rng = np.random.default_rng(0)
-        draws = _resample(cells, _weights(rng, n), rng)
+        items_drawn = drawn(rng, n)
+        draws = ((_seed_weights(rng, seeds) @ cells) * items_drawn).sum(1)
         low, high = np.quantile(draws, [0.025, 0.975]) if np.ptp(cells) else wilson(value * n, n)
         # A skewed group can push the percentiles past what a share can be, by the seed correction.
         rows.append((*key, metric, value, max(low, 0.0), min(high, 1.0), n, seeds))
@@ -141,69 +104,85 @@ def summarise(items: pd.DataFrame, by: list[str], metric: str) -> pd.DataFrame:
 def paired(items: pd.DataFrame, a: dict, b: dict, metric: str) -> dict:
     """By how much is arm `a` better than arm `b` on the items both answered?
 
-    `a` and `b` select rows: {"method": "sft", "rank": 8}. Items are resampled jointly, because
-    both arms met the same ones; seeds independently, because no seed is shared between trainings.
-    Returns estimate, low, high (95 %), p (two-sided, by inverting the same bootstrap, so that
-    p < .05 where the interval leaves out 0; never below 1 / 1000), n, seeds_a, seeds_b.
-    (Efron and Tibshirani 1993, chapter 16; Owen 2007.)
+    `a` and `b` select rows: {"method": "sft", "rank": 8}. A `contrast` of two terms; its result
+    has the numbers of seeds as seeds_a and seeds_b.
+    """
+    left, right = (_select(items, arm) for arm in (a, b))
+    both = set(left.set_index(ITEM).index) & set(right.set_index(ITEM).index)
+    if not both:
+        raise StudyError(f"no item was answered by both {_say(a)} and {_say(b)}; same split?")
+    shared = items[items.set_index(ITEM).index.isin(both)]
+    found = contrast(shared, [(1.0, a), (-1.0, b)], metric)
+    return {**{k: v for k, v in found.items() if k != "seeds"},
+            "seeds_a": found["seeds"][0], "seeds_b": found["seeds"][1]}  # fmt: skip
+
+
+def contrast(items: pd.DataFrame, terms: Sequence[tuple[float, dict]], metric: str) -> dict:
+    """How large is a weighted sum of arms' means, and how sure is that?
+
+    Args:
+        terms: (weight, rows), such as [(1, {"method": "sft"}), (-1, {"method": "grpo"})]. A value
+            that is a list or a set selects any of it. Differences of differences and slopes are
+            contrasts, too.
+    Returns:
+        estimate, low, high (95 %), p (two-sided, by inverting the same bootstrap, so that p < .05
+        where the interval leaves out 0; never below 1 / 1000), se, n (items), seeds (per term).
+    Items are resampled jointly, because all arms met the same ones, an item under another prompt
+    being the same item; seeds independently for each set of runs, because no seed is shared
+    between trainings (Efron and Tibshirani 1993, chapter 16; Owen 2007).
     """
     import numpy as np
 
-    left, right = (_matrix(_select(items, arm), metric, arm) for arm in (a, b))
-    shared = left.columns.intersection(right.columns)
-    if shared.empty:
-        raise StudyError(f"no item was answered by both {_say(a)} and {_say(b)}; same split?")
-    left, right = left[shared].to_numpy(), right[shared].to_numpy()
-    n = len(shared)
-    gap = left.mean() - right.mean()
+    cells = [_matrix(_select(items, arm), metric, arm) for _, arm in terms]
+    keys = [[(c[0], c[2]) for c in matrix.columns] for matrix in cells]  # family and item
+    every = list(dict.fromkeys(key for columns in keys for key in columns))
+    place = {key: i for i, key in enumerate(every)}
     rng = np.random.default_rng(0)
-    weights = _weights(rng, n)
-    draws = _resample(left, weights, rng) - _resample(right, weights, rng)
+    weights = drawn(rng, len(every))
+    seeds: dict[tuple, np.ndarray] = {}
+    draws, estimate, spread = np.zeros(RESAMPLES), 0.0, 0.0
+    for (factor, arm), matrix, columns in zip(terms, cells, keys, strict=True):
+        runs = (*sorted((k, str(v)) for k, v in arm.items() if k not in ITEM), len(matrix))
+        if runs not in seeds:
+            seeds[runs] = _seed_weights(rng, len(matrix))
+        own = weights[:, [place[key] for key in columns]]
+        own = own / np.maximum(own.sum(1, keepdims=True), 1e-12)
+        draws += factor * ((seeds[runs] @ matrix.to_numpy()) * own).sum(1)
+        estimate += factor * matrix.to_numpy().mean()
+        spread += abs(factor)
+    n = len(every)
     if np.ptp(draws) > 1e-12:
         low, high = np.quantile(draws, [0.025, 0.975])
         tail = min((draws <= 0).sum(), (draws >= 0).sum())
         p = min(1.0, 2 * (tail + 1) / (RESAMPLES + 1))
     else:
         # Every item differs by the same amount (most often 0): as far as n items can tell.
-        reach = wilson(0, n)[1]
-        low, high = max(gap - reach, -1.0), min(gap + reach, 1.0)
-        p = min(1.0, 2 * 0.5**n + 1 / RESAMPLES) if abs(gap) > 1e-12 else 1.0  # a sign test
-    return {"estimate": float(gap), "low": float(low), "high": float(high), "p": float(p), "n": n,
-            "seeds_a": len(left), "seeds_b": len(right)}  # fmt: skip
+        reach = wilson(0, n)[1] * spread / 2
+        low, high = estimate - reach, estimate + reach
+        p = min(1.0, 2 * 0.5**n + 1 / RESAMPLES) if abs(estimate) > 1e-12 else 1.0  # a sign test
+    return {"estimate": float(estimate), "low": float(low), "high": float(high), "p": float(p),
+            "se": float(draws.std()), "n": n, "seeds": [len(m) for m in cells]}  # fmt: skip
 
 
-def auc(positive: Sequence[float], negative: Sequence[float]) -> list[float] | None:
-    """How often does a positive score higher than a negative, a tie counting half? With 95 %.
+def holm(ps: Sequence[float]) -> list[float]:
+    """P values adjusted so that the chance of any false alarm stays below the level (Holm 1979).
 
-    The area under the ROC curve (Hanley & McNeil 1982) as [estimate, low, high], by a bootstrap of
-    each side; None where a side is empty.
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
     """
-    import numpy as np
-
-    yes, no, rng = np.array(positive, float), np.array(negative, float), np.random.default_rng(0)
-    if not yes.size or not no.size:
-        return None
-    wins = (yes[:, None] > no) + 0.5 * (yes[:, None] == no)
-    draws = ((_weights(rng, len(yes)) @ wins) * _weights(rng, len(no))).sum(1)
-    low, high = np.quantile(draws.clip(0, 1), [0.025, 0.975])
-    return [float(wins.mean()), float(low), float(high)]
+    adjusted, worst = [0.0] * len(ps), 0.0
+    for rank, index in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        worst = max(worst, min(1.0, (len(ps) - rank) * ps[index]))
+        adjusted[index] = round(worst, 12)
+    return adjusted
 
 
-def f1(found: Sequence[bool], passed: Sequence[bool]) -> list[float] | None:
-    """The harmonic mean of two shares as [estimate, low, high], 95 % by a bootstrap of each.
+def detectable(se: float) -> float:
+    """The smallest effect that an estimate with this standard error finds, 4 times in 5 at 5 %.
 
-    None where a side is empty. ProcessBench's measure (Zheng et al. 2024): `found` says of each
-    wrong solution whether its first error was found, `passed` of each right one that none was.
+    (z_.975 + z_.8) se, the minimum detectable effect (Bloom 1995, doi:10.1177/0193841X9501900504).
     """
-    import numpy as np
-
-    rng = np.random.default_rng(0)
-    if not len(found) or not len(passed):
-        return None
-    sides = [np.array(side, float) for side in (found, passed)]
-    a, b = (np.append(side.mean(), _weights(rng, len(side)) @ side) for side in sides)
-    value, *draws = 2 * a * b / np.maximum(a + b, 1e-12)
-    return [float(value), *map(float, np.quantile(draws, [0.025, 0.975]))]
+    return (1.959964 + 0.841621) * se
 
 
 def _matrix(group: pd.DataFrame, metric: str, name: dict) -> pd.DataFrame:
@@ -218,28 +197,21 @@ def _matrix(group: pd.DataFrame, metric: str, name: dict) -> pd.DataFrame:
     return cells
 
 
-def _weights(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Shares of n things in each bootstrap draw, (RESAMPLES, n)."""
-    import numpy as np
-
-    return rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
-
-
-def _resample(cells: np.ndarray, items: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Bootstrapped means (RESAMPLES,) of a seeds x items matrix under given item weights."""
-    count = len(cells)
-    seeds = _weights(rng, count)
+def _seed_weights(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Weights of seeds in each bootstrap draw, (RESAMPLES, count)."""
+    seeds = drawn(rng, count)
     if count > 1:
         # Resampling S seeds shows (S-1)/S of the variance of their mean: half of it for two.
         seeds = 1 / count + (seeds - 1 / count) * (count / (count - 1)) ** 0.5
-    return ((seeds @ cells) * items).sum(axis=1)
+    return seeds
 
 
 def _select(items: pd.DataFrame, arm: dict) -> pd.DataFrame:
     for field, wanted in arm.items():
         if field not in items:
             raise StudyError(f"no column {field!r}; valid: {', '.join(items.columns)}")
-        items = items[items[field] == wanted]
+        several = isinstance(wanted, list | set | frozenset)
+        items = items[items[field].isin(wanted) if several else items[field] == wanted]
     if items.empty:
         raise StudyError(f"no finished run matches {_say(arm)}")
     return items

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hybridlib import StudyError, ledger, models, rewards, rollout, trainers
+from hybridlib import StudyError, models, pay, rewards, rollout, trainers
 from hybridlib.audit import audit
 from hybridlib.objectives import OBJECTIVES
 from hybridlib.profiles import Profile
@@ -36,7 +36,7 @@ class Trained(NamedTuple):
     adapter: Path
     curve: list[dict[str, float]]
     cost: dict[str, float]
-    facts: dict[str, Any] = {}  # of GRPO: `ledger.facts`
+    facts: dict[str, Any] = {}  # of GRPO: `pay.facts`
 
 
 def options(run: "Run", profile: Profile, out: Path) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def grpo(
     own_sampler = run.backend == "hf" and not args.use_vllm
     kind = trainers.grpo(GRPOTrainer) if own_sampler else GRPOTrainer
     gold = [completion[-1]["content"] for completion in rows["completion"]]
-    trainer = (ledger.watched(kind) if len(run.rewards) > 1 else kind)(
+    trainer = (pay.watched(kind) if len(run.rewards) > 1 else kind)(
         model=model,
         args=args,
         reward_funcs=rewards.bound(run.rewards, model, tokenizer, args.max_completion_length),
@@ -132,7 +132,7 @@ def grpo(
     batches = -(-trainer.state.global_step * args.gradient_accumulation_steps
                 // (args.steps_per_generation * args.num_iterations))  # fmt: skip
     samples = batches * args.generation_batch_size
-    return trained._replace(facts=ledger.facts(trainer.state.log_history, weights, samples))
+    return trained._replace(facts=pay.facts(trainer.state.log_history, weights, samples))
 
 
 def _gpu() -> bool:

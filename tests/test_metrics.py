@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import validity
-from hybridlib import ROOT, StudyError, data, metrics, stats
+from hybridlib import ROOT, StudyError, data, metrics
 from hybridlib.metrics import METRICS
+from hybridlib.rates import share
 from tests.conftest import HUB
 
 PROCESSBENCH = HUB.parents[1] / "data" / "processbench"
@@ -276,8 +277,8 @@ def test_validity_by_hand():
     found = {(row["metric"], row["target"]): row for row in metrics.validity(rows)}
     wrong = found["arithmetic_validity", "wrong step"]
     assert (wrong["n"], wrong["positives"], wrong["flagged"], wrong["scored"]) == (6, 4, 3, 5)
-    assert wrong["precision"] == stats.share([True] * 3)
-    assert wrong["recall"] == stats.share([True] * 3 + [False])
+    assert wrong["precision"] == share([True] * 3)
+    assert wrong["recall"] == share([True] * 3 + [False])
     assert wrong["auc"][0] == 0.875  # three of four pairs won, one tied
     right = found["arithmetic_validity", "right answer"]
     assert (right["positives"], right["flagged"]) == (3, 2)
