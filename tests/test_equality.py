@@ -72,8 +72,8 @@ def _value(tree, point):
         return None
 
 
-TOKENS = r"""\frac \sqrt { } { } ( ) [ ] \{ \} | , ; = < \le \pm \mp + - * / ^ _ ! % \circ \text{ cm}
-\text{and} \infty \pi e i x y 1 2 3 10 0.5 . : \sin \log \ln ^{-1} \sec \cup \in \begin{pmatrix}
+TOKENS = r"""\frac \sqrt { } { } ( ) [ ] \{ \} | , ; = < \le \pm \mp + - * / ^ _ ! % \circ \text{
+cm} \text{and} \infty \pi e i x y 1 2 3 10 0.5 . : \sin \log \ln ^{-1} \sec \cup \in \begin{pmatrix}
 & \end{pmatrix} \\ \overline{3} 0. \mathbb{R} \binom \lfloor \rfloor \approx \ne \vec ' \$ 1,000
 abc Yes ② ٣ ⁴ \left \right \pmod{5} \boxed{""".split()
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import perturbations
+from benchmarks import graders, perturbations
 from hybridlib import StudyError, data, equality, grading, symbolic
+from tests.conftest import HUB
 
 
 def says(gold, given, kind="expression"):
@@ -279,13 +280,11 @@ def test_no_spoilt_gold_of_math_grades_right(hub):
 
 @pytest.mark.slow
 def test_verdicts_agree_with_the_labels_of_processbench(hub):
-    from benchmarks import graders
-
-    if not graders.PROCESSBENCH.is_dir():
+    folder = HUB.parents[1] / "data" / "processbench"
+    if not folder.is_dir():
         pytest.skip("no copy of ProcessBench beside the repository")
-    for row in graders.agreement(graders.PROCESSBENCH):
-        assert row["lenient"] / row["n"] > 0.98
-        assert {d["id"] for d in row["disagreements"]} == {
-            "gsm8k": {"gsm8k-70", "gsm8k-74", "gsm8k-238"},
-            "math": {"math-50", "math-248", "math-392", "math-544", "math-926"},
-        }[row["subset"]]
+    told = {row["subset"]: row["disagreements"] for row in graders.agreement(folder)}
+    missed = {row["id"] for rows in told.values() for row in rows if row["label"]}
+    equal = {row["id"] for rows in told.values() for row in rows if not row["label"]}
+    assert missed == {"gsm8k-238", "math-544", "math-926"}  # no answer that could be told apart
+    assert equal == {"gsm8k-70", "gsm8k-74", "math-50", "math-248", "math-392"}  # odd labels
