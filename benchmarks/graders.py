@@ -363,8 +363,8 @@ def _cell(value: Any) -> str:
         return f"{value:,.0f}" if value >= 100 else f"{value:.3f}"
     if isinstance(value, int):
         return f"{value:,}"
-    known = SUBSETS.get(value, value.replace("\n", " "))
-    return f"`{known}`" if "\\" in known else known.replace("|", "\\|")
+    known = SUBSETS.get(value, value.replace("\n", " ").replace("|", "\\|"))
+    return f"`{known}`" if set("\\_^{") & set(known) else known
 
 
 def sandbox() -> str:
