@@ -173,9 +173,7 @@ class _Pair:
             found += 1
             if not same or found == ENOUGH:
                 return same
-        if not found and not complex_only:
-            raise Unreadable("no value anywhere")
-        return bool(found) or all(complex_only)
+        return bool(found) or (bool(complex_only) and all(complex_only))
 
     def closer(self, one: tuple, other: tuple, point: int, near: list[Any]) -> bool:
         """Does a small difference vanish with more digits?"""

@@ -175,13 +175,13 @@ def histogram(rates: pd.DataFrame, value: str = "passrate", hue: str = "family")
     """
     import pandas as pd
 
-    from hybridlib import rates
+    from hybridlib.rates import wilson
 
     bins = sorted(rates[value].unique())
     figure, axes = _panels(1, width=5.5)
     for label, style, group in _groups(rates, hue):
         counts = group[value].value_counts().reindex(bins, fill_value=0)
-        bounds = [rates.wilson(count, len(group)) for count in counts]
+        bounds = [wilson(count, len(group)) for count in counts]
         shares = pd.DataFrame(bounds, columns=["low", "high"]).assign(
             value=counts.to_numpy() / len(group)
         )

@@ -15,13 +15,13 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 
-from hybridlib import StudyError, equality, latex, sandbox, symbolic
+from hybridlib import StudyError, equality, latex, notation, sandbox, symbolic
 
 KINDS = ("number", "expression", "program")
 LONGEST = 300  # characters of an expression
 TAIL = 2_000  # characters at the end of a text in which `lenient` looks for an answer
 
-NUMBER = r"[-+]?\$?(?:\d{1,3}(?:,\d{3})+|\d{1,40})(?:\.\d{1,40})?|[-+]?\.\d{1,40}"
+NUMBER = r"[-+]?\$?(?:\d{1,3}(?:,\d{3}){1,13}|\d{1,40})(?:\.\d{1,40})?|[-+]?\.\d{1,40}"
 MARKED = re.compile(rf"[ \t]*({NUMBER})\.?[ \t]*(?:\n|\Z)")
 MARKED_LAST = re.compile(rf"#### ({NUMBER})")
 ANY_NUMBER = re.compile(rf"(?<![\w)]){NUMBER}|\$?\d{{1,40}}(?:\.\d{{1,40}})?")
@@ -37,7 +37,7 @@ BOXES = re.compile(r"\\?\\(?:boxed|fbox)\s*(?:(\{)|([^\s{}$]+))|\\.|[{}]", re.DO
 COEFFICIENT = r"\d+(?:\.\d+)?(?:/\d+)?|\.\d+|\\frac\{-?\d+\}\{-?\d+\}"
 TERM = re.compile(rf"([+-]?)({COEFFICIENT})?\*?([a-zA-Z](?:\^(?:\d{{1,3}}|\{{\d{{1,3}}\}}))?)?")
 FOREIGN = re.compile(  # what sympy may know and `latex` does not
-    r"\\(?:[pb]?mod|equiv|gcd|lcm|max|min|det|setminus|cap|mid|operatorname|begin|int|lim|sum|prod)"
+    r"\\(?:[pb]?mod|gcd|lcm|max|min|det|setminus|cap|mid|operatorname|begin|int|lim|sum|prod)"
     r"(?![a-zA-Z])"
 )
 NESTED = re.compile(r"(?:[({\[][^({\[)}\]]*){13}|(?:\\sqrt\s*){6}")  # open brackets in a row
@@ -238,6 +238,8 @@ def _compare(gold: str, given: str) -> str | tuple[str, str]:
         readable = None
     except Exception:  # a fault of ours must not end a training; it is counted
         return "error"
+    if notation.normal(gold) == notation.normal(given):
+        return "pass"  # the same but for spacing
     if readable and not FOREIGN.search(given):
         return "wrong"  # malformed: math-verify would pick a part that it can read
     if any(slow.search(side) for slow in (NESTED, SLOW) for side in (gold, given)):

@@ -18,7 +18,7 @@ STYLES |= {"overline", "overrightarrow"}
 OPERATORS = {
     "=": "=", "<": "<", ">": ">", "\\lt": "<", "\\gt": ">", "\\le": "<=", "\\leq": "<=",
     "\\leqslant": "<=", "\\ge": ">=", "\\geq": ">=", "\\geqslant": ">=", "\\ne": "!=",
-    "\\neq": "!=", "\\in": "in", ":": ":", "\\approx": "≈",
+    "\\neq": "!=", "\\in": "in", ":": ":", "\\approx": "≈", "\\equiv": "=",
 }  # fmt: skip
 SIGNS = {"+": 1, "-": -1, "\\pm": "±", "\\mp": "∓"}
 TIMES = {"*": 1, "\\cdot": 1, "\\times": 1, "/": -1, "\\div": -1}
@@ -40,6 +40,7 @@ TEXT = r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm|operatorname)\s*"
 MARKED = re.compile(TEXT + r"\{([^{}]*)\}\s*(?:\^\s*\{?\s*(\d)\s*\}?)?\s*\Z")
 UNWRAPPED = re.compile(TEXT + r"\{([^{}]*)\}")
 BARE = re.compile(r"(?<![\\a-zA-Z])([a-zA-Z][a-zA-Z./ ]*)(?:\^\s*\{?(\d)\}?)?\s*\Z")
+MODULUS = re.compile(r"\\pmod\s*\{?\s*(\w+)\s*\}?\s*\Z")
 CLEAN = [
     (re.compile(pattern), by)
     for pattern, by in [
@@ -48,7 +49,7 @@ CLEAN = [
         (r"\\(?:phantom|hspace|vspace)(?![a-zA-Z])(?:\s*\{[^{}]*\})?|(?<=\\\\)\[[^\]]*\]", ""),
         (r"(?<=\d)(?:\{,\}|,?\s*\\!\s*|\\[,;: ]|,\\,)(?=\d{3}(?!\d))", ""),  # thousands marks
         (r"(?<=\d{3}),\\!\s?(?=\d{3})", ""),
-        (r"\{,\}", ","), (r"\\[!,;:]|(?<!\\)\\(?=\s)|\\q?quad(?![a-zA-Z])|~", " "),
+        (r"\{,\}", ","), (r"\\[!,;:]|(?<!\\)\\(?=\s|\Z)|\\q?quad(?![a-zA-Z])|~", " "),
         (r"(?<!\\)\\[()\[\]]|(?<!\\)\$|\A\s*\\approx", " "),
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"), (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
         (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|°", r"\\degree "),
@@ -77,6 +78,8 @@ def normal(text: str) -> tuple[list[list[str]], str]:
     text = text.translate(LETTERS).replace("\\$", " ").replace("\\%", "%")
     for pattern, by in CLEAN:
         text = pattern.sub(by, text)
+    if found := MODULUS.search(text):
+        text, unit = text[: found.start()], f"mod {found[1]}"
     for pattern in (MARKED, BARE):
         if pattern is BARE:
             text = UNWRAPPED.sub(r" \1 ", text)

@@ -166,6 +166,12 @@ EQUAL = {
     "bases": [
         ("52_8", "52_{8}"), ("2516_8", "2516_{8}"), (r"\text{A5}_{11}", "A5_{11}"),
     ],
+    "congruences": [
+        (r"17\pmod{26}", "17"), (r"x\equiv 3\pmod 5", r"3 \pmod{5}"),
+    ],
+    "approximations": [
+        (r"\sqrt{2} \approx 1.414", r"\sqrt2"), (r"x \approx 1.5", "1.5"),
+    ],
     "bars": [
         ("|x-1|", "|1-x|"), (r"\lvert -3\rvert", "3"), (r"\left|x\right|", "|x|"),
         (r"\lfloor 3.7\rfloor", "3"), (r"\lceil 3.2 \rceil", "4"), (r"\|x\|", r"\|x\|"),
@@ -301,6 +307,13 @@ UNEQUAL = {
     "bases": [
         ("52_8", "52_7"), ("2516_8", "2516"), ("2516_8", "2516_9"), ("52_8", "53_8"),
         ("12_3", "5_8"),
+    ],
+    "congruences": [
+        (r"17\pmod{26}", r"17\pmod{25}"), (r"x\equiv 3\pmod 5", r"x\equiv 2\pmod{5}"),
+    ],
+    "approximations": [
+        (r"\frac23 \approx 0.67", r"\frac23\approx 0.68"), (r"\frac23 \approx 0.67", "0.67"),
+        (r"x \in [-2,7]", r"w \in [-2,7]"),
     ],
     "bars": [
         ("|x|", "x"), ("|x-1|", "|x+1|"), (r"\lfloor 3.7\rfloor", "4"),

@@ -30,6 +30,25 @@ def test_scores_are_those_of_the_items(tiny, small):
 
 
 @pytest.mark.slow
+def test_lenient_and_given_up_answers_are_scored_beside_the_strict(tiny, small, monkeypatch):
+    def texts(model, tokenizer, prompts, n, *_, **__):
+        written = ["it is 3.", "#### 3", "\\boxed{9^{9^{9^9}}}", "def f(:"]
+        return [[written[(row + k) % 4] for k in range(n)] for row, _ in enumerate(prompts)]
+
+    monkeypatch.setattr(evaluate.rollout, "sample", texts)
+    scores = evaluate.score(*tiny, small)["scores"]
+    value = {(s["family"], s["metric"]): s["value"] for s in scores}
+    assert {s["n"] for s in scores} == {small.n_eval}
+    for family in ("gsm8k", "math", "mbpp"):
+        assert value[family, "lenient"] >= value[family, "sampled"]
+        assert value[family, "timeout"] == 0
+    assert value["math", "refused"] == 0.25 and value["mbpp", "error"] == 0.25
+    record = {"id": "x", "profile": "p", "run": {}, "cost": {}, "scores": scores}
+    monkeypatch.setattr(results, "read", lambda _: [record])
+    assert {"lenient", *evaluate.GIVEN_UP} <= set(results.table("p")["metric"])
+
+
+@pytest.mark.slow
 def test_pass_rates_are_kept_by_content(small, world, monkeypatch):
     from hybridlib import data, difficulty, models
 

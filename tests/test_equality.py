@@ -1,0 +1,131 @@
+"""Equal in another notation, different by a hair, and no text that the reader fails on."""
+
+import random
+import re
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hybridlib import equality, grading, latex, values
+from tests.pairs import EQUAL, UNEQUAL
+
+
+def flat(pairs):
+    return [pytest.param(*pair, id=f"{name} {pair}") for name in pairs for pair in pairs[name]]
+
+
+def says(gold, given):
+    return grading.grade(f"so \\boxed{{{given}}}.", gold, "expression").reason
+
+
+@pytest.mark.parametrize(("one", "other"), flat(EQUAL))
+def test_equal_in_another_notation(one, other):
+    assert says(one, other) == says(other, one) == "pass"
+
+
+@pytest.mark.parametrize(("one", "other"), flat(UNEQUAL))
+def test_a_near_miss_is_not_equal(one, other):
+    assert says(one, other) != "pass" != says(other, one)
+    assert says(one, one) == "pass"
+
+
+def test_there_are_enough_pairs_of_every_kind():
+    assert min(sum(map(len, pairs.values())) for pairs in (EQUAL, UNEQUAL)) >= 150
+    assert not {pair for v in EQUAL.values() for pair in v} & {
+        pair for v in UNEQUAL.values() for pair in v
+    }
+
+
+NUMBERS = st.integers(-40, 40).map(str) | st.sampled_from(["0.5", "x", "y", r"\pi", r"\sqrt{2}"])
+PAIR = "({0}{1}{2})"
+EXPRESSIONS = st.recursive(
+    NUMBERS,
+    lambda part: (
+        st.builds(PAIR.format, part, st.sampled_from("+-*"), part)
+        | st.builds(r"\frac{{{}}}{{{}}}".format, part, part)
+        | st.builds(r"{{{}}}^{{{}}}".format, part, st.integers(0, 3))
+    ),
+    max_leaves=6,
+)
+
+
+@given(EXPRESSIONS, st.integers(1, 99))
+@settings(deadline=None)
+def test_an_expression_equals_itself_rewritten_and_not_its_neighbour(text, step):
+    tree = equality.read(text).trees[0]
+    defined = any(_value(tree, point) is not None for point in range(equality.POINTS))
+    rewritten = f"0 + ({text}) \\cdot 1"
+    assert says(text, rewritten) == ("pass" if defined else "wrong")
+    assert (
+        says(text, f"({text}) + {step}")
+        == says(f"({text}) + \\frac{{1}}{{{step}}}", text)
+        != ("pass")
+    )
+
+
+def _value(tree, point):
+    try:
+        return values.Values(values.NEAR, point, 1).of(tree)
+    except equality.UNDEFINED:
+        return None
+
+
+TOKENS = r"""\frac \sqrt { } { } ( ) [ ] \{ \} | , ; = < \le \pm \mp + - * / ^ _ ! % \circ \text{
+cm} \text{and} \infty \pi e i x y 1 2 3 10 0.5 . : \sin \log \ln ^{-1} \sec \cup \in \begin{pmatrix}
+& \end{pmatrix} \\ \overline{3} 0. \mathbb{R} \binom \lfloor \rfloor \approx \ne \vec ' \$ 1,000
+abc Yes ② ٣ ⁴ \left \right \pmod{5} \boxed{""".split()
+
+
+@given(st.lists(st.sampled_from(TOKENS), max_size=14), st.sampled_from(["5", r"\{1,x\}", "x>2"]))
+@settings(max_examples=300, deadline=None)
+def test_any_tokens_are_judged_without_error_whatever_the_spacing(tokens, gold):
+    texts = ["".join(tokens), "".join(f"{token} " for token in tokens)]
+    reasons = [grading._compare(gold, " ".join(text.split())) for text in texts]
+    assert "error" not in reasons and "pass" not in (reasons if gold == r"\{1,x\}" else [])
+    grading._compare(" ".join(texts[1].split()) or "1", gold)
+
+
+GAPS = [" ", "  ", "\n", r"\,", r"\;", r"\quad ", "~", r"\ "]
+
+
+@given(st.sampled_from(sum(EQUAL.values(), [])), st.randoms(), st.text(max_size=9))
+@settings(max_examples=200, deadline=None)
+def test_spacing_and_surrounding_text_change_nothing(pair, draw, around):
+    gold, given = pair
+    gap, around = draw.choice(GAPS), around.replace("\\", "").replace("{", "").replace("}", "")
+    spaced = gap + re.sub(r"(?<![<>!])[=+]", lambda sign: f"{gap}{sign[0]}{gap}", given) + gap
+    text = f"{around}\n$\\boxed{{{spaced}}}$ {around}"
+    assert grading.grade(text, gold, "expression").reason == "pass"
+
+
+def test_letters_next_to_each_other_differ_in_sign_somewhere():
+    for one, other in zip("abcdexyz", "bcdefyza", strict=True):
+        signs = [(values.letter(one, k) > 0, values.letter(other, k) > 0) for k in range(6)]
+        assert (True, True) in signs and (False, False) in signs
+        assert (True, False) in signs or (False, True) in signs
+
+
+def test_numbers_out_of_proportion_are_refused_at_once():
+    hostile = [
+        "9^{9^{9^9}}", "((9!)!)!", r"\binom{99999}{5000}", "((x+1)^{99}+1)^{99}", "1e999999999",
+        r"\sqrt[3]{10^{90000}}", "(1+i)^{99999}", "e^{e^{e^{e^{e^e}}}}", "x!+(2999x)!",
+        r"\sinh(\cosh(\sinh(19000)))", r"\log_{x}{x^{x^{x}}}", "(" * 40 + "1" + ")" * 40,
+    ]  # fmt: skip
+    began = time.perf_counter()
+    assert {says("x+y", text) for text in hostile} <= {"refused", "wrong"}
+    assert says("x+y", hostile[0]) == says("x+y", hostile[-1]) == "refused"
+    assert time.perf_counter() - began < 2 * len(hostile)
+    with pytest.raises(latex.TooLarge):
+        equality.equal(equality.read("5"), equality.read("9^{99999}"))
+
+
+def test_a_long_answer_is_judged_in_time_by_its_length():
+    draw = random.Random(0)
+    alphabet = TOKENS + ["9", "x^{2}", "+", "1"]
+    for _ in range(200):
+        text = "".join(draw.choice(alphabet) for _ in range(300))[: grading.LONGEST]
+        began = time.perf_counter()
+        grading._compare(r"x^2+\sqrt{y}", text)
+        assert time.perf_counter() - began < 2
