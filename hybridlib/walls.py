@@ -59,6 +59,8 @@ class Walls:
         if not weak:
             _leave_the_machine()
             self.here = os.open("/proc/self/ns/pid", os.O_RDONLY)
+        self.own_users = _has_users()
+        if not weak:
             _empty_the_root()
         os.chdir("/")
 
@@ -80,8 +82,7 @@ class Walls:
             os.dup2(self.null, descriptor)
         os.dup2(out, 3)
         os.closerange(4, 256)
-        root = os.geteuid() == 0
-        user = FIRST_USER + slot % USERS if root else os.geteuid()
+        user = FIRST_USER + slot if self.own_users else os.geteuid()
         if not self.weak:
             _call("unshare", MOUNT | IPC | NETWORK)
             options = f"size={FILE_BYTES},nr_inodes={INODES},mode=700,uid={user},gid={user}"
@@ -93,7 +94,7 @@ class Walls:
             (resource.RLIMIT_NOFILE, OPEN_FILES), (resource.RLIMIT_CORE, 0),
         ):  # fmt: skip
             resource.setrlimit(limit, (most, most))
-        if root:
+        if self.own_users:
             os.setgroups([])
             os.setresgid(user, user, user)
             os.setresuid(user, user, user)
@@ -115,11 +116,23 @@ def _mount(what: bytes | None, where: str, kind: bytes | None, flags: int, optio
         raise OSError(f"mount on {where}: {os.strerror(ctypes.get_errno())}")
 
 
+def _has_users() -> bool:
+    """Is this root, and root of the users that the programs become? Not so in many containers."""
+    if os.geteuid():
+        return False
+    for name in ("uid_map", "gid_map"):
+        with open(f"/proc/self/{name}") as file:
+            spans = [[int(number) for number in line.split()] for line in file]
+        if not any(a <= FIRST_USER and FIRST_USER + USERS <= a + size for a, _, size in spans):
+            return False
+    return True
+
+
 def _leave_the_machine() -> None:
     """Goes on as the first process of new namespaces; an ordinary user is nobody in them."""
     user, group = os.geteuid(), os.getegid()
     flags = MOUNT | HOST | IPC | PROCESS | NETWORK
-    if user or LIBC.unshare(flags):  # root in a container may lack the right, too
+    if not _has_users() or LIBC.unshare(flags):  # root of a container may lack the right, too
         _call("unshare", flags | USER)
         users, groups = f"{NOBODY} {user} 1", f"{NOBODY} {group} 1"
         for name, text in (("setgroups", "deny"), ("uid_map", users), ("gid_map", groups)):

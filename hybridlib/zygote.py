@@ -74,7 +74,7 @@ class _Running:
                 walls.confine(slot, int(job["timeout"]) + 2, out)
                 os.write(3, b"\n")  # what comes behind this line is the program's word, not ours
             except OSError as error:
-                os.write(out, f"{error}\n".encode())
+                os.write(3, f"{error}\n".encode())
             else:
                 _evaluate(job, 3)
         finally:

@@ -6,7 +6,7 @@ that is how the tests run them as another user and in the weak mode.
 """
 
 import json
-import sys
+import os
 import textwrap
 import time
 from pathlib import Path
@@ -16,7 +16,7 @@ from hybridlib import sandbox
 TEST = "assert f(1) == 2\nassert f(2) == 3"
 RIGHT = "def f(x):\n    return x + 1"
 MARK = "/tmp/hybridlib-attack-was-here"
-LIMIT = 1.5
+LIMIT = 3.0  # for all at once, many of which never end
 
 
 def body(text: str, imports: str = "os, sys, time") -> str:
@@ -55,8 +55,9 @@ RESOURCE = {
     "fork bomb that catches errors": body(
         "while True:\n    try: os.fork()\n    except OSError: pass"
     ),
-    "threads without end": body("while True: threading.Thread(target=time.sleep, args=(600,)).start()",
-                                "threading, time"),
+    "threads without end": body(
+        "while True: threading.Thread(target=time.sleep, args=(600,)).start()", "threading, time"
+    ),
     "one great allocation": body("return len('x' * 10**10)"),
     "allocations without end": body("a = []\nwhile True: a.append('y' * 10**6)"),
     "maps memory without end": body("a = []\nwhile True: a.append(mmap.mmap(-1, 1 << 24))", "mmap"),
@@ -138,8 +139,8 @@ OUTSIDE = {
         return x + 1 if libc.mount(b'proc', b'.', b'proc', 0, None) == 0 else 0
         """, "ctypes",
     ),
-    "asks for namespaces": body("return x + (ctypes.CDLL(None).unshare(0x10000000) == 0)", "ctypes"),
-    "joins a namespace": body("return x + (ctypes.CDLL(None).setns(3, 0) == 0)", "ctypes"),
+    "asks for namespaces": body("return x + (not ctypes.CDLL(None).unshare(1 << 28))", "ctypes"),
+    "joins a namespace": body("return x + (not ctypes.CDLL(None).setns(3, 0))", "ctypes"),
     "a socket by the second numbering": syscall("0x40000000 + 41", "1", "1", "0"),
     "a fork by the second numbering": syscall("0x40000000 + 57"),
     "a program in memory": body("os.memfd_create('a')\nreturn x + 1"),
@@ -165,7 +166,7 @@ FORGING = {
     "exit 0 in the call": body("os._exit(0)"),
     "exit at the end": head("import atexit\natexit.register(os._exit, 0)"),
     "equal to all": "class A:\n    def __eq__(s, o): return True\ndef f(x): return A()",
-    "an int equal to all": "class A(int):\n    def __eq__(s, o): return True\ndef f(x): return A(7)",
+    "an int equal to all": body("return type('A', (int,), {'__eq__': lambda s, o: True})(7)"),
     "another class by its word": body(
         "class A:\n    __class__ = int\n    def __eq__(s, o): return True\nreturn A()"
     ),
@@ -285,13 +286,14 @@ JUDGE = {
     "deep and closed": "import os\nos.write(3, b'[' * 9999 + b']' * 9999 + b'\\n')\nos._exit(0)",
     "any bytes": "import os\nos.write(3, bytes(range(256)) + b'\\n')\nos._exit(0)",
     "unknown kinds": "import os\nos.write(3, b'[[\"set\", [\"list\"]]]\\n')\nos._exit(0)",
-    "a complex that is too large": "import os\nos.write(3, b'[[\"complex\", 1' + b'0' * 999 + b', 1]]"
-    "\\n')\nos._exit(0)",
+    "a complex that is too large": head(
+        "os.write(3, b'[[\"complex\", 1' + b'0' * 999 + b', 1]]\\n')\nos._exit(0)"
+    ),
     "digits by the thousand": "import os\nos.write(3, b'[' + b'9' * 200000 + b']\\n')\nos._exit(0)",
     "a set that collides": body("return {n * (2**61 - 1) for n in range(1, 9000)}"),
     "an endless line": "import os\nwhile True: os.write(3, b'x' * 4096)",
     "lines without end": "import os\nwhile True: os.write(3, b'\\n')",
-    "a line a moment": "import os, time\nwhile True:\n    os.write(3, b'[0]')\n    time.sleep(0.001)",
+    "a line a moment": head("while True:\n    os.write(3, b'[0]')\n    time.sleep(0.001)"),
     "closes its descriptors": "import os\nos.closerange(0, 64)\nwhile True: pass",
     "an error beyond print": "def f(x): raise ValueError('\\x1b[2J\\ud800\\n' * 50)",
     "an error without end": body(
@@ -349,6 +351,11 @@ CONTROLS = {
     "exits softly at the end of main": RIGHT + "\nif __name__ == '__main__':\n    exit(1)",
     "null device": body("with open(os.devnull, 'w') as null: print(x, file=null)\nreturn x + 1"),
 }
+OPEN = {  # what the weak mode leaves open
+    "reads the users", "reads this repository", "reads /proc", "lists processes", "lists homes",
+    "a link to the outside", "climbs by dots", "writes to /tmp", "writes beside its folder",
+    "writes the library", "looks a name up",
+}  # fmt: skip
 SCRATCH = {  # what the weak mode does not give
     "scratch file": body("open('a', 'w').write(str(x + 1))\nreturn int(open('a').read())"),
     "temporary file": body(
@@ -386,12 +393,16 @@ def left_alive() -> int:
 
 
 def main() -> None:
-    """Judges the named programs (default: all), each before a right one, and prints it as JSON."""
+    """Judges all programs, each before a right one, and prints what happened as JSON."""
     known = {**ATTACKS, **CONTROLS, **SCRATCH}
-    names = sys.argv[1:] or list(known)
+    if "files" in sandbox.isolation():
+        names = list(known)
+    else:
+        names = [name for name in known if name not in {*OPEN, *SCRATCH}]
     programs = [text for name in names for text in (known[name], RIGHT)]
     outcomes = sandbox.judge(programs, [TEST] * len(programs), LIMIT)
     found = {
+        "user": os.geteuid(),
         "walls": sandbox.isolation(),
         "reasons": {name: outcomes[2 * i].reason for i, name in enumerate(names)},
         "next": {name: outcomes[2 * i + 1].reason for i, name in enumerate(names)},
