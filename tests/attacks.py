@@ -1,0 +1,416 @@
+"""Programs that mean harm, by class, and programs that mean none: all of our own making.
+
+Each is asked TEST. An attack passes only if it reaches what it is after, or lies with success;
+`python -m tests.attacks` judges them all, each before a right program, and prints what happened:
+that is how the tests run them as another user and in the weak mode.
+"""
+
+import json
+import os
+import textwrap
+import time
+from pathlib import Path
+
+from hybridlib import sandbox
+
+TEST = "assert f(1) == 2\nassert f(2) == 3"
+RIGHT = "def f(x):\n    return x + 1"
+MARK = "/tmp/hybridlib-attack-was-here"
+LIMIT = 3.0  # for all at once, many of which never end
+
+
+def body(text: str, imports: str = "os, sys, time") -> str:
+    """A function f with this body."""
+    return f"import {imports}\ndef f(x):\n" + textwrap.indent(textwrap.dedent(text).strip(), "    ")
+
+
+def head(text: str) -> str:
+    """A program that does this before anyone calls it, and knows no answer."""
+    return "import os, sys, time\n" + textwrap.dedent(text).strip() + "\ndef f(x):\n    return 0"
+
+
+def syscall(number: str, *arguments: str) -> str:
+    """A program that is right if the kernel grants this call."""
+    call = ", ".join([number, *arguments])
+    return body(
+        f"""
+        libc = ctypes.CDLL(None, use_errno=True)
+        return x + 1 if libc.syscall({call}) >= 0 else 0
+        """,
+        "ctypes, os",
+    )
+
+
+RESOURCE = {
+    "endless loop": body("while True: pass"),
+    "endless loop at the start": "while True: pass",
+    "endless loop behind a wrong answer": body("while x > 1: pass\nreturn 0"),
+    "loop that catches everything": body(
+        "while True:\n    try:\n        while True: pass\n    except BaseException: pass"
+    ),
+    "sleep": body("time.sleep(600)"),
+    "waits for input": body("return os.read(0, 1) or 0"),
+    "stops itself": body("import signal\nsignal.raise_signal(signal.SIGSTOP)\ntime.sleep(600)"),
+    "fork bomb": body("while True: os.fork()"),
+    "fork bomb that catches errors": body(
+        "while True:\n    try: os.fork()\n    except OSError: pass"
+    ),
+    "threads without end": body(
+        "while True: threading.Thread(target=time.sleep, args=(600,)).start()", "threading, time"
+    ),
+    "one great allocation": body("return len('x' * 10**10)"),
+    "allocations without end": body("a = []\nwhile True: a.append('y' * 10**6)"),
+    "maps memory without end": body("a = []\nwhile True: a.append(mmap.mmap(-1, 1 << 24))", "mmap"),
+    "a power tower": body("return 9 ** 9 ** 9 ** 9"),
+    "the digits of a huge integer": body("sys.set_int_max_str_digits(0)\nreturn str(7 ** 10**7)"),
+    "a million files": body(
+        """
+        for n in range(10**6): open(str(n), 'w').close()
+        return x + 1
+        """
+    ),
+    "fills the disk": body(
+        """
+        for n in range(40):
+            with open(str(n), 'wb') as file: file.write(b'x' * 2**19)
+        return x + 1
+        """
+    ),
+    "one great file": body("open('a', 'wb').write(b'x' * 10**8)\nreturn x + 1"),
+    "a sparse file": body("os.truncate(os.open('a', 66), 10**12)\nreturn x + 1"),
+    "descriptors without end": body("a = []\nwhile True: a.append(os.pipe())"),
+    "folders without bottom": body("while True:\n    os.mkdir('a')\n    os.chdir('a')"),
+    "floods its output": body("while True: os.write(1, b'x' * 65536)"),
+    "a pattern that backtracks": body("return re.match('(a+)+$', 'a' * 60 + 'b')", "re"),
+    "raises its own limits": body(
+        """
+        import resource
+        resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+        resource.setrlimit(resource.RLIMIT_NPROC, (99, 99))
+        return x + 1
+        """
+    ),
+}
+CRASH = {
+    "reads address zero": body("return ctypes.string_at(0)", "ctypes"),
+    "writes over itself": body("ctypes.memset(id(None), 0, 64)", "ctypes"),
+    "aborts": body("os.abort()"),
+    "recursion": "def f(x): return f(x)",
+    "recursion without a limit": "import sys\nsys.setrecursionlimit(10**9)\ndef f(x): return f(x)",
+    "recursion in the parser": "def f(x): return " + "(" * 20_000 + "x" + ")" * 20_000,
+    "nested braces by the thousand": "{" * 40_000,
+    "closed braces by the thousand": "x = " + "[" * 20_000 + "]" * 20_000,
+    "a long chain of signs": "def f(x): return " + "-" * 45_000 + "x",
+    "a long sum": "def f(x): return " + "+".join(["x"] * 20_000),
+    "compiles too deep": body("return eval('-' * 10**6 + '1')"),
+    "syntax error": "def f(x: return",
+    "a NUL byte": RIGHT + "\n\0",
+    "a lone surrogate": RIGHT + "\n# \ud800",
+    "megabytes of text": RIGHT + "\n#" + "x" * 5_000_000,
+    "bad byte code": body(
+        "f.__code__ = f.__code__.replace(co_code=bytes([255, 255] * 40), co_consts=())\nreturn f(x)"
+    ),
+    "frees what lives": body("ctypes.pythonapi.Py_DecRef(ctypes.py_object(type))\n" * 40, "ctypes"),
+}
+OUTSIDE = {
+    "reads the users": body("open('/etc/passwd').read()\nreturn x + 1"),
+    "reads this repository": body(f"open({sandbox.__file__!r}).read()\nreturn x + 1"),
+    "reads the environment": body("return x + 1 if 'HOME' in os.environ else 0"),
+    "reads /proc": body("open('/proc/self/environ').read()\nreturn x + 1"),
+    "lists processes": body("return x + 1 if os.listdir('/proc') else 0"),
+    "lists homes": body("os.listdir('/root')\nos.listdir('/home')\nreturn x + 1"),
+    "a link to the outside": body("os.symlink('/etc/passwd', 'a')\nopen('a').read()\nreturn x + 1"),
+    "climbs by dots": body("open('../' * 40 + 'etc/passwd').read()\nreturn x + 1"),
+    "writes to /tmp": body(f"open({MARK!r}, 'w').write('x')\nreturn x + 1"),
+    "writes beside its folder": body("open('../x', 'w').write('x')\nreturn x + 1"),
+    "writes the library": body("open(os.__file__, 'a').write('')\nreturn x + 1"),
+    "leaves by chroot": body("os.chroot('.')\nreturn x + 1"),
+    "connects": body("socket.create_connection(('127.0.0.1', 22), 1)\nreturn x + 1", "socket"),
+    "makes a socket": body("socket.socket()\nreturn x + 1", "socket"),
+    "makes a pair of sockets": body("socket.socketpair()\nreturn x + 1", "socket"),
+    "looks a name up": body("socket.getaddrinfo('localhost', 80)\nreturn x + 1", "socket"),
+    "runs a program": body("os.execv('/bin/true', ['true'])"),
+    "asks a shell": body("return x + 1 if os.system('true') == 0 else 0"),
+    "starts a program": body("subprocess.run(['true'])\nreturn x + 1", "subprocess"),
+    "traces": syscall("101 if os.uname().machine == 'x86_64' else 117", "0", "0", "0", "0"),
+    "mounts": body(
+        """
+        libc = ctypes.CDLL(None)
+        return x + 1 if libc.mount(b'proc', b'.', b'proc', 0, None) == 0 else 0
+        """, "ctypes",
+    ),
+    "asks for namespaces": body("return x + (not ctypes.CDLL(None).unshare(1 << 28))", "ctypes"),
+    "joins a namespace": body("return x + (not ctypes.CDLL(None).setns(3, 0))", "ctypes"),
+    "a socket by the second numbering": syscall("0x40000000 + 41", "1", "1", "0"),
+    "a fork by the second numbering": syscall("0x40000000 + 57"),
+    "a program in memory": body("os.memfd_create('a')\nreturn x + 1"),
+    "shared memory": body("return x + (ctypes.CDLL(None).shmget(0, 4096, 0o1600) >= 0)", "ctypes"),
+    "makes a device": body("os.mknod('a', 0o60600, 0)\nreturn x + 1"),
+    "becomes root": body("os.setuid(0)\nreturn x + 1"),
+    "gives a file to root": body("open('a', 'w').close()\nos.chown('a', 0, 0)\nreturn x + 1"),
+    "names the machine": body("socket.sethostname('x')\nreturn x + 1", "socket"),
+    "sets the clock": body("time.clock_settime(time.CLOCK_REALTIME, 0)\nreturn x + 1"),
+    "descriptors that were left": body(
+        """
+        for n in range(4, 200):
+            try: os.fstat(n)
+            except OSError: continue
+            return x + 1
+        """
+    ),
+    "loads a module of the site": body("import numpy\nreturn x + 1"),
+}  # fmt: skip
+FORGING = {
+    "exit 0": "import sys\nsys.exit(0)",
+    "hard exit 0": "import os\nos._exit(0)",
+    "exit 0 in the call": body("os._exit(0)"),
+    "exit at the end": head("import atexit\natexit.register(os._exit, 0)"),
+    "equal to all": "class A:\n    def __eq__(s, o): return True\ndef f(x): return A()",
+    "an int equal to all": body("return type('A', (int,), {'__eq__': lambda s, o: True})(7)"),
+    "another class by its word": body(
+        "class A:\n    __class__ = int\n    def __eq__(s, o): return True\nreturn A()"
+    ),
+    "a class by the name of int": body(
+        "A = type('int', (int,), {'__eq__': lambda s, o: True})\nreturn A(7)"
+    ),
+    "a dict equal to all": body(
+        "class dict_(dict):\n    def __eq__(s, o): return True\nreturn dict_()"
+    ),
+    "a match by the name of it": body("return type('Match', (), {'__eq__': lambda s, o: True})()"),
+    "not a number": "def f(x): return float('nan')",
+    "patched built-ins": head(
+        """
+        import builtins
+        builtins.type = lambda x: int
+        builtins.isinstance = lambda *a: True
+        builtins.eval = builtins.bool = lambda *a: True
+        """
+    ),
+    "patched json": head("import json\njson.dumps = lambda v, **k: '[true]'"),
+    "patched encoder": head(
+        """
+        import json.encoder
+        json.encoder.JSONEncoder.encode = lambda s, o: '[true]'
+        """
+    ),
+    "patched modules": head("for m in list(sys.modules): sys.modules[m] = None"),
+    "patched encode": head(
+        """
+        for module in [m for n, m in sys.modules.items() if 'hybridlib' in n]:
+            for name in dir(module): setattr(module, name, lambda *a, **k: True)
+        """
+    ),
+    "forged answers": "import os\nos.write(3, b'[true]\\n[true]\\n')\nos._exit(0)",
+    "forged passes": "import os\nos.write(3, b'\"pass\"\\n\"pass\"\\n')\nos._exit(0)",
+    "forged answers before its own": head("os.write(3, b'[0]\\n[0]\\n')"),
+    "forged reply": head(
+        """
+        line = b'{"number": 0, "state": "ended", "lines": ["[2]", "[3]"], "seconds": 0}\\n'
+        for n in (1, 2, 3): os.write(n, line * 3)
+        """
+    ),
+    "forged ready line": "import os\nos.write(3, b'\\n\\n[2]\\n[3]\\n')\nos._exit(0)",
+    "forged refusal": "import os\nos.write(3, b'mount: no\\n')\nos._exit(1)",
+    "too many values": "import os\nos.write(3, b'[2, 3, 4]\\n' * 9)\nos._exit(0)",
+    "values in no list": "import os\nos.write(3, b'2\\n3\\n')\nos._exit(0)",
+    "a value in a map": "import os\nos.write(3, b'{\"0\": 2}\\n' * 2)\nos._exit(0)",
+    "answers to the null descriptor": "import os\nos.dup2(3, 1)\nprint('[2.5]', flush=True)",
+    "looks for the answers in frames": body(
+        """
+        frame, word = sys._getframe(), 'tressa'[::-1]
+        while frame:
+            if any(word + ' f(1)' in repr(v) for v in frame.f_locals.values()): return x + 1
+            frame = frame.f_back
+        """
+    ),
+    "looks for the answers in memory": body(
+        """
+        seen = [o for o in gc.get_objects() if type(o) is dict and 'steps' in o]
+        return x + 1 if '==' in repr([job['steps'] for job in seen]) else 0
+        """, "gc",
+    ),
+    "looks for asserts in memory": body(
+        """
+        word = ''.join(reversed('(f tressa'))
+        for o in gc.get_objects():
+            if type(o) in (list, dict, tuple):
+                if any(type(s) is str and s.startswith(word) for s in o): return x + 1
+        """, "gc",
+    ),
+    "a trace function": head("sys.settrace(lambda *a: os._exit(0))"),
+    "changes its answer afterwards": body(
+        """
+        global kept
+        kept = [0]
+        gc.callbacks.append(lambda *a: kept.__setitem__(0, x + 1))
+        return kept
+        """, "gc",
+    ),
+    "changes its answer while it is told": body(
+        """
+        kept = [0]
+        def later():
+            kept[0] = x + 1
+            yield 0
+        return kept if x > 1 else [kept, later()]
+        """
+    ),
+    "speaks when it is deleted": body(
+        """
+        class A:
+            def __del__(self): os.write(3, b'[true]\\n')
+        A()
+        return 0
+        """
+    ),
+    "an error that speaks JSON": body("raise ValueError('\"]\\n[2]\\n[3]')"),
+    "an error whose word is an exit": body(
+        "class E(Exception):\n    def __str__(s): os._exit(0)\nraise E"
+    ),
+    "redefines assert's error": head("import builtins\nbuiltins.AssertionError = type(None)"),
+}  # fmt: skip
+JUDGE = {
+    "kills all": body("os.kill(-1, 9)\nreturn 0"),
+    "kills its parent": body("os.kill(os.getppid(), 9)\nreturn 0"),
+    "kills its group": body("os.killpg(0, 9)\nreturn 0"),
+    "signals by thread": syscall("234 if os.uname().machine == 'x86_64' else 131", "os.getppid()",
+                                 "os.getppid()", "9"),
+    "alarms": head("import signal\nsignal.setitimer(signal.ITIMER_REAL, 0.01)\ntime.sleep(0.1)"),
+    "a great text": body("return 'x' * 10**7"),
+    "a great list": body("return [1] * 10**7"),
+    "values without end": body("while True: yield 1"),
+    "a value within a value": body("a = []\nfor _ in range(9999): a = [a]\nreturn a"),
+    "a list of itself": body("a = []\na.append(a)\nreturn a"),
+    "lists that double": body("a = [1]\nfor _ in range(40): a = [a, a]\nreturn a"),
+    "a megabyte of brackets": "import os\nos.write(3, b'[' * 10**6 + b'\\n')\nos._exit(0)",
+    "deep and closed": "import os\nos.write(3, b'[' * 9999 + b']' * 9999 + b'\\n')\nos._exit(0)",
+    "any bytes": "import os\nos.write(3, bytes(range(256)) + b'\\n')\nos._exit(0)",
+    "unknown kinds": "import os\nos.write(3, b'[[\"set\", [\"list\"]]]\\n')\nos._exit(0)",
+    "a complex that is too large": head(
+        "os.write(3, b'[[\"complex\", 1' + b'0' * 999 + b', 1]]\\n')\nos._exit(0)"
+    ),
+    "digits by the thousand": "import os\nos.write(3, b'[' + b'9' * 200000 + b']\\n')\nos._exit(0)",
+    "a set that collides": body("return {n * (2**61 - 1) for n in range(1, 9000)}"),
+    "an endless line": "import os\nwhile True: os.write(3, b'x' * 4096)",
+    "lines without end": "import os\nwhile True: os.write(3, b'\\n')",
+    "a line a moment": head("while True:\n    os.write(3, b'[0]')\n    time.sleep(0.001)"),
+    "closes its descriptors": "import os\nos.closerange(0, 64)\nwhile True: pass",
+    "an error beyond print": "def f(x): raise ValueError('\\x1b[2J\\ud800\\n' * 50)",
+    "an error without end": body(
+        "class E(Exception):\n    def __str__(s):\n        while True: pass\nraise E"
+    ),
+}  # fmt: skip
+PERSISTING = {
+    "leaves a daemon": head("if os.fork() == 0:\n    os.setsid()\n    time.sleep(600)"),
+    "leaves a thread": head(
+        "import threading\nthreading.Thread(target=time.sleep, args=(600,)).start()"
+    ),
+    "leaves a file for the next": body(
+        """
+        if os.path.exists('kept') or os.path.exists('/job/kept'): return x + 1
+        open('kept', 'w').write('x')
+        return 0
+        """
+    ),
+    "ignores all signals": head(
+        """
+        import signal
+        for n in range(1, 65):
+            try: signal.signal(n, signal.SIG_IGN)
+            except (OSError, ValueError): pass
+        time.sleep(600)
+        """
+    ),
+    "ends late": head("import atexit\natexit.register(time.sleep, 600)"),
+    "holds its session": head("os.setpgid(0, 0)\nos.nice(-5)"),
+}
+CLASSES = {
+    "resource": RESOURCE, "crash": CRASH, "reaching outside": OUTSIDE,
+    "forging the verdict": FORGING, "hurting the judge": JUDGE, "persisting": PERSISTING,
+}  # fmt: skip
+ATTACKS = {name: program for attacks in CLASSES.values() for name, program in attacks.items()}
+CONTROLS = {
+    "plain": RIGHT,
+    "windows lines": RIGHT.replace("\n", "\r\n"),
+    "prints": "print('x' * 10**7)\ndef f(x):\n    print(x)\n    return x + 1",
+    "lambda": "f = lambda x: x + 1",
+    "class inside": "class A:\n    def g(self, x): return x + 1\nf = A().g",
+    "dataclass": "from dataclasses import dataclass\n@dataclass\nclass A:\n    x: 'int'\n"
+    "def f(x): return A(x + 1).x",
+    "float": "def f(x): return x + 1.0",
+    "true": "def f(x): return x + True",
+    "imports": "import statistics\ndef f(x): return int(statistics.mean([x, x + 2]))",
+    "a library of C": "import hashlib, decimal, zlib\nfrom fractions import Fraction\n"
+    "def f(x): return len(hashlib.sha256(bytes(x)).digest()) * 0 + int(decimal.Decimal(x) + 1)",
+    "deep recursion": "import sys\nsys.setrecursionlimit(5000)\n"
+    "def g(n): return 0 if n == 0 else 1 + g(n - 1)\ndef f(x): return g(3000) - 2999 + x",
+    "catches": body("try: 1 / 0\nexcept ZeroDivisionError: return x + 1"),
+    "memory within reason": body("return len([0] * 10**7) - 10**7 + x + 1"),
+    "text that is not ascii": "def f(größe):\n    return größe + len('ü')",
+    "main guard": RIGHT + "\nif __name__ == '__main__':\n    print(f(int(input())))",
+    "exits softly at the end of main": RIGHT + "\nif __name__ == '__main__':\n    exit(1)",
+    "null device": body("with open(os.devnull, 'w') as null: print(x, file=null)\nreturn x + 1"),
+}
+OPEN = {  # what the weak mode leaves open
+    "reads the users", "reads this repository", "reads /proc", "lists processes", "lists homes",
+    "a link to the outside", "climbs by dots", "writes to /tmp", "writes beside its folder",
+    "writes the library", "looks a name up",
+}  # fmt: skip
+SCRATCH = {  # what the weak mode does not give
+    "scratch file": body("open('a', 'w').write(str(x + 1))\nreturn int(open('a').read())"),
+    "temporary file": body(
+        "with tempfile.TemporaryFile() as file: return file.write(b'ab') * 0 + x + 1", "tempfile"
+    ),
+}
+
+
+def descendants(process: int) -> list[int]:
+    """The living processes below this one, by the kernel's table; those ending now do not count."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        parents[int(stat.parent.name)] = int(parent) if state not in "XZ" else 0
+    below = [process]
+    for one in below:
+        below += [child for child, parent in parents.items() if parent == one]
+    return below[1:]
+
+
+def left_alive() -> int:
+    """How many children have the zygotes now? They are given two seconds to end."""
+    for _ in range(40):
+        count = 0
+        for held in sandbox._ZYGOTES.values():
+            if held.process.poll() is None:
+                count += len(descendants(held.process.pid)) - (not held.weak)
+        if not count:
+            break
+        time.sleep(0.05)
+    return count
+
+
+def main() -> None:
+    """Judges all programs, each before a right one, and prints what happened as JSON."""
+    known = {**ATTACKS, **CONTROLS, **SCRATCH}
+    if "files" in sandbox.isolation():
+        names = list(known)
+    else:
+        names = [name for name in known if name not in {*OPEN, *SCRATCH}]
+    programs = [text for name in names for text in (known[name], RIGHT)]
+    outcomes = sandbox.judge(programs, [TEST] * len(programs), LIMIT)
+    found = {
+        "user": os.geteuid(),
+        "walls": sandbox.isolation(),
+        "reasons": {name: outcomes[2 * i].reason for i, name in enumerate(names)},
+        "next": {name: outcomes[2 * i + 1].reason for i, name in enumerate(names)},
+        "alive": left_alive(),
+        "written": Path(MARK).exists(),
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
