@@ -20,14 +20,6 @@ if TYPE_CHECKING:
 DATASETS = Registry("dataset")
 SPLITS = ("train", "valid", "test", "longer", "wording", "prompt")
 TINY_ROWS = 1000  # of a generated split, which has no end of its own, where no limit is given
-Raw = tuple[list[tuple[int, dict[str, Any]]], Callable[[dict[str, Any]], dict[str, Any]]]
-
-
-def chat(question: str) -> list[dict[str, str]]:
-    """How is a model asked? The one prompt of the study, for training and for every evaluation."""
-    return [{"role": "user", "content": question}]
-
-
 TEMPLATES = {  # ways to ask one question; the first is the study's
     "plain": "{}",
     "label": "Question: {}",
@@ -35,6 +27,12 @@ TEMPLATES = {  # ways to ask one question; the first is the study's
     "steps": "{} Show your work.",
     "exam": "Exam. Solve: {} End.",
 }
+Raw = tuple[list[tuple[int, dict[str, Any]]], Callable[[dict[str, Any]], dict[str, Any]]]
+
+
+def chat(question: str) -> list[dict[str, str]]:
+    """How is a model asked? The one prompt of the study, for training and for every evaluation."""
+    return [{"role": "user", "content": question}]
 
 
 def wrapped(prompt: list[dict[str, str]], template: str) -> list[dict[str, str]]:

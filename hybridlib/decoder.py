@@ -269,8 +269,7 @@ def logps(
 ) -> "tuple[Tensor, Tensor, Tensor]":
     """Log-probability of each completion token, entropy there, whether it was the likeliest.
 
-    Three tensors (completion tokens,), completions one after the other. Entropies are in nats, and
-    have gradients only where `teach_entropy`.
+    Three tensors (completion tokens,). Entropies, in nats, have gradients where `teach_entropy`.
     """
     import torch
 

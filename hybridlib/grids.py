@@ -113,8 +113,9 @@ def scale(profile: Profile) -> list[Run]:
 def budget(profile: Profile) -> list[Run]:
     """One budget of rows and steps, divided between SFT and the GRPO that follows it."""
     rows = dict(n_train=PER_BUDGET)
-    runs = base(profile) + _seeded(profile, Run("sft", **rows), Run("grpo", **rows))
-    for share in (0.1, 0.25, 0.5, 0.75) if profile.full else ():
+    whole = [Run(method, **rows) for method in ("sft", "grpo")] if profile.full else []
+    runs = base(profile) + _seeded(profile, *whole)
+    for share in (0.1, 0.25, 0.5, 0.75) if whole else ():
         part = dict(rows, partition="random", share=share)
         steps = {"sft": share, "grpo": 1 - share}
         steps = {m: round(s * getattr(profile, m)["max_steps"]) for m, s in steps.items()}

@@ -94,6 +94,35 @@ profile(
         lr_scheduler_type="linear", loss_type="grpo", beta=0.0, save_strategy="no",
     ),
 )  # fmt: skip
+# SFT and GRPO put equally many sequences through the optimizer: 165 x 32 = 110 x 48.
+FULL = dict(
+    TINY,
+    n_train=512,
+    threads=1,
+    sft=dict(
+        max_steps=165, per_device_train_batch_size=32, learning_rate=4e-3,
+        lr_scheduler_type="linear", warmup_steps=5, save_strategy="no",
+        train_sampling_strategy="group_by_length",
+    ),
+    grpo=dict(
+        max_steps=110, per_device_train_batch_size=48, num_generations=8, learning_rate=2e-3,
+        lr_scheduler_type="linear", loss_type="grpo", beta=0.0, save_strategy="no",
+    ),
+)  # fmt: skip
+profile(name="tiny-sweep", **FULL | dict(splits=("valid",), n_eval=100, seeds=(0, 1)))
+profile(
+    name="tiny-full",
+    **FULL
+    | dict(
+        splits=(
+            *TINY["splits"],
+            *(f"test@{way}" for way in ("plain", "label", "polite", "steps", "exam")),
+        ),
+        n_eval=100,
+        seeds=(0, 1, 2, 3, 4),
+        full=True,
+    ),
+)
 profile(name="qwen-0.5b", model="Qwen/Qwen2.5-0.5B", parameters=494_032_768, **QWEN)
 profile(name="qwen-1.5b", model="Qwen/Qwen2.5-1.5B", parameters=1_543_714_304, nf4=True, **QWEN)
 profile(name="qwen-7b", model="Qwen/Qwen2.5-7B", parameters=7_615_616_512, nf4=True, **QWEN)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hybridlib import data, grading
+from hybridlib.data import TEMPLATES
 from hybridlib.registry import Registry
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def templates(rows: Dataset, profile: Profile, seed: int) -> Dataset:
     import random
 
     rng = random.Random(seed)
-    kinds = [rng.choice(list(data.TEMPLATES)[:-1]) for _ in range(len(rows))]
+    kinds = [rng.choice(list(TEMPLATES)[:-1]) for _ in range(len(rows))]
 
     def asked(row: dict, index: int) -> dict:
         return {"prompt": data.wrapped(row["prompt"], kinds[index])}

@@ -2,7 +2,8 @@
 
 import pytest
 
-from hybridlib import data, grading, study
+from hybridlib import grading, study
+from hybridlib.data import TEMPLATES
 from hybridlib.targets import TARGETS
 
 
@@ -45,7 +46,7 @@ def test_own_answers_are_taken_where_a_sample_is_right(rows, small):
 
 def test_templates_never_use_the_last_one(rows, small):
     found = TARGETS["templates"](rows, small, 0)
-    last = data.TEMPLATES[list(data.TEMPLATES)[-1]].partition("{}")[0]
+    last = TEMPLATES[list(TEMPLATES)[-1]].partition("{}")[0]
     texts = [turns[-1]["content"] for turns in found["prompt"]]
     assert not any(text.startswith(last) for text in texts)
     assert len({text.split()[0] for text in texts}) > 1
