@@ -39,7 +39,7 @@ def changed(package, file, old, new, names):
         ("rewards.py", "def texts(", "def other(x):\n    return x\n\n\ndef texts("),
         ("merge.py", "TIES_DENSITY = 0.2", "TIES_DENSITY = 0.3"),
         ("grids.py", "PER_BUCKET", "ROWS_PER_BUCKET"),
-        ("stats.py", "RESAMPLES = 2_000", "RESAMPLES = 1_000"),
+        ("rates.py", "RESAMPLES = 2_000", "RESAMPLES = 1_000"),
         ("adapters.py", "use_dora=True", "use_dora=False"),
     ],
 )
@@ -54,7 +54,7 @@ def test_what_a_run_does_not_reach_leaves_it_alone(package, file, old, new):
         ("adapters.py", "lora_alpha=2 * rank", "lora_alpha=rank", SFT),
         ("tasks.py", "range(60, 85)", "range(60, 80)", SFT),
         ("families.py", "rng.randint(2, 50)", "rng.randint(2, 51)", SFT),
-        ("zygote.py", "512 << 20", "256 << 20", SFT),  # started as a script, not imported
+        ("walls.py", "512 << 20", "256 << 20", SFT),  # started as a script, not imported
         ("trainers.py", "found.argmax", "found.argmin", SFT),
         ("rewards.py", "verdict.correct", "not verdict.correct", GRPO),
         ("objectives.py", "ANCHOR = 0.05", "ANCHOR = 0.5", SFT | {"asft"}),

@@ -169,9 +169,9 @@ def test_draws_depend_on_seed_and_step_alone(small):
 def test_a_long_curve_is_thinned_to_means_of_windows():
     logged = [{"step": i, "loss": float(i), "reward": 1.0, "epoch": 0.1} for i in range(1, 122)]
     curve = train._thinned(logged)
-    assert len(curve) == 41 and curve[0] == {"step": 3, "loss": 2.0, "reward": 1.0}
+    assert len(curve) == 25 and curve[0] == {"step": 5, "loss": 3.0, "reward": 1.0}
     assert curve[-1] == {"step": 121, "loss": 121.0, "reward": 1.0}
-    assert [p["step"] for p in train._thinned(logged[:50])] == [*range(1, 51)]
+    assert [p["step"] for p in train._thinned(logged[:30])] == [*range(1, 31)]
 
 
 def test_options_leave_gpu_only_settings_out(small):
