@@ -12,7 +12,7 @@ import json
 import sys
 from dataclasses import dataclass
 
-from hybridlib import StudyError, values
+from hybridlib import StudyError, wire
 
 SHORT = 10_000  # characters of an answer that the judge compares itself, see `read`
 
@@ -126,9 +126,9 @@ def read(lines: list[str], plan: Plan) -> tuple[list[bool | list], str]:
             if len(line) > SHORT:
                 truths.append(answer)
                 continue
-            decoded = [values.decode(value) for value in answer]
+            decoded = [wire.decode(value) for value in answer]
             truths.append(bool(decoded[0] == check.literal[0]) if check.literal else answer)
-        except values.UNREADABLE:
+        except wire.UNREADABLE:
             return truths, "an answer that cannot be read"
         if truths[-1] is False:
             break

@@ -35,7 +35,8 @@ LIMIT = 20_000
 """Bytes a record may have: results live in git, and a reader may open one."""
 
 SCIENCE = (
-    "families tasks data sources difficulty partition grading symbolic sandbox seccomp zygote "
+    "families tasks data sources difficulty partition grading symbolic sandbox asserts wire "
+    "seccomp walls zygote "
     "rewards adapters models decoder trainers train rollout merge evaluate study"
 ).split()
 """The modules that decide what a number means; stats, figures and the book only present it."""

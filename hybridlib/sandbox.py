@@ -3,7 +3,7 @@
 Three processes share the work. The *judge* (this process) takes each assert apart (`asserts`):
 calls of the program's own functions go out, everything else, the expected values above all, stays
 here. A *zygote* (`zygote` in a bare interpreter behind `walls`) forks one *child* per program,
-which evaluates the calls and answers with plain `values`. The judge then runs the comparison
+which evaluates the calls and answers with plain values (`wire`). The judge then runs the comparison
 itself, so a lying `__eq__`, an exit code, a printed word or a patched module has nothing to lie to.
 What a child cannot be kept from: answering by heart the inputs that its prompt has shown.
 """

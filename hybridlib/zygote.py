@@ -23,7 +23,7 @@ import sys
 import time
 import types
 
-from hybridlib import values
+from hybridlib import wire
 from hybridlib.walls import USERS, Walls
 
 ANSWER_BYTES = 1 << 18
@@ -43,13 +43,13 @@ def _evaluate(job: dict, out: int) -> None:
     write = os.write
     random.seed(0)  # the same program gets the same verdict every time
     try:
-        space.update({name: values.decode(value) for name, value in job["bind"].items()})
+        space.update({name: wire.decode(value) for name, value in job["bind"].items()})
         exec(compile(job["program"], "<program>", "exec"), space)
         for step in job["steps"]:
             if isinstance(step, str):
                 exec(step, space)
                 continue
-            line = json.dumps([values.encode(eval(call, space)) for call in step]).encode()
+            line = json.dumps([wire.encode(eval(call, space)) for call in step]).encode()
             for start in range(0, len(line) + 1, 4096):
                 write(out, (line + b"\n")[start : start + 4096])
     except BaseException as error:  # SystemExit and KeyboardInterrupt end a program as well

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridlib import ROOT, StudyError, asserts, data, sandbox, values, walls
+from hybridlib import ROOT, StudyError, asserts, data, sandbox, walls, wire
 from tests import attacks
 from tests.attacks import RIGHT, TEST
 from tests.conftest import HUB
@@ -296,12 +296,12 @@ def test_expected_values_never_enter_the_programs_zygote():
     [None, True, 3, -2.5, "ä\ud800", [1, (2, {3: {4, 5}})], frozenset({1}), 2j, b"\xff", range(3)],
 )
 def test_plain_values_survive_the_pipe(value):
-    assert values.decode(values.encode(value)) == value
+    assert wire.decode(wire.encode(value)) == value
 
 
 def test_an_integer_of_many_digits_survives_the_pipe():
     number = -(7**9999)
-    assert values.decode(json.loads(json.dumps(values.encode([number])))) == [number]
+    assert wire.decode(json.loads(json.dumps(wire.encode([number])))) == [number]
 
 
 def test_a_killed_zygote_is_reported_and_replaced():
@@ -340,7 +340,7 @@ def test_nothing_is_left_alive_by_a_process_that_ends_abruptly():
 
 def test_the_zygote_imports_the_standard_library_only():
     allowed = {*sys.stdlib_module_names, "hybridlib"}
-    for name in ("__init__", "zygote", "walls", "values", "seccomp"):
+    for name in ("__init__", "zygote", "walls", "wire", "seccomp"):
         for node in ast.walk(ast.parse((ROOT / "hybridlib" / f"{name}.py").read_text())):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = [getattr(node, "module", ""), *(a.name for a in node.names)]
