@@ -2,7 +2,6 @@
 
 import ast
 import json
-import statistics
 import subprocess
 import sys
 
@@ -33,8 +32,12 @@ def test_the_record_is_one_of_full_isolation_in_which_everything_passed(record):
     assert record["isolation"] == ["network", "processes", "files", "system calls"]
     rates = {row["way"]: row for row in record["rates"]}
     assert rates["ours, all"]["programs"] == rates["ours, all"]["passed"] == 974
-    speed = {way: statistics.median(row["seconds"]) for way, row in rates.items()}
-    assert speed["ours, those that EvalPlus can be asked"] <= speed[next(reversed(rates))]
+    speed = {way: min(row["seconds"]) for way, row in rates.items()}  # least disturbed
+    ours, theirs = (
+        "ours, those that EvalPlus can be asked",
+        "EvalPlus, untrusted_check, two workers",
+    )
+    assert speed[ours] <= speed[theirs]
     assert record["memory"]["peak"] <= 150
     assert all(row["right"] and row["seconds"] < 15 for row in record["loops"])
 
@@ -52,7 +55,7 @@ def test_tables_say_what_the_record_says(record):
     widths = [{line.count("|") for line in block.split("\n")} for block in text.split("\n\n")]
     assert [len(width) for width in widths] == [1, 1, 1]
     for row in record["rates"]:
-        rate = row["programs"] / statistics.median(row["seconds"])
+        rate = row["programs"] / min(row["seconds"])
         assert f"| {row['way']} | {row['programs']} | {row['passed']} |" in text
         assert f"| {rate:.0f} |" in text
 
