@@ -121,6 +121,8 @@ def literal(value: Any) -> str:
         return f"[{', '.join(parts)}]"
     if type(value) is tuple:
         return f"({', '.join(parts)}{',' * (len(parts) == 1)})"
+    if type(value) is dict:
+        return f"{{{', '.join(f'{literal(k)}: {literal(v)}' for k, v in value.items())}}}"
     if type(value) is set and parts:
         return f"{{{', '.join(parts)}}}"
     return repr(value)

@@ -17,7 +17,7 @@ import platform
 import resource
 import signal
 import sys
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from hybridlib import seccomp
 
@@ -32,7 +32,10 @@ ALL_BELOW, PRIVATE, DETACH = 1 << 14, 1 << 18, 2
 KEPT = 2 | 4 | 8 | 1024 | 2048  # flags of a mount that may not go when it is mounted again
 DIE_WITH_PARENT, DUMPABLE, SECCOMP, NO_NEW_RIGHTS = 1, 4, 22, 38  # prctl
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}  # libc has no function for it
+VERSION_3, NONE = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()  # of capset
 LIBC = ctypes.CDLL(None, use_errno=True)
+for name in ("mount", "prctl", "capset", "unshare", "setns"):
+    getattr(LIBC, name)  # looked up once, not in every child
 
 
 class _Filter(ctypes.Structure):
@@ -100,7 +103,7 @@ class Walls:
             os.setresgid(user, user, user)
             os.setresuid(user, user, user)
         resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))  # binds because the user is not root
-        _call("capset", (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
+        _call("capset", VERSION_3, NONE)
         _call("prctl", DUMPABLE, 0, 0, 0, 0)
         _call("prctl", NO_NEW_RIGHTS, 1, 0, 0, 0)
         LIBC.prctl(DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)  # a change of user had undone it
@@ -146,8 +149,8 @@ def _leave_the_machine() -> None:
 
 
 def _wait_for(inner: int) -> NoReturn:
-    def end(*_: Any) -> None:
-        with contextlib.suppress(ProcessLookupError):  # it may have ended by itself just now
+    def end(*_) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it may have gone by itself just now
             os.kill(inner, signal.SIGKILL)
 
     signal.signal(signal.SIGTERM, end)
