@@ -50,9 +50,7 @@ def score(
     sampled = rollout.sample(*ask, n, limit, seed=seed, batch=profile.n_batch)
     right, verdicts = _grade(greedy, every), _grade(sampled, every)
     counts = [[verdict.correct for verdict in row] for row in verdicts]
-    kinds = {"lenient": _lenient(sampled, every, verdicts)} | {
-        reason: [[v.reason == reason for v in row] for row in verdicts] for reason in GIVEN_UP
-    }
+    lenient = _lenient(sampled, every, verdicts)
     items: dict[str, Any] = {}
     scores: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []
@@ -66,7 +64,7 @@ def score(
             "samples": n,
         }
         scores += stats.scores({name: items[name]}, profile.n_samples)
-        scores += [_share(name, items[name], kind, flags[here]) for kind, flags in kinds.items()]
+        scores += _beside(name, items[name], lenient[here], verdicts[here])
         shown += [
             {"id": row["id"], "text": texts[0][:400], "correct": good[0]}
             for row, texts, good in zip(rows, sampled[here], counts[here], strict=True)
@@ -96,7 +94,14 @@ def _rows(values: list, n: int) -> list[list]:
     return [values[i : i + n] for i in range(0, len(values), n)]
 
 
-def _share(name: str, item: dict[str, Any], metric: str, flags: list[list[bool]]) -> dict[str, Any]:
-    """A score as `stats` gives it, for another question about the sampled answers."""
-    counts = {"correct": "".join(str(sum(row)) for row in flags), "greedy": ""}
-    return stats.scores({name: {**item, **counts}})[0] | {"metric": metric}
+def _beside(name: str, item: dict[str, Any], lenient: list[list[bool]], verdicts: list) -> list:
+    """Scores as `stats` gives them, for other questions about the sampled answers."""
+    counts = {"correct": "".join(str(sum(row)) for row in lenient), "greedy": ""}
+    found = [stats.scores({name: {**item, **counts}})[0] | {"metric": "lenient"}]
+    rows, samples = len(verdicts), item["samples"]
+    for reason in GIVEN_UP:
+        share = sum(v.reason == reason for row in verdicts for v in row) / rows / samples
+        low, high = stats.wilson(share * rows, rows)  # wide: as if a row's samples were one
+        numbers = {"value": round(share, 6), "low": round(low, 6), "high": round(high, 6)}
+        found.append(found[0] | {"metric": reason, **numbers})
+    return found
