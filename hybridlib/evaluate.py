@@ -3,6 +3,7 @@
 The only module that reads the test split and its out-of-distribution companions.
 """
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from hybridlib import data, grading, rollout, stats
@@ -29,9 +30,9 @@ def score(
         samples: answers per row at temperature 1, at most 9; 0 = the profile's.
     Returns:
         items: {"family/split": {level, greedy, correct: one character per row, samples}};
-        scores: one dict per family, split and metric (value, 95 % low and high, n rows); beside
-            the accuracies, shares of the sampled answers: `lenient`, which are right wherever the
-            answer stands, and `refused`, `timeout`, `error`, on which the grader gave up;
+        scores: one dict per family, split and metric (value, 95 % low and high, n rows); that of
+            `lenient`, the share of sampled answers that are right wherever the answer stands, also
+            counts those the grader gave up on: `refused`, `timeout`, `error`;
         samples: answers to look at, right and wrong.
     """
     from datasets import concatenate_datasets
@@ -64,7 +65,7 @@ def score(
             "samples": n,
         }
         scores += stats.scores({name: items[name]}, profile.n_samples)
-        scores += _beside(name, items[name], lenient[here], verdicts[here])
+        scores.append(_beside(name, items[name], lenient[here], verdicts[here]))
         shown += [
             {"id": row["id"], "text": texts[0][:400], "correct": good[0]}
             for row, texts, good in zip(rows, sampled[here], counts[here], strict=True)
@@ -94,14 +95,9 @@ def _rows(values: list, n: int) -> list[list]:
     return [values[i : i + n] for i in range(0, len(values), n)]
 
 
-def _beside(name: str, item: dict[str, Any], lenient: list[list[bool]], verdicts: list) -> list:
-    """Scores as `stats` gives them, for other questions about the sampled answers."""
+def _beside(name: str, item: dict[str, Any], lenient: list[list[bool]], verdicts: list) -> dict:
+    """The score `lenient` of the sampled answers, with counts of those the grader gave up on."""
     counts = {"correct": "".join(str(sum(row)) for row in lenient), "greedy": ""}
-    found = [stats.scores({name: {**item, **counts}})[0] | {"metric": "lenient"}]
-    rows, samples = len(verdicts), item["samples"]
-    for reason in GIVEN_UP:
-        share = sum(v.reason == reason for row in verdicts for v in row) / rows / samples
-        low, high = stats.wilson(share * rows, rows)  # wide: as if a row's samples were one
-        numbers = {"value": round(share, 6), "low": round(low, 6), "high": round(high, 6)}
-        found.append(found[0] | {"metric": reason, **numbers})
-    return found
+    reasons = Counter(verdict.reason for row in verdicts for verdict in row)
+    given_up = {reason: reasons[reason] for reason in GIVEN_UP}
+    return stats.scores({name: {**item, **counts}})[0] | {"metric": "lenient"} | given_up
