@@ -154,9 +154,7 @@ class _Reader:
         if token == "{":
             items = self.items()
             self.take("}")
-            if len(items) > 1:
-                raise Unreadable("a list in braces")
-            return items[0]
+            return items[0] if len(items) == 1 else ("list", items)
         if token in OPEN:
             return self.bracket(token)
         if token == "\\frac":
