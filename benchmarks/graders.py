@@ -36,9 +36,12 @@ def stored() -> dict[str, Any]:
 
 def measure(folder: Path) -> dict[str, Any]:
     """Everything that the page says; rates last, when all is imported and warm."""
-    found = {"provenance": results.provenance(), "gold": [*map(gold, SUBSETS)],
-             "agreement": agreement(folder / "processbench")}  # fmt: skip
-    found |= {"spoilt": spoilt(), "pairs": pairs(), "rates": rates(folder / "processbench")}
+    labelled = folder / "processbench"
+    found = {
+        "provenance": results.provenance(), "agreement": agreement(labelled),
+        "gold": [*map(gold, SUBSETS)], "spoilt": spoilt(), "pairs": pairs(),
+        "rates": rates(labelled),
+    }  # fmt: skip
     return json.loads(json.dumps(found), parse_float=lambda number: round(float(number), 4))
 
 
@@ -101,7 +104,7 @@ def agreement(folder: Path) -> list[dict[str, Any]]:
     for subset in SUBSETS:
         files = sorted(folder.glob(f"{subset}*.jsonl"))
         if not files:
-            raise StudyError(f"{folder} has no {subset}*.jsonl; name the folder above processbench")
+            raise StudyError(f"no {subset}*.jsonl in {folder}; --data names the folder above it")
         known = {_question(row["prompt"][-1]["content"]): row for row in rows(subset)}
         labelled = [json.loads(line) for line in files[0].read_text().splitlines()]
         labelled = [(r, known[q]) for r in labelled if (q := _question(r["problem"])) in known]

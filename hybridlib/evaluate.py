@@ -3,6 +3,7 @@
 The only module that reads the test split and its out-of-distribution companions.
 """
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from hybridlib import data, grading, rollout, stats
@@ -30,9 +31,9 @@ def score(
         samples: answers per row at temperature 1, at most 9; 0 = the profile's.
     Returns:
         items: {"family/split": {level, greedy, correct: one character per row, samples}};
-        scores: one dict per family, split and metric (value, 95 % low and high, n rows); beside
-            the accuracies, shares of the sampled answers: `lenient`, which are right wherever the
-            answer stands, and `refused`, `timeout`, `error`, on which the grader gave up, if any;
+        scores: one dict per family, split and metric (value, 95 % low and high, n rows); that of
+            `lenient`, the share of sampled answers that are right wherever the answer stands, also
+            counts those the grader gave up on: `refused`, `timeout`, `error`;
         samples: answers to look at, right and wrong.
     """
     from datasets import concatenate_datasets
@@ -52,9 +53,7 @@ def score(
     sampled = rollout.sample(*ask, n, limit, seed=seed, batch=profile.n_batch)
     right, verdicts = _grade(greedy, every), _grade(sampled, every)
     counts = [[verdict.correct for verdict in row] for row in verdicts]
-    kinds = {"lenient": _lenient(sampled, every, verdicts)} | {
-        reason: [[v.reason == reason for v in row] for row in verdicts] for reason in GIVEN_UP
-    }
+    lenient = _lenient(sampled, every, verdicts)
     items: dict[str, Any] = {}
     scores: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []
@@ -69,11 +68,7 @@ def score(
         }
         if "@" not in name:  # templates are compared item by item
             scores += stats.scores({name: items[name]}, profile.n_samples)
-            scores += [
-                _share(name, items[name], kind, flags[here])
-                for kind, flags in kinds.items()
-                if kind == "lenient" or any(map(any, flags[here]))
-            ]
+            scores.append(_beside(name, items[name], lenient[here], verdicts[here]))
         shown += [
             {"id": row["id"], "text": texts[0][:400], "correct": good[0]}
             for row, texts, good in zip(rows, sampled[here], counts[here], strict=True)
@@ -103,7 +98,9 @@ def _rows(values: list, n: int) -> list[list]:
     return [values[i : i + n] for i in range(0, len(values), n)]
 
 
-def _share(name: str, item: dict[str, Any], metric: str, flags: list[list[bool]]) -> dict[str, Any]:
-    """A score as `stats` gives it, for another question about the sampled answers."""
-    counts = {"correct": "".join(str(sum(row)) for row in flags), "greedy": ""}
-    return stats.scores({name: {**item, **counts}})[0] | {"metric": metric}
+def _beside(name: str, item: dict[str, Any], lenient: list[list[bool]], verdicts: list) -> dict:
+    """The score `lenient` of the sampled answers, with counts of those the grader gave up on."""
+    counts = {"correct": "".join(str(sum(row)) for row in lenient), "greedy": ""}
+    reasons = Counter(verdict.reason for row in verdicts for verdict in row)
+    given_up = {reason: reasons[reason] for reason in GIVEN_UP}
+    return stats.scores({name: {**item, **counts}})[0] | {"metric": "lenient"} | given_up

@@ -154,9 +154,7 @@ class _Reader:
         if token == "{":
             items = self.items()
             self.take("}")
-            if len(items) > 1:
-                raise Unreadable("a list in braces")
-            return items[0]
+            return items[0] if len(items) == 1 else ("list", items)
         if token in OPEN:
             return self.bracket(token)
         if token == "\\frac":
@@ -206,15 +204,14 @@ class _Reader:
         if self.next == "_":
             self.take()
             return ("symbol", f"{token}_{self.raw()}")  # digits in a base are their own thing
+        value = Fraction(token.rstrip("."))
         if self.next == "\\overline" and "." in token:
-            self.take()
-            again = self.raw()
+            again = self.take() and self.raw()
             if not again.isdecimal():
                 raise Unreadable("a line over no digits")
             places = len(token.partition(".")[2])
-            tail = Fraction(int(again), (10 ** len(again) - 1) * 10**places)
-            return ("number", Fraction(token.rstrip(".")) + tail)
-        return ("number", Fraction(token.rstrip(".")))
+            value += Fraction(int(again), (10 ** len(again) - 1) * 10**places)
+        return ("number", value)
 
     def bracket(self, opening: str) -> tuple:
         if opening == "\\{" and self.next == "\\}":
@@ -230,8 +227,7 @@ class _Reader:
         if opening in ("(", "[", "\\langle") and (len(items) > 1 or closing != OPEN[opening]):
             if len(items) < 2 or closing in "([":
                 raise Unreadable("half of an interval")
-            ends = ("(", ")") if opening == "\\langle" else (opening, closing)
-            return ("seq", *ends, items)
+            return ("seq", *("()" if opening == "\\langle" else opening + closing), items)
         if len(items) > 1:
             raise Unreadable("a list between bars")
         name = {"|": "abs", "\\lvert": "abs", "\\lfloor": "floor", "\\lceil": "ceil"}.get(opening)

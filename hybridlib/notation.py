@@ -47,8 +47,11 @@ CLEAN = [
         (r"\\(?:dis|text|script)[a-z]*style(?![a-zA-Z])|\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])",
          ""),
         (r"\\(?:phantom|hspace|vspace)(?![a-zA-Z])(?:\s*\{[^{}]*\})?|(?<=\\\\)\[[^\]]*\]", ""),
-        (r"(?<=\d)(?:\{,\}|,?\s*\\!\s*|\\[,;: ]|,\\,)(?=\d{3}(?!\d))", ""),  # thousands marks
+        (r"(?<=\d)(?:(?:\\text)?\{,\}|,?\s*\\!\s*|\\[,;: ]|,\\,)(?=\d{3}(?!\d))", ""),
         (r"(?<=\d{3}),\\!\s?(?=\d{3})", ""),
+        (r"\A\s*\\text\s*\{[^{}]*(?:\b(?:is|are)|:|=)\s*\}(?=\s*\S)", ""),
+        (r"\\(?:boxed|fbox|underline)(?![a-zA-Z])", ""),
+        (r"(?<=\d)\^\s*\{\s*\\text\s*\{\s*(?:st|nd|rd|th)\s*\}\s*\}", ""),
         (r"\{,\}", ","), (r"\\[!,;:]|(?<!\\)\\(?=\s|\Z)|\\q?quad(?![a-zA-Z])|~", " "),
         (r"(?<!\\)\\[()\[\]]|(?<!\\)\$|\A\s*\\approx", " "),
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"), (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
@@ -86,6 +89,7 @@ def normal(text: str) -> tuple[list[list[str]], str]:
         found = pattern.search(text)
         if found and (measured := _unit(text[: found.start()], found, pattern is MARKED)):
             text, unit = text[: found.start()], measured
+    unit = unit or ("percent" if "%" in text else "degree" if "\\degree" in text else "")
     if not THOUSANDS.search(text) or re.search(r"[(\[{]", text):
         return [_tokens(text)], unit
     joined = THOUSANDS.sub(lambda found: found[0].replace(",", ""), text)
@@ -122,5 +126,5 @@ def _tokens(text: str) -> list[str]:
             continue  # ", and"
         split = token.isalpha() and len(token) <= 3 and token.lower() not in WORDS
         split = split and not token.isupper()
-        tokens += token if split else [token]
+        tokens += token if split else [token.lower() if token.lower() in WORDS else token]
     return tokens

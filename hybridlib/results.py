@@ -97,8 +97,7 @@ def write(path: Path, text: str) -> Path:
 def find(run: Run, profile: Profile) -> dict | None:
     """Is this run finished? Its record, or None.
 
-    Raises Stale where run or setting were others when it was written; a change of code alone
-    is for `stale_reason` to tell.
+    Raises Stale where run or setting were others; a change of code is for `stale_reason` to tell.
     """
     path = folder(profile.name) / f"{run.id}.json"
     if not path.exists():
@@ -153,7 +152,7 @@ def table(profile_name: str) -> pd.DataFrame:
 
     rows = [
         _fields(record) | {"profile": record["profile"]} | score | record["cost"]
-        | {f"advantage_{k}": v["of_advantage"] for k, v in record["facts"].get("pay", {}).items()}
+        | {f"advantage_{k}": v["of_advantage"] for k, v in record.get("facts", {}).get("pay", {}).items()}
         for record in read(profile_name) for score in record["scores"]
     ]  # fmt: skip
     base = ["id", "profile", "family", "split", "metric", "value", "low", "high", "n"]

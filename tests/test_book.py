@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 HTML = ROOT / "_build" / "html"
 GENERATED = {"book/runs.md"}
 FROM_RECORDS = {  # pages written from a record have their prose in a template
+    "graders.md": ROOT / "benchmarks" / "graders.md",
     "metrics.md": ROOT / "benchmarks" / "metrics.md",
     "engine.md": ROOT / "benchmarks" / "page.md",
 }

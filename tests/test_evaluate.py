@@ -38,14 +38,19 @@ def test_lenient_and_given_up_answers_are_scored_beside_the_strict(tiny, small, 
     monkeypatch.setattr(evaluate.rollout, "sample", texts)
     scores = evaluate.score(*tiny, small)["scores"]
     value = {(s["family"], s["metric"]): s["value"] for s in scores}
+    counts = {
+        s["family"]: tuple(s[reason] for reason in evaluate.GIVEN_UP)
+        for s in scores
+        if s["metric"] == "lenient"
+    }
     assert {s["n"] for s in scores} == {small.n_eval}
-    for family in ("gsm8k", "math", "mbpp"):
-        assert value[family, "lenient"] >= value[family, "sampled"]
-        assert value[family, "timeout"] == 0
-    assert value["math", "refused"] == 0.25 and value["mbpp", "error"] == 0.25
+    assert all(value[f, "lenient"] >= value[f, "sampled"] for f in counts)
+    # of 4 x 2 answers each: two with the power tower, two that are no program
+    assert counts == {"gsm8k": (0, 0, 0), "math": (2, 0, 0), "mbpp": (0, 0, 2)}
     record = {"id": "x", "profile": "p", "run": {}, "cost": {}, "scores": scores}
     monkeypatch.setattr(results, "read", lambda _: [record])
-    assert {"lenient", *evaluate.GIVEN_UP} <= set(results.table("p")["metric"])
+    table = results.table("p")
+    assert table[table.metric == "lenient"][[*evaluate.GIVEN_UP]].to_numpy().sum() == 4
 
 
 @pytest.mark.slow
