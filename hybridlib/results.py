@@ -152,7 +152,7 @@ def table(profile_name: str) -> pd.DataFrame:
 
     rows = [
         _fields(record) | {"profile": record["profile"]} | score | record["cost"]
-        | {f"advantage_{k}": v["of_advantage"] for k, v in record.get("facts", {}).get("pay", {}).items()}
+        | {f"advantage_{k}": v["of_advantage"] for k, v in record["facts"].get("pay", {}).items()}
         for record in read(profile_name) for score in record["scores"]
     ]  # fmt: skip
     base = ["id", "profile", "family", "split", "metric", "value", "low", "high", "n"]
