@@ -47,7 +47,7 @@ def test_lenient_and_given_up_answers_are_scored_beside_the_strict(tiny, small, 
     assert all(value[f, "lenient"] >= value[f, "sampled"] for f in counts)
     # of 4 x 2 answers each: two with the power tower, two that are no program
     assert counts == {"gsm8k": (0, 0, 0), "math": (2, 0, 0), "mbpp": (0, 0, 2)}
-    record = {"id": "x", "profile": "p", "run": {}, "cost": {}, "scores": scores}
+    record = {"id": "x", "profile": "p", "run": {}, "cost": {}, "facts": {}, "scores": scores}
     monkeypatch.setattr(results, "read", lambda _: [record])
     table = results.table("p")
     assert table[table.metric == "lenient"][[*evaluate.GIVEN_UP]].to_numpy().sum() == 4
