@@ -109,6 +109,6 @@ def test_a_record_says_what_the_rewards_paid_and_what_could_not_be_graded(small,
 def test_one_reward_has_no_shares_and_a_coin_no_grading(small, world):
     profile = replace(small, grpo=small.grpo | dict(max_steps=1))
     facts = study.execute(study.Run("grpo"), profile, save=False)["facts"]
-    assert set(facts) == {"rows", "graded"} and facts["graded"]["samples"] == 8
+    assert set(facts) == {"rows", "graded", "drift"} and facts["graded"]["samples"] == 8
     facts = study.execute(study.Run("grpo", rewards=("random",)), profile, save=False)["facts"]
-    assert set(facts) == {"rows"}
+    assert set(facts) == {"rows", "drift"}
