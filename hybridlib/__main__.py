@@ -1,4 +1,4 @@
-"""python -m hybridlib: run, sweep, table, book, base, verify."""
+"""python -m hybridlib: run, sweep, table, claims, book, base, verify."""
 
 import argparse
 import ast
@@ -72,6 +72,8 @@ def parser() -> argparse.ArgumentParser:
     verb("table", "Print what came out: one row per run, family, split and metric.").add_argument(
         "--csv", action="store_true", help="all columns, comma-separated"
     )
+    judge = verb("claims", "Print the verdict on every claim from what has been run.")
+    judge.add_argument("--keep", action="store_true", help="add changes to the kept history")
     full = verb("book", "Run the study, execute the chapters, render the book.")
     full.add_argument(
         "--only", nargs="*", default=[], metavar="CHAPTER", help="these chapters and what they need"
@@ -180,6 +182,21 @@ def table(args: argparse.Namespace) -> None:
         index="id", columns=["split", "family"], values="value"
     )
     print(wide.round(3).to_string())
+
+
+def claims(args: argparse.Namespace) -> None:
+    from hybridlib import verdicts
+    from hybridlib.claims import CLAIMS
+
+    profile = PROFILES[args.profile]
+    found = verdicts.ledger(profile)
+    for one in found:
+        print(f"{CLAIMS[one.name].code:<4} {one.verdict:<10} {CLAIMS[one.name].says}")
+        for effect in one.effects:
+            interval = f"[{effect['low']:+.3f}, {effect['high']:+.3f}]"
+            print(f"     {effect['what']}: {effect['estimate']:+.3f} {interval}")
+    if args.keep:
+        verdicts.remember(profile, found)
 
 
 def book(args: argparse.Namespace) -> None:

@@ -17,6 +17,8 @@ GRIDS = Registry("grid")  # name -> (profile) -> runs of a chapter
 RATES = {"sft": (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2), "grpo": (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)}
 """Learning rates tried on validation rows, equally many for each method."""
 PAID = ("format",), ("random",), ("arithmetic",), ("correct", "format"), ("correct", "arithmetic")
+SIZES = tuple(2**k for k in range(3, 10))  # distinct training rows of each family
+BUDGET = (0.1, 0.25, 0.5, 0.75)  # shares of a budget that go to SFT
 PER_BUCKET, PER_SELECTION, PER_BUDGET = 32, 64, 128  # training rows of each family
 
 
@@ -24,9 +26,9 @@ def _seeded(profile: Profile, *runs: Run) -> list[Run]:
     return [replace(run, seed=seed) for seed in profile.seeds for run in runs]
 
 
-def _after(first: Run, **then: object) -> list[Run]:
-    """A run and GRPO on its adapter."""
-    return [first, replace(Run("grpo", start=first.id, seed=first.seed), **then)]
+def _after(first: Run, then: Run) -> list[Run]:
+    """A run, and another one of the same seed on its adapter."""
+    return [first, replace(then, start=first.id, seed=first.seed)]
 
 
 def visits(profile: Profile) -> int:
@@ -34,6 +36,14 @@ def visits(profile: Profile) -> int:
     per_step = profile.grpo["per_device_train_batch_size"] // profile.grpo["num_generations"]
     rows = profile.grpo["max_steps"] * per_step
     return -(-rows // profile.sft["per_device_train_batch_size"])
+
+
+def shared(profile: Profile, share: float) -> tuple[Run, Run]:
+    """SFT on a share of a budget of rows and steps, and the GRPO that gets the rest."""
+    rows = dict(n_train=PER_BUDGET, partition="random", share=share)
+    steps = [round(part * own["max_steps"])
+             for part, own in ((share, profile.sft), (1 - share, profile.grpo))]  # fmt: skip
+    return Run("sft", **rows, steps=steps[0]), Run("grpo", **rows, steps=steps[1])
 
 
 @GRIDS.register
@@ -63,12 +73,19 @@ def sft(profile: Profile) -> list[Run]:
 
 
 @GRIDS.register
+def prompts(profile: Profile) -> list[Run]:
+    """SFT, GRPO, and SFT whose prompts vary: what do other prompt templates cost each?"""
+    arms = [Run("sft"), Run("grpo"), Run("sft", target="templates")] if profile.full else []
+    return base(profile) + _seeded(profile, *arms)
+
+
+@GRIDS.register
 def starts(profile: Profile) -> list[Run]:
     """What GRPO makes of SFT by different objectives, of early-stopped SFT, of its own answers."""
     firsts = [Run("sft", objective=name) for name in ("nll", "dft", "asft", "chord_phi", "smooth")]
     firsts += [Run("sft", steps=visits(profile)), Run("sft", target="own")]
     firsts = firsts if profile.full else firsts[:1]
-    pairs = [_after(first) for first in _seeded(profile, *firsts)]
+    pairs = [_after(first, Run("grpo")) for first in _seeded(profile, *firsts)]
     return base(profile) + _seeded(profile, Run("grpo")) + [run for pair in pairs for run in pair]
 
 
@@ -91,14 +108,15 @@ def losses(profile: Profile) -> list[Run]:
     single = ("num_generations=4", "num_generations=16", "temperature=0.7", "temperature=1.3",
               "beta=0.05")  # fmt: skip
     arms += [Run("grpo", options=(option,)) for option in single]
-    pairs = [_after(first, options=("beta=0.05",)) for first in _seeded(profile, Run("sft"))]
+    anchored = Run("grpo", options=("beta=0.05",))
+    pairs = [_after(first, anchored) for first in _seeded(profile, Run("sft"))]
     return base(profile) + _seeded(profile, *arms) + [run for pair in pairs for run in pair]
 
 
 @GRIDS.register
 def scale(profile: Profile) -> list[Run]:
     """Distinct rows at equal optimizer steps; in full also SFT at equal visits of rows."""
-    sizes = [2**k for k in range(3, 10)] if profile.full else [25, 0]  # 0 = all of the profile's
+    sizes = SIZES if profile.full else (25, 0)  # 0 = all of the profile's
     arms = [Run(method, n_train=n) for n in sizes for method in ("sft", "grpo")]
     if profile.full:
         arms += [Run("sft", n_train=n, steps=visits(profile)) for n in sizes]
@@ -112,15 +130,13 @@ def scale(profile: Profile) -> list[Run]:
 @GRIDS.register
 def budget(profile: Profile) -> list[Run]:
     """One budget of rows and steps, divided between SFT and the GRPO that follows it."""
-    rows = dict(n_train=PER_BUDGET)
-    whole = [Run(method, **rows) for method in ("sft", "grpo")] if profile.full else []
+    if not profile.full:
+        return base(profile)
+    whole = [Run(method, n_train=PER_BUDGET) for method in ("sft", "grpo")]
     runs = base(profile) + _seeded(profile, *whole)
-    for share in (0.1, 0.25, 0.5, 0.75) if whole else ():
-        part = dict(rows, partition="random", share=share)
-        steps = {"sft": share, "grpo": 1 - share}
-        steps = {m: round(s * getattr(profile, m)["max_steps"]) for m, s in steps.items()}
-        for first in _seeded(profile, Run("sft", **part, steps=steps["sft"])):
-            runs += _after(first, **part, steps=steps["grpo"])
+    for share in BUDGET:
+        first, then = shared(profile, share)
+        runs += [run for one in _seeded(profile, first) for run in _after(one, then)]
     return runs
 
 
@@ -159,7 +175,7 @@ def partitions(profile: Profile) -> list[Run]:
     runs = base(profile)
     for seed in profile.seeds:
         whole = [Run(method, seed=seed) for method in ("sft", "grpo")]
-        runs += [*whole, *_after(whole[0])]
+        runs += [*whole, *_after(whole[0], Run("grpo"))]
         ids = tuple(run.id for run in whole)
         runs.append(Run("merge", parents=ids, merge="mean", seed=seed))
         for rule in ("random", "passrate"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hybridlib
-from hybridlib import StudyError, keys, results
+from hybridlib import StudyError, keys, results, verdicts
 
 if TYPE_CHECKING:
     from hybridlib.chapters import Step
@@ -84,6 +84,9 @@ def stage(profile: "Profile", steps: "list[Step]") -> Path:
     (here / "notebooks").mkdir()
     records = results.read(profile.name)
     (here / "book" / "runs.md").write_text(runs_page(profile, records))
+    found = verdicts.ledger(profile)
+    page = verdicts.page(profile, found, verdicts.history(profile))
+    (here / "book" / "claims.md").write_text(page)
     for step in steps:
         source = json.loads(step.chapter.path.read_text())
         if step.good:

@@ -117,7 +117,9 @@ def paired(items: pd.DataFrame, a: dict, b: dict, metric: str) -> dict:
             "seeds_a": found["seeds"][0], "seeds_b": found["seeds"][1]}  # fmt: skip
 
 
-def contrast(items: pd.DataFrame, terms: Sequence[tuple[float, dict]], metric: str) -> dict:
+def contrast(
+    items: pd.DataFrame, terms: Sequence[tuple[float, dict]], metric: str, margin: float = 0.0
+) -> dict:
     """How large is a weighted sum of arms' means, and how sure is that?
 
     Args:
@@ -125,43 +127,85 @@ def contrast(items: pd.DataFrame, terms: Sequence[tuple[float, dict]], metric: s
             that is a list or a set selects any of it. Differences of differences and slopes are
             contrasts, too.
     Returns:
-        estimate, low, high (95 %), p (two-sided, by inverting the same bootstrap, so that p < .05
-        where the interval leaves out 0; never below 1 / 1000), se, n (items), seeds (per term).
+        estimate, low, high (95 %), p (two-sided, of being no other than `margin`, by inverting the
+        same bootstrap, so that p < .05 where the interval leaves it out; never below 1 / 1000),
+        margin, se, se_items (what no number of seeds would take away), n (items), seeds (per term).
     Items are resampled jointly, because all arms met the same ones, an item under another prompt
     being the same item; seeds independently for each set of runs, because no seed is shared
     between trainings (Efron and Tibshirani 1993, chapter 16; Owen 2007).
     """
     import numpy as np
 
-    cells = [_matrix(_select(items, arm), metric, arm) for _, arm in terms]
+    chosen = [_select(items, arm) for _, arm in terms]
+    cells = [_matrix(part, metric, arm) for part, (_, arm) in zip(chosen, terms, strict=True)]
     keys = [[(c[0], c[2]) for c in matrix.columns] for matrix in cells]  # family and item
     every = list(dict.fromkeys(key for columns in keys for key in columns))
     place = {key: i for i, key in enumerate(every)}
     rng = np.random.default_rng(0)
     weights = drawn(rng, len(every))
     seeds: dict[tuple, np.ndarray] = {}
-    draws, estimate, spread = np.zeros(RESAMPLES), 0.0, 0.0
-    for (factor, arm), matrix, columns in zip(terms, cells, keys, strict=True):
-        runs = (*sorted((k, str(v)) for k, v in arm.items() if k not in ITEM), len(matrix))
+    draws, fixed, estimate, spread = np.zeros(RESAMPLES), np.zeros(RESAMPLES), 0.0, 0.0
+    for (factor, _), part, matrix, columns in zip(terms, chosen, cells, keys, strict=True):
+        runs = tuple(sorted(part["id"].unique())) if "id" in part else (id(part),)
         if runs not in seeds:
             seeds[runs] = _seed_weights(rng, len(matrix))
         own = weights[:, [place[key] for key in columns]]
         own = own / np.maximum(own.sum(1, keepdims=True), 1e-12)
         draws += factor * ((seeds[runs] @ matrix.to_numpy()) * own).sum(1)
+        fixed += factor * (own @ matrix.to_numpy().mean(0))
         estimate += factor * matrix.to_numpy().mean()
         spread += abs(factor)
     n = len(every)
     if np.ptp(draws) > 1e-12:
         low, high = np.quantile(draws, [0.025, 0.975])
-        tail = min((draws <= 0).sum(), (draws >= 0).sum())
-        p = min(1.0, 2 * (tail + 1) / (RESAMPLES + 1))
+        p = _tail(draws, margin)
     else:
         # Every item differs by the same amount (most often 0): as far as n items can tell.
         reach = wilson(0, n)[1] * spread / 2
         low, high = estimate - reach, estimate + reach
-        p = min(1.0, 2 * 0.5**n + 1 / RESAMPLES) if abs(estimate) > 1e-12 else 1.0  # a sign test
+        sure = min(1.0, 2 * 0.5**n + 1 / RESAMPLES)  # a sign test
+        p = sure if abs(estimate - margin) > 1e-12 else 1.0
     return {"estimate": float(estimate), "low": float(low), "high": float(high), "p": float(p),
-            "se": float(draws.std()), "n": n, "seeds": [len(m) for m in cells]}  # fmt: skip
+            "margin": margin, "se": float(draws.std()), "se_items": float(fixed.std()), "n": n,
+            "seeds": [len(m) for m in cells]}  # fmt: skip
+
+
+def at_equal_distance(runs: pd.DataFrame, margin: float) -> list[dict]:
+    """Does accuracy lost grow with distance, and do methods differ at equal distance?
+
+    Fits lost = a + b log_kl + c is_rl by least squares to one row per run (columns arm, log_kl,
+    lost, is_rl). Two effects like those of `contrast`: b, and margin - |c|, which is above 0 where
+    the methods are equivalent within the margin. Runs are resampled within their arm.
+    """
+    import numpy as np
+
+    def fit(rows: pd.DataFrame) -> np.ndarray:
+        inputs = np.column_stack([np.ones(len(rows)), rows["log_kl"], rows["is_rl"]])
+        return np.linalg.lstsq(inputs, rows["lost"].to_numpy(float), rcond=None)[0]
+
+    rng, groups = np.random.default_rng(0), [group for _, group in runs.groupby("arm", sort=False)]
+    places = [np.flatnonzero((runs["arm"] == group["arm"].iloc[0]).to_numpy()) for group in groups]
+    drawn_fits = np.array([
+        fit(runs.iloc[np.concatenate([rng.choice(at, len(at)) for at in places])])
+        for _ in range(RESAMPLES)
+    ])  # fmt: skip
+    best, found = fit(runs), []
+    for what, value, draws in (
+        ("loss per unit of log KL", best[1], drawn_fits[:, 1]),
+        ("margin - |RL - SFT at equal KL|", margin - abs(best[2]), margin - abs(drawn_fits[:, 2])),
+    ):
+        low, high = np.quantile(draws, [0.025, 0.975])
+        found.append({"what": what, "estimate": float(value), "low": float(low),
+                      "high": float(high), "p": _tail(draws, 0.0), "margin": 0.0,
+                      "se": float(draws.std()), "se_items": 0.0, "n": len(runs),
+                      "seeds": [min(map(len, places))]})  # fmt: skip
+    return found
+
+
+def _tail(draws: np.ndarray, margin: float) -> float:
+    """The two-sided p value of a bootstrap distribution."""
+    tail = min((draws <= margin).sum(), (draws >= margin).sum())
+    return float(min(1.0, 2 * (tail + 1) / (RESAMPLES + 1)))
 
 
 def holm(ps: Sequence[float]) -> list[float]:

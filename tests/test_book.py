@@ -12,7 +12,7 @@ from hybridlib import pages
 
 ROOT = Path(__file__).parents[1]
 HTML = ROOT / "_build" / "html"
-GENERATED = {"book/runs.md"}
+GENERATED = {"book/runs.md", "book/claims.md"}
 FROM_RECORDS = {  # pages written from a record have their prose in a template
     "graders.md": ROOT / "benchmarks" / "graders.md",
     "metrics.md": ROOT / "benchmarks" / "metrics.md",

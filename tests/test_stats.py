@@ -228,3 +228,50 @@ def test_equal_arms_are_called_different_at_most_about_as_often_as_p_says():
         found = stats.paired(pd.concat(arms), {"method": "a"}, {"method": "b"}, "greedy")
         called.append(found["p"] < 0.05)
     assert np.mean(called) <= 0.08
+
+
+def frame(rows):
+    """Items of runs: (id, seed, right ones of 8 by item)."""
+    return pd.DataFrame([
+        {"id": name, "arm": name.split("_")[0], "seed": seed, "family": "f", "split": "test",
+         "item": item, "level": 1, "greedy": 0, "correct": right, "samples": 8}
+        for name, seed, counts in rows for item, right in enumerate(counts)
+    ])  # fmt: skip
+
+
+def test_a_contrast_is_the_weighted_sum_and_turns_with_its_signs():
+    rng = np.random.default_rng(0)
+    items = frame([(f"{a}_{s}", s, rng.integers(0, 9, 30)) for a in "abc" for s in range(3)])
+    terms = [(1.0, {"arm": "a"}), (-0.5, {"arm": "b"}), (-0.5, {"arm": "c"})]
+    found = stats.contrast(items, terms, "sampled")
+    means = items.assign(v=items["correct"] / 8).groupby("arm")["v"].mean()
+    assert found["estimate"] == pytest.approx(means["a"] - means["b"] / 2 - means["c"] / 2)
+    assert found["low"] < found["estimate"] < found["high"] and found["se_items"] < found["se"]
+    turned = stats.contrast(items, [(-w, arm) for w, arm in terms], "sampled")
+    assert turned["low"] == pytest.approx(-found["high"])
+
+
+def test_a_run_against_itself_is_exactly_nothing():
+    rng = np.random.default_rng(1)
+    items = frame([(f"a_{s}", s, rng.integers(0, 9, 30)) for s in range(3)])
+    found = stats.contrast(items, [(1.0, {"arm": "a"}), (-1.0, {"arm": ["a"]})], "sampled")
+    assert found["estimate"] == 0 and found["p"] == 1
+
+
+def test_p_values_of_contrasts_are_uniform_where_nothing_is_to_be_found():
+    small = []
+    for world in range(60):
+        rng = np.random.default_rng(world)
+        p = rng.random(40)
+        items = frame([(f"{a}_{s}", s, rng.binomial(8, p)) for a in "ab" for s in range(4)])
+        small.append(stats.contrast(items, [(1, {"arm": "a"}), (-1, {"arm": "b"})], "sampled")["p"])
+    assert np.mean(np.array(small) < 0.05) <= 0.15  # a wide interval errs on the safe side
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_orders_and_never_lowers(ps):
+    adjusted = stats.holm(ps)
+    assert all(a >= p - 1e-12 for a, p in zip(adjusted, ps, strict=True))
+    assert max(adjusted) <= 1 and adjusted[int(np.argmin(ps))] == pytest.approx(
+        min(1, len(ps) * min(ps)), abs=1e-9
+    )

@@ -1,0 +1,159 @@
+"""What does the evidence say of each claim? One rule for all verdicts, one page, one history.
+
+A claim is *supported* if every one of its effects lies above its margin, *refuted* if one lies
+below it, both at 5 % after Holm's correction over the effects of all claims, and *undecided*
+otherwise, with the number of seeds that would do.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from hybridlib import ROOT, results, stats
+from hybridlib.claims import CLAIMS, Evidence
+from hybridlib.grids import GRIDS
+from hybridlib.profiles import Profile
+
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the evidence says of one claim; effects as `stats.contrast` gives them, with `what`."""
+
+    name: str
+    verdict: str  # supported, refuted, undecided or not run
+    effects: tuple[dict[str, Any], ...] = ()
+    missing: int = 0  # runs of its grid that have not finished
+
+
+def ledger(profile: Profile) -> list[Verdict]:
+    """The verdict on every claim from the runs that this profile has finished."""
+    evidence, found = Evidence(profile), {}
+    done = set(evidence.items["id"])
+    for name, claim in CLAIMS.items():
+        missing = [run for run in GRIDS[claim.grid](profile) if run.id not in done]
+        asked = len(GRIDS[claim.grid](profile)) > 1
+        effects = tuple(claim(evidence)) if asked and not missing else ()
+        found[name] = Verdict(name, "not run", effects, len(missing))
+    ps = [effect["p"] for one in found.values() for effect in one.effects]
+    adjusted = iter(stats.holm(ps))
+    for name, one in found.items():
+        effects = tuple(effect | {"holm": next(adjusted)} for effect in one.effects)
+        if effects:
+            found[name] = replace(one, effects=effects, verdict=judged(effects))
+    return list(found.values())
+
+
+def judged(effects: Sequence[dict[str, Any]]) -> str:
+    """supported, refuted or undecided, by the rule that all claims share."""
+    sure = [effect["holm"] < LEVEL for effect in effects]
+    above = [effect["estimate"] > effect["margin"] for effect in effects]
+    if any(s and not a for s, a in zip(sure, above, strict=True)):
+        return "refuted"
+    return "supported" if all(sure) else "undecided"
+
+
+def seeds_needed(effect: dict[str, Any]) -> float:
+    """Seeds at which an effect of this size is found 4 times in 5 at 5 %; inf where none suffice.
+
+    More seeds shrink their own part of the error; the part of the test rows stays.
+    """
+    target = abs(effect["estimate"] - effect["margin"]) / stats.detectable(1.0)
+    left = target**2 - effect["se_items"] ** 2
+    own = max(0.0, effect["se"] ** 2 - effect["se_items"] ** 2)
+    return math.ceil(max(effect["seeds"]) * own / left) if left > 0 else math.inf
+
+
+def history(profile: Profile) -> list[dict[str, Any]]:
+    """The verdicts of a profile as they were reached and changed, oldest first."""
+    path = ROOT / "data" / "verdicts" / f"{profile.name}.json"
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def remember(profile: Profile, verdicts: Sequence[Verdict]) -> None:
+    """Add to the history what is not its last word on a claim."""
+    past = history(profile)
+    last = {entry["claim"]: entry["verdict"] for entry in past}
+    new = [
+        {"claim": v.name, "verdict": v.verdict, "on": datetime.now(UTC).date().isoformat(),
+         "effects": [_short(effect) for effect in v.effects]}
+        for v in verdicts if v.verdict != last.get(v.name, "not run")
+    ]  # fmt: skip
+    if new:
+        path = ROOT / "data" / "verdicts" / f"{profile.name}.json"
+        results.write(path, json.dumps(past + new, indent=1) + "\n")
+
+
+def _short(effect: dict[str, Any]) -> dict[str, Any]:
+    return {k: round(effect[k], 4) for k in ("estimate", "low", "high", "holm")} | {
+        "what": effect["what"]
+    }
+
+
+# ---------------------------------------------------------------- the page
+
+
+def page(profile: Profile, verdicts: Sequence[Verdict], history: Sequence[dict]) -> str:
+    """The claims of the study in Markdown, every one with its rule, effects and verdict."""
+    lines = [
+        "# Claims and verdicts",
+        "",
+        "Each claim was written down with its rule before the runs that decide it; the date stands "
+        "beside it, and the history of `hybridlib/claims.py` shows it. A claim is *supported* if "
+        "each of its effects lies above its margin, *refuted* if one lies below, both at 5 % after "
+        "Holm's correction over the effects of all claims, and *undecided* otherwise. Effects are "
+        "differences of sampled accuracy with 95 % intervals over seeds and items, unless they "
+        f"say else. Evidence: profile `{profile.name}`, {len(profile.seeds)} seeds.",
+        "",
+        "| claim | verdict |", "|---|---|",
+        *(f"| [{CLAIMS[v.name].code}. {CLAIMS[v.name].says}](#{_anchor(v)}) | {v.verdict} |"
+          for v in verdicts), "",
+    ]  # fmt: skip
+    for one in verdicts:
+        claim = CLAIMS[one.name]
+        rule = " ".join((claim.__doc__ or "").split())
+        shown = f"[](../notebooks/{claim.chapter}.ipynb)"
+        lines += [f"({_anchor(one)})=", f"## {claim.code}. {claim.says}", "",
+                  f"Source: {claim.source}. Rule of {claim.dated}: {rule} The runs are those of "
+                  f"the grid `{claim.grid}`, shown in {shown}.", "",
+                  f"**{one.verdict.capitalize()}.**{_why_not(one)}", ""]  # fmt: skip
+        if one.effects:
+            lines += [
+                "| effect | estimate | 95 % | margin | p, Holm | detectable | seeds needed |",
+                "|---|---|---|---|---|---|---|", *map(_row, one.effects), "",
+            ]  # fmt: skip
+        past = [h for h in history if h["claim"] == one.name]
+        if past:
+            lines += [
+                "History: " + ", ".join(f"{h['verdict']} ({h['on']})" for h in past) + ".",
+                "",
+            ]
+    return "\n".join(lines)
+
+
+def _anchor(one: Verdict) -> str:
+    return f"claim-{CLAIMS[one.name].code.lower()}"
+
+
+def _why_not(one: Verdict) -> str:
+    if one.verdict != "not run":
+        return ""
+    return (
+        f" {one.missing} of its runs are missing." if one.missing
+        else " This profile's grids leave its runs out; `tiny-full` has them."
+    )  # fmt: skip
+
+
+def _row(effect: dict[str, Any]) -> str:
+    seeds = seeds_needed(effect)
+    needed = "enough" if effect["holm"] < LEVEL else "no number" if seeds == math.inf else seeds
+    numbers = (f"{effect[k]:+.3f}" for k in ("low", "high"))
+    return (
+        f"| {effect['what']} | {effect['estimate']:+.3f} | [{', '.join(numbers)}] | "
+        f"{effect['margin']:g} | {effect['holm']:.3f} | {stats.detectable(effect['se']):.3f} | "
+        f"{needed} |"
+    )

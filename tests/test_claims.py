@@ -1,0 +1,145 @@
+"""Claims and verdicts: every claim is complete, and a verdict follows from the runs alone."""
+
+import math
+from dataclasses import replace
+from datetime import date
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybridlib import ROOT, StudyError, results, verdicts
+from hybridlib.claims import CLAIMS
+from hybridlib.grids import GRIDS
+from hybridlib.profiles import PROFILES
+from hybridlib.verdicts import Verdict
+
+FULL = replace(PROFILES["tiny-full"], name="toy", seeds=(0, 1, 2))
+BASE = {"zero": 0, "low": 2, "middle": 4, "high": 8}
+
+
+@pytest.mark.parametrize("name", sorted(CLAIMS))
+def test_every_claim_has_a_rule_a_date_runs_and_a_chapter(name):
+    claim = CLAIMS[name]
+    assert claim.__doc__ and claim.says.endswith(".") and claim.source
+    assert date.fromisoformat(claim.dated) <= date.today()
+    assert (ROOT / "notebooks" / f"{claim.chapter}.ipynb").exists()
+    assert len(GRIDS[claim.grid](FULL)) > 1
+
+
+def test_codes_are_unique():
+    assert len({claim.code for claim in CLAIMS.values()}) == len(CLAIMS)
+
+
+def world(monkeypatch, accuracy, kl=lambda run: 1.0):
+    """Stored results in which a run is right as often as `accuracy(run, split, bucket)` says."""
+    runs = {run.id: run for claim in CLAIMS.values() for run in GRIDS[claim.grid](FULL)}
+    rows = []
+    for run in runs.values():
+        for family in ("gsm8k", "math", "mbpp"):
+            for split in FULL.splits:
+                for item in range(16):
+                    name = list(BASE)[item % 4]
+                    rate = accuracy(run, split, name) if run.method != "base" else BASE[name] / 8
+                    right = math.floor(8 * rate + (item * 7 + run.seed * 3) % 10 / 10)
+                    rows.append((run.id, run.seed, family, split, item, 1, 0, min(8, right), 8))
+    columns = ["id", "seed", "family", "split", "item", "level", "greedy", "correct", "samples"]
+    items = pd.DataFrame(rows, columns=columns)
+    drift = pd.DataFrame(
+        [(i, f, kl(run)) for i, run in runs.items() for f in ("gsm8k", "math", "mbpp")],
+        columns=["id", "family", "kl"],
+    )
+    monkeypatch.setattr(results, "items", lambda name: items)
+    monkeypatch.setattr(results, "drift", lambda name: drift)
+    return {v.name: v for v in verdicts.ledger(FULL)}
+
+
+def flipping(run, split, bucket):
+    hard = 0.6 if run.method == "sft" else 0.2
+    easy = 0.3 if run.method == "sft" else 0.8
+    return hard if bucket == "zero" else easy
+
+
+def test_a_world_in_which_the_flip_holds_supports_it(monkeypatch):
+    found = world(monkeypatch, flipping)["the_flip"]
+    assert found.verdict == "supported" and len(found.effects) == 3
+    assert all(effect["low"] > 0 for effect in found.effects)
+
+
+def test_the_opposite_world_refutes_it(monkeypatch):
+    found = world(monkeypatch, lambda run, *where: 1 - flipping(run, *where))
+    assert found["the_flip"].verdict == "refuted"
+
+
+def test_a_world_without_differences_decides_nothing(monkeypatch):
+    found = world(monkeypatch, lambda *_: 0.5)
+    assert {v.verdict for v in found.values()} <= {"undecided", "refuted"}
+    assert found["the_flip"].verdict == "undecided"
+
+
+def test_a_gain_from_data_shows_in_the_slope(monkeypatch):
+    def grows(run, split, bucket):
+        return 0.2 + 0.07 * math.log2((run.n_train or 512) / 8) * (run.method == "sft")
+
+    slope = world(monkeypatch, grows)["data_or_reward"].effects[0]
+    assert slope["estimate"] == pytest.approx(0.07, abs=0.01) and slope["low"] > 0
+
+
+def test_forgetting_by_distance_alone_is_told_from_forgetting_by_method(monkeypatch):
+    def kl(run):
+        return 0.5 + run.seed + (run.method == "sft")
+
+    def by_distance(run, split, bucket):
+        return 0.8 - 0.15 * math.log(kl(run))
+
+    found = world(monkeypatch, by_distance, kl)["distance_not_method"]
+    assert found.effects[0]["estimate"] > 0.05 and found.effects[0]["low"] > 0
+
+    def by_method(run, split, bucket):
+        return by_distance(run, split, bucket) - 0.3 * (run.method == "grpo")
+
+    found = world(monkeypatch, by_method, kl)["distance_not_method"]
+    assert found.effects[1]["high"] < 0 and found.verdict == "refuted"
+
+
+def test_what_has_not_run_is_said(monkeypatch):
+    empty = pd.DataFrame(columns=["id", "family"])
+    monkeypatch.setattr(results, "items", lambda name: empty)
+    monkeypatch.setattr(results, "drift", lambda name: empty)
+    found = verdicts.ledger(FULL)
+    assert {v.verdict for v in found} == {"not run"} and all(v.missing for v in found)
+    page = verdicts.page(FULL, found, [])
+    assert page.count("Not run.") == len(CLAIMS) and "runs are missing" in page
+    assert all(claim.says in page and claim.dated in page for claim in CLAIMS.values())
+
+
+@given(st.lists(st.tuples(st.floats(-1, 1), st.floats(0, 1)), min_size=1, max_size=5))
+def test_the_rule_of_verdicts(pairs):
+    effects = [{"estimate": e, "margin": 0.0, "holm": p} for e, p in pairs]
+    sure = [(e, p) for e, p in pairs if p < verdicts.LEVEL]
+    expected = "undecided"
+    if len(sure) == len(pairs):
+        expected = "supported"
+    if any(e <= 0 for e, _ in sure):
+        expected = "refuted"
+    assert verdicts.judged(effects) == expected
+
+
+def test_seeds_that_would_decide():
+    effect = {"estimate": 0.02, "margin": 0.0, "se": 0.02, "se_items": 0.0, "seeds": [5, 5]}
+    assert verdicts.seeds_needed(effect) == math.ceil(5 * (2.801585) ** 2)
+    assert verdicts.seeds_needed(effect | {"se_items": 0.01}) == math.inf
+    assert verdicts.seeds_needed(effect | {"se": 0.001}) == 1
+
+
+def test_the_history_keeps_changes_only(monkeypatch, tmp_path):
+    monkeypatch.setattr(verdicts, "ROOT", tmp_path)
+    for said in ("undecided", "undecided", "supported"):
+        verdicts.remember(FULL, [Verdict("the_flip", said)])
+    assert [h["verdict"] for h in verdicts.history(FULL)] == ["undecided", "supported"]
+
+
+def test_a_claim_must_say_where_it_comes_from():
+    with pytest.raises(StudyError, match="has to state register"):
+        CLAIMS.register(code="C0")(lambda e: [])
