@@ -17,22 +17,38 @@ if TYPE_CHECKING:
 def passrate(profile: Profile, rows: "Dataset", seed: int = 0) -> list[float]:
     """Share of `profile.n_difficulty` sampled answers that are right, for each row, in order.
 
-    The cache key is everything that decides the number: the model's weights, the rows' prompts and
-    answers, k, the length limit, the seed.
+    Each family is kept by itself. The cache key is everything that decides the number: the model's
+    weights, the rows' prompts and answers, k, the length limit, the seed.
     """
-    k, key = profile.n_difficulty, _key(profile, rows, seed)
-    file = results.folder(profile.name) / "difficulty" / f"{key}.json"
-    if not file.exists():
-        _measure(profile, rows, seed)
-    return [c / k for c in json.loads(file.read_text())["correct"]]
+    rates = [0.0] * len(rows)
+    for places in _families(rows):
+        part = rows.select(places)
+        file = results.folder(profile.name) / "difficulty" / f"{_key(profile, part, seed)}.json"
+        if not file.exists():
+            _measure(profile, part, seed)
+        for place, right in zip(places, json.loads(file.read_text())["correct"], strict=True):
+            rates[place] = right / profile.n_difficulty
+    return rates
 
 
 def right_answers(profile: Profile, rows: "Dataset", seed: int = 0) -> list[str | None]:
     """The first right one of the base's samples for each row, in order; None where none is."""
-    file = ROOT / "runs" / profile.name / "difficulty" / f"{_key(profile, rows, seed)}.json"
-    if not file.exists():
-        _measure(profile, rows, seed)
-    return json.loads(file.read_text())
+    texts: list[str | None] = [None] * len(rows)
+    for places in _families(rows):
+        part = rows.select(places)
+        name = f"{_key(profile, part, seed)}.json"
+        file = ROOT / "runs" / profile.name / "difficulty" / name
+        if not file.exists():
+            _measure(profile, part, seed)
+        for place, text in zip(places, json.loads(file.read_text()), strict=True):
+            texts[place] = text
+    return texts
+
+
+def _families(rows: "Dataset") -> list[list[int]]:
+    """The positions of each family's rows."""
+    names = list(rows["family"])
+    return [[i for i, own in enumerate(names) if own == name] for name in dict.fromkeys(names)]
 
 
 def _key(profile: Profile, rows: "Dataset", seed: int) -> str:

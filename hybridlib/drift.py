@@ -15,7 +15,7 @@ from hybridlib.profiles import Profile
 if TYPE_CHECKING:
     from torch import Tensor
 
-ROWS, SAMPLES, DOCUMENTS = 24, 4, 100
+SAMPLES, DOCUMENTS = 4, 60
 ELEMENTS = 1 << 25  # log-probabilities in memory at once
 
 
@@ -29,7 +29,7 @@ def measure(model: Any, tokenizer: Any, profile: Profile, seed: int = 0) -> dict
     """
     found: dict[str, Any] = {}
     for name in profile.datasets:
-        rows = data.load(name, "test", min(ROWS, profile.n_eval or ROWS), profile.columns)
+        rows = data.load(name, "test", -(-(profile.n_eval or 100) // 4), profile.columns)
         found[rows[0]["family"]] = _answers(model, tokenizer, profile, rows, seed)
     if all(name.startswith("tiny_") for name in profile.datasets):
         found["corpus_loss"] = round(corpus_loss(model, tokenizer), 5)

@@ -83,9 +83,10 @@ profile(
     **TINY,
     n_train=400,
     n_eval=64,
+    n_samples=3,
     seeds=(0, 1),
     sft=dict(
-        max_steps=50, per_device_train_batch_size=32, learning_rate=4e-3,
+        max_steps=40, per_device_train_batch_size=32, learning_rate=4e-3,
         lr_scheduler_type="linear", warmup_steps=5, save_strategy="no",
         train_sampling_strategy="group_by_length",
     ),

@@ -49,12 +49,12 @@ def rows_for(run: Run, profile: Profile) -> "Dataset":
         raise StudyError(
             f"{unknown.pop()!r} is not trained on; valid: {', '.join(profile.datasets)}"
         )
-    parts = [data.load(n, "train", limit or profile.n_train, profile.columns) for n in names]
-    rows = concatenate_datasets(parts)
+    limit = limit or profile.n_train
+    rows = concatenate_datasets([data.load(n, "train", limit, profile.columns) for n in names])
     rules = RULES[run.partition], SELECTIONS[run.select] if run.select else None
     rates = None
     if any(getattr(rule, "needs_passrate", False) for rule in rules):
-        rates = [rate for part in parts for rate in difficulty.passrate(profile, part)]
+        rates = difficulty.passrate(profile, rows)
     if run.select:
         kept = partition.select(rows, run.select, run.n_train, run.seed, rates)
         rows, rates = rows.select(kept), rates and [rates[index] for index in kept]
