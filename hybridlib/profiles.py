@@ -56,6 +56,7 @@ TINY = dict(
     datasets=("tiny_gsm8k", "tiny_math", "tiny_mbpp"),
     splits=("test", "longer", "wording"),
     max_completion_tokens=96,
+    n_batch=128,
 )
 QWEN = dict(
     backend="unsloth",
@@ -91,7 +92,7 @@ profile(
         train_sampling_strategy="group_by_length",
     ),
     grpo=dict(
-        max_steps=110, per_device_train_batch_size=48, num_generations=8, learning_rate=2e-3,
+        max_steps=100, per_device_train_batch_size=48, num_generations=8, learning_rate=2e-3,
         lr_scheduler_type="linear", loss_type="grpo", beta=0.0, save_strategy="no",
     ),
 )  # fmt: skip

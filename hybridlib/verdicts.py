@@ -36,8 +36,7 @@ def ledger(profile: Profile) -> list[Verdict]:
     done = set(evidence.items["id"])
     for name, claim in CLAIMS.items():
         missing = [run for run in GRIDS[claim.grid](profile) if run.id not in done]
-        asked = len(GRIDS[claim.grid](profile)) > 1
-        effects = tuple(claim(evidence)) if asked and not missing else ()
+        effects = tuple(claim(evidence)) if profile.full and not missing else ()
         found[name] = Verdict(name, "not run", effects, len(missing))
     ps = [effect["p"] for one in found.values() for effect in one.effects]
     adjusted = iter(stats.holm(ps))
@@ -144,7 +143,7 @@ def _why_not(one: Verdict) -> str:
         return ""
     return (
         f" {one.missing} of its runs are missing." if one.missing
-        else " This profile's grids leave its runs out; `tiny-full` has them."
+        else " This profile's grids are too small for it; those of `tiny-full` are not."
     )  # fmt: skip
 
 
