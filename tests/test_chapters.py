@@ -4,16 +4,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 import hybridlib
 from hybridlib import StudyError, chapters, kernels, keys, pages, results
+from hybridlib.profiles import PROFILES
 
 REPOSITORY = Path(__file__).parents[1]
-TOY = SimpleNamespace(name="toy", model="none", parameters=0)
+TOY = replace(PROFILES["tiny"], name="toy", model="none")
 
 
 @pytest.fixture
