@@ -10,7 +10,7 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 import pytest
 
-from hybridlib import pool, profiles, results, study
+from hybridlib import difficulty, pool, profiles, results, study
 
 HUB = Path(__file__).resolve().parents[2] / "shared" / "hub" / "datasets"
 
@@ -42,7 +42,7 @@ def world(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "tiny_base").symlink_to(profiles.ROOT / "data" / "tiny_base")
     monkeypatch.setenv("HYBRIDLIB_ROOT", str(tmp_path))
-    for module in (pool, results, study):
+    for module in (difficulty, pool, results, study):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     return tmp_path
 

@@ -8,7 +8,7 @@ from hybridlib.targets import TARGETS
 
 
 @pytest.fixture
-def rows(small):
+def rows(small, world):
     return study.rows_for(study.Run("sft"), small)
 
 
