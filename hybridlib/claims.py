@@ -12,7 +12,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hybridlib import results, stats
-from hybridlib.grids import BUDGET, GRIDS, PER_BUCKET, PER_BUDGET, SIZES, shared, visits
+from hybridlib.grids import (
+    BUDGET,
+    GRIDS,
+    PER_BUCKET,
+    PER_BUDGET,
+    PROMPTS,
+    SIZES,
+    of_size,
+    shared,
+    visits,
+)
 from hybridlib.partition import bucket
 from hybridlib.profiles import Profile
 from hybridlib.registry import Registry
@@ -93,7 +103,7 @@ def data_or_reward(e: Evidence) -> list[dict[str, Any]]:
     centre = sum(logs) / len(logs)
     spread = sum((x - centre) ** 2 for x in logs)
     slopes = [
-        (sign * (x - centre) / spread, e.arm(Run(method, n_train=n)))
+        (sign * (x - centre) / spread, e.arm(of_size(e.profile, method, n)))
         for sign, method in ((1, "sft"), (-1, "grpo"))
         for x, n in zip(logs, SIZES, strict=True)
     ]
@@ -159,13 +169,14 @@ def _forgotten(e: Evidence) -> pd.DataFrame:
 def fragile_prompts(e: Evidence) -> list[dict[str, Any]]:
     """SFT loses more accuracy under unseen prompt templates than GRPO does, and more than SFT on
     rows whose prompts vary loses under the template that it has not seen either."""
-    new = ("test@label", "test@polite", "test@steps", "test@exam")
+    plain, *new = PROMPTS
 
     def drop(run: Run, splits: Sequence[str], sign: float) -> list[tuple[float, dict[str, Any]]]:
         moved = [(-sign / len(splits), e.arm(run, split=split)) for split in splits]
-        return [(sign, e.arm(run, split="test@plain")), *moved]
+        return [(sign, e.arm(run, split=plain)), *moved]
 
-    sft, grpo, varied = Run("sft"), Run("grpo"), Run("sft", target="templates")
+    asked = (Run("sft"), Run("grpo"), Run("sft", target="templates"))
+    sft, grpo, varied = (replace(run, also=PROMPTS) for run in asked)
     return [
         e.effect("drop of SFT - drop of GRPO", *drop(sft, new, 1), *drop(grpo, new, -1)),
         e.effect("drop of SFT - drop of varied SFT", *drop(sft, new[-1:], 1),

@@ -26,7 +26,7 @@ def score(
     """Items, scores and a few samples of every dataset and split of the profile.
 
     Args:
-        splits: others than the profile's; selection passes ("valid",). "test@polite" are test
+        splits: () = the profile's; selection passes ("valid",). "test@polite" are test
             rows under that prompt template of `data.TEMPLATES`.
         samples: answers per row at temperature 1, at most 9; 0 = the profile's.
     Returns:

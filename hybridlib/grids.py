@@ -5,6 +5,7 @@ A grid is small where a build computes it while the reader waits, and large wher
 """
 
 from dataclasses import replace
+from typing import Any
 
 from hybridlib.merge import METHODS
 from hybridlib.objectives import OBJECTIVES
@@ -14,11 +15,12 @@ from hybridlib.registry import Registry
 from hybridlib.runs import Run
 
 GRIDS = Registry("grid")  # name -> (profile) -> runs of a chapter
-RATES = {"sft": (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2), "grpo": (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)}
+RATES = {"sft": (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2), "grpo": (7.5e-4, 1.5e-3, 3e-3, 6e-3, 1.2e-2)}
 """Learning rates tried on validation rows, equally many for each method."""
 PAID = ("format",), ("random",), ("arithmetic",), ("correct", "format"), ("correct", "arithmetic")
-SIZES = tuple(2**k for k in range(3, 10))  # distinct training rows of each family
-BUDGET = (0.1, 0.25, 0.5, 0.75)  # shares of a budget that go to SFT
+SIZES = (8, 16, 32, 64, 128, 512)  # distinct training rows of each family
+PROMPTS = tuple(f"test@{way}" for way in ("plain", "label", "polite", "steps", "exam"))
+BUDGET = (0.1, 0.25, 0.5)  # shares of a budget that go to SFT
 PER_BUCKET, PER_SELECTION, PER_BUDGET = 32, 64, 128  # training rows of each family
 
 
@@ -29,6 +31,11 @@ def _seeded(profile: Profile, *runs: Run) -> list[Run]:
 def _after(first: Run, then: Run) -> list[Run]:
     """A run, and another one of the same seed on its adapter."""
     return [first, replace(then, start=first.id, seed=first.seed)]
+
+
+def of_size(profile: Profile, method: str, n: int, **fields: Any) -> Run:
+    """A run on n rows of each family; on all that the profile has, it is the plain run."""
+    return Run(method, n_train=0 if n == profile.n_train else n, **fields)
 
 
 def visits(profile: Profile) -> int:
@@ -65,8 +72,8 @@ def sft(profile: Profile) -> list[Run]:
     arms = [Run("sft"), Run("sft", nf4=True)]
     if profile.full:
         arms += [Run("sft", rank=rank) for rank in (2, 32)]
-        arms += [Run("sft", steps=steps) for steps in (visits(profile), 50, 500)]
-        arms += [Run("sft", target=target) for target in ("answer", "own", "templates")]
+        arms += [Run("sft", steps=steps) for steps in (visits(profile), 40, 240)]
+        arms += [Run("sft", target=target) for target in ("answer", "own")]
         arms += [Run("sft", objective=name) for name in OBJECTIVES if name != "nll"]
     unsloth = Run("sft", nf4=True, backend="unsloth")
     return base(profile) + _seeded(profile, *arms) + [replace(unsloth, seed=profile.seeds[0])]
@@ -75,15 +82,16 @@ def sft(profile: Profile) -> list[Run]:
 @GRIDS.register
 def prompts(profile: Profile) -> list[Run]:
     """SFT, GRPO, and SFT whose prompts vary: what do other prompt templates cost each?"""
-    arms = [Run("sft"), Run("grpo"), Run("sft", target="templates")] if profile.full else []
-    return base(profile) + _seeded(profile, *arms)
+    asked = [Run("sft"), Run("grpo"), Run("sft", target="templates")] if profile.full else []
+    arms = [replace(run, also=PROMPTS) for run in asked]
+    return [Run("base", also=PROMPTS), *_seeded(profile, *arms)]
 
 
 @GRIDS.register
 def starts(profile: Profile) -> list[Run]:
-    """What GRPO makes of SFT by different objectives, of early-stopped SFT, of its own answers."""
-    firsts = [Run("sft", objective=name) for name in ("nll", "dft", "asft", "chord_phi", "smooth")]
-    firsts += [Run("sft", steps=visits(profile)), Run("sft", target="own")]
+    """What GRPO makes of SFT by different objectives, and of SFT that was stopped early."""
+    firsts = [Run("sft", objective=name) for name in ("nll", "dft", "asft")]
+    firsts.append(Run("sft", steps=visits(profile)))
     firsts = firsts if profile.full else firsts[:1]
     pairs = [_after(first, Run("grpo")) for first in _seeded(profile, *firsts)]
     return base(profile) + _seeded(profile, Run("grpo")) + [run for pair in pairs for run in pair]
@@ -117,9 +125,9 @@ def losses(profile: Profile) -> list[Run]:
 def scale(profile: Profile) -> list[Run]:
     """Distinct rows at equal optimizer steps; in full also SFT at equal visits of rows."""
     sizes = SIZES if profile.full else (25, 0)  # 0 = all of the profile's
-    arms = [Run(method, n_train=n) for n in sizes for method in ("sft", "grpo")]
+    arms = [of_size(profile, method, n) for n in sizes for method in ("sft", "grpo")]
     if profile.full:
-        arms += [Run("sft", n_train=n, steps=visits(profile)) for n in sizes]
+        arms += [of_size(profile, "sft", n, steps=visits(profile)) for n in sizes]
         paid = ("correct", "arithmetic"), ("format",)
         arms += [Run("grpo", n_train=sizes[2], rewards=names) for names in paid]
     else:
@@ -164,8 +172,8 @@ def forgetting(profile: Profile) -> list[Run]:
     """Trained on one family: what becomes of the others?"""
     arms = []
     for name in profile.datasets if profile.full else ():
-        arms += [Run("sft", on=(name,)), Run("sft", on=(name,), target="own"),
-                 Run("sft", on=(name,), objective="dft"), Run("grpo", on=(name,))]  # fmt: skip
+        arms += [Run("sft", on=(name,)), Run("sft", on=(name,), objective="dft"),
+                 Run("grpo", on=(name,))]  # fmt: skip
     return base(profile) + _seeded(profile, *arms)
 
 
@@ -190,15 +198,16 @@ def partitions(profile: Profile) -> list[Run]:
 def everything(profile: Profile) -> list[Run]:
     """All runs of all chapters, each once."""
     chapters = (
-        sft,
-        starts,
-        rewards,
-        losses,
-        scale,
-        budget,
-        selection,
         flip,
+        scale,
+        starts,
+        budget,
         forgetting,
+        prompts,
+        rewards,
         partitions,
+        sft,
+        selection,
+        losses,
     )
     return list(dict.fromkeys(run for grid in chapters for run in grid(profile)))

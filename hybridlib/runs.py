@@ -46,6 +46,7 @@ class Run:
     target: str = "solution"  # what SFT imitates
     objective: str = "nll"  # what SFT minimises
     options: tuple[str, ...] = ()  # name=value of TRL's config, over the profile's
+    also: tuple[str, ...] = ()  # splits that are scored beside the profile's
 
     def __post_init__(self) -> None:
         for field in fields(self):  # JSON and flags give lists

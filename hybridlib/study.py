@@ -82,8 +82,10 @@ def execute(run: Run, profile: Profile, save: bool = True, force: bool = False) 
     )  # fmt: skip
     # Every arm is compared with the base: its noise would be in all differences at once.
     doubled = min(9, 2 * profile.n_samples) if run.method == "base" else 0
-    scored = evaluate.score(model, tokenizer, profile, samples=doubled)
-    facts["drift"] = drift.measure(model, tokenizer, profile)
+    splits = (*profile.splits, *run.also)
+    scored = evaluate.score(model, tokenizer, profile, splits, samples=doubled)
+    if profile.drift:
+        facts["drift"] = drift.measure(model, tokenizer, profile)
     cost = {"train_seconds": 0.0, "tokens": 0, "trainable": 0, "peak_gb": 0.0}
     record = {
         "id": run.id, "profile": profile.name, "run": asdict(run), "setting": asdict(profile),
