@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Chapter:
-    """One notebook: what it needs (`after`, `grids`), its parameters, and its code cells."""
+    """One notebook: what it needs, its parameters, its code cells; `full`: for large grids only."""
 
     name: str
     path: Path
@@ -26,6 +26,7 @@ class Chapter:
     grids: tuple[str, ...]
     parameters: dict[str, Any]
     code: tuple[str, ...]
+    full: bool = False
 
 
 @dataclass
@@ -69,6 +70,7 @@ def catalogue() -> dict[str, Chapter]:
                 tuple(links.get("grids", ())),
                 parameters,
                 tuple(code),
+                bool(links.get("full")),
             )
         except (ValueError, KeyError, SyntaxError) as error:
             raise StudyError(f"notebooks/{path.name} cannot be read: {error!r}") from error
@@ -94,6 +96,7 @@ def build(
     for unknown names, SystemExit (code 1) when a chapter failed; the others have run by then.
     """
     chapters, parameters = catalogue(), parameters or {}
+    chapters = {name: c for name, c in chapters.items() if profile.full or not c.full}
     anew = force is not None and not tuple(force)
     only, force = tuple(only), tuple(chapters) if anew else tuple(force or ())
     for names in (only, force, parameters):

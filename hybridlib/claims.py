@@ -75,7 +75,7 @@ def _bucketed(items: pd.DataFrame) -> pd.DataFrame:
 
 
 @CLAIMS.register(
-    code="C1", grid="flip", chapter="04_scale", dated="2026-11-21", source="arXiv:2506.07527",
+    code="C1", grid="flip", chapter="04b_flip", dated="2026-11-21", source="arXiv:2506.07527",
     says="Rows that the base never solves are for SFT, rows that it solves at times are for RL.",
 )  # fmt: skip
 def the_flip(e: Evidence) -> list[dict[str, Any]]:
@@ -116,7 +116,8 @@ def data_or_reward(e: Evidence) -> list[dict[str, Any]]:
 
 
 @CLAIMS.register(
-    code="C8", grid="starts", chapter="02_sft", dated="2026-11-21", source="arXiv:2508.05629",
+    code="C8", grid="starts", chapter="02b_imitation", dated="2026-11-21",
+    source="arXiv:2508.05629",
     says="SFT weighted by the policy's own probability is the better start for RL.",
 )  # fmt: skip
 def the_better_start(e: Evidence) -> list[dict[str, Any]]:
@@ -133,16 +134,17 @@ def the_better_start(e: Evidence) -> list[dict[str, Any]]:
 
 
 @CLAIMS.register(
-    code="C9", grid="forgetting", chapter="02_sft", dated="2026-11-21", source="arXiv:2509.04259",
+    code="C9", grid="forgetting", chapter="02b_imitation", dated="2026-11-21",
+    source="arXiv:2509.04259",
     says="What is forgotten depends on the distance from the base, not on SFT or RL.",
 )  # fmt: skip
 def distance_not_method(e: Evidence) -> list[dict[str, Any]]:
     """Among runs on one family, the loss of accuracy on the other two grows with the logarithm of
     KL(model || base) on the trained one; at equal KL, GRPO and SFT differ by less than 0.05."""
-    return stats.at_equal_distance(_forgotten(e), margin=0.05)
+    return stats.at_equal_distance(forgotten(e), margin=0.05)
 
 
-def _forgotten(e: Evidence) -> pd.DataFrame:
+def forgotten(e: Evidence) -> pd.DataFrame:
     """One row per run trained on one family: arm, log KL there, accuracy lost elsewhere, is RL."""
     import pandas as pd
 
@@ -163,7 +165,8 @@ def _forgotten(e: Evidence) -> pd.DataFrame:
 
 
 @CLAIMS.register(
-    code="C11", grid="prompts", chapter="02_sft", dated="2026-11-21", source="arXiv:2510.00237",
+    code="C11", grid="prompts", chapter="02b_imitation", dated="2026-11-21",
+    source="arXiv:2510.00237",
     says="SFT is fragile under other prompts because it has only seen one.",
 )  # fmt: skip
 def fragile_prompts(e: Evidence) -> list[dict[str, Any]]:
@@ -185,7 +188,7 @@ def fragile_prompts(e: Evidence) -> list[dict[str, Any]]:
 
 
 @CLAIMS.register(
-    code="C13", grid="budget", chapter="04_scale", dated="2026-11-21", source="arXiv:2502.11284",
+    code="C13", grid="budget", chapter="04b_flip", dated="2026-11-21", source="arXiv:2502.11284",
     says="A tenth of the budget spent on SFT first beats spending all of it on RL, or on SFT.",
 )  # fmt: skip
 def a_tenth_first(e: Evidence) -> list[dict[str, Any]]:

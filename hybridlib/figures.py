@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from hybridlib.labels import name
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
@@ -19,15 +21,6 @@ if TYPE_CHECKING:
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 METHODS = {"sft": 0, "grpo": 1, "merge": 2, "base": 6}
-NAMES = {
-    "n_train": "training rows", "level": "level (reasoning steps)", "rank": "LoRA rank",
-    "learning_rate": "learning rate", "train_seconds": "training time (s)",
-    "eval_seconds": "evaluation time (s)", "tokens": "training tokens", "peak_gb": "memory (GB)",
-    "trainable": "trainable parameters", "partition": "partition rule", "merge": "merge method",
-    "loss": "loss (nats per token)", "reward": "mean reward", "step": "optimizer step",
-    "passrate": "pass rate of the base (%)", "rewards/correct/mean": "share of right answers",
-    "k": "answers drawn, k", "completions/mean_length": "answer length (tokens)",
-}  # fmt: skip
 
 
 def accuracy(summary: pd.DataFrame, x: str, hue: str, col: str = "family") -> Figure:
@@ -47,7 +40,7 @@ def accuracy(summary: pd.DataFrame, x: str, hue: str, col: str = "family") -> Fi
             group = group[group[col] == panel]
             spread = (index - (len(groups) - 1) / 2) * 0.5 / len(groups)
             _points(axis, group[x].map(places) + spread, group, label, style, line="")
-        axis.set(title=panel, xlabel=_name(x), xlim=(-0.5, len(places) - 0.5))
+        axis.set(title=panel, xlabel=name(x), xlim=(-0.5, len(places) - 0.5))
         wide = sum(len(str(place)) for place in places) > 24
         axis.set_xticks(list(places.values()), [str(place) for place in places],
                         rotation=30 if wide else 0, ha="right" if wide else "center")  # fmt: skip
@@ -97,28 +90,22 @@ def differences(gaps: pd.DataFrame) -> Figure:
     return figure
 
 
-def arm(run: dict) -> str:
-    """What is a run called for a reader? Its method and whatever is not usual, but for the seed."""
-    method = f"{run['merge'].replace('_', '-')} merge" if run["parents"] else run["method"].upper()
-    first = f"{run['start'].split('_')[0].upper()}, then " if run["start"] else ""
-    words = [first + method.replace("BASE", "base")]
-    rules = sorted({*re.findall(r"_by-([a-z]+)", "+".join(run["parents"]))})
-    words += ["/".join(rules) + " halves" if rules else "all rows"] * bool(run["parents"])
-    words += ["4-bit"] * run["nf4"]
-    words += ["Unsloth"] * (run["backend"] == "unsloth")
-    for field, usual in {"adapter": "lora", "rank": 8, "learning_rate": 0, "steps": 0}.items():
-        words += [f"{_name(field)} {run[field]}"] * (run[field] != usual)
-    words += [f"{run['n_train']} rows per set"] * bool(run["n_train"])
-    words += [f"{run['partition']} half"] * (run["partition"] != "all")
-    words += ["paid " + " + ".join(run["rewards"])] * ([*run["rewards"]] != ["correct"])
-    return ", ".join(words)
+def distance(arms: pd.DataFrame, y: str) -> Figure:
+    """What does moving away from the base cost? One point per arm, with its interval both ways.
 
-
-def interval(row: dict, sign: str = "") -> str:
-    """How is an estimate written? In percent, as in 50.0 [41.0, 60.0]; sign="+" for differences."""
-    value, low, high = (100 * row[name] for name in ("value", "low", "high"))
-    text = f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
-    return text.replace(" ", "\N{NO-BREAK SPACE}")
+    `arms`: x, x_low, x_high (KL to the base, nats per answer; log axis), value, low, high, method.
+    """
+    figure, axes = _panels(1, width=5.5)
+    for label, style, group in _groups(arms, "method"):
+        x, x_low, x_high, value, low, high = (
+            group[name] for name in ("x", "x_low", "x_high", "value", "low", "high")
+        )
+        reach = {"xerr": [x - x_low, x_high - x], "yerr": [value - low, high - value]}
+        axes[0].errorbar(x, value, **reach, label=label, linestyle="", elinewidth=1.2,
+                         capsize=2.5, **style)  # fmt: skip
+    axes[0].axhline(0, color="black", lw=1, zorder=1)
+    axes[0].set(xscale="log", xlabel=name("kl"))
+    return _finish(figure, axes, y, "method", percent=False)
 
 
 def frontier(table: pd.DataFrame, cost: str = "train_seconds", hue: str = "method") -> Figure:
@@ -139,7 +126,7 @@ def frontier(table: pd.DataFrame, cost: str = "train_seconds", hue: str = "metho
         heights = 100 * best["value"]
         axis.step([*best[cost], table[cost].max()], [*heights, heights.max()],
                   where="post", color="black", lw=1, zorder=1, label="frontier")  # fmt: skip
-        axis.set(title=panel, xlabel=_name(cost))
+        axis.set(title=panel, xlabel=name(cost))
     return _finish(figure, axes, "accuracy (%)", hue)
 
 
@@ -164,8 +151,8 @@ def curves(records: Iterable[dict], metric: str) -> Figure:
         axes[0].plot(steps.index, steps["mean"], color=style["color"], lw=1.5, label=label)
         axes[0].fill_between(steps.index, steps["min"], steps["max"], color=style["color"],
                              alpha=0.2, lw=0)  # fmt: skip
-    axes[0].set_xlabel(_name("step"))
-    return _finish(figure, axes, _name(metric), ", ".join(fields), percent=False)
+    axes[0].set_xlabel(name("step"))
+    return _finish(figure, axes, name(metric), ", ".join(fields), percent=False)
 
 
 def histogram(rates: pd.DataFrame, value: str = "passrate", hue: str = "family") -> Figure:
@@ -186,7 +173,7 @@ def histogram(rates: pd.DataFrame, value: str = "passrate", hue: str = "family")
             value=counts.to_numpy() / len(group)
         )
         _points(axes[0], [100 * rate for rate in bins], shares, label, style, line="-")
-    axes[0].set_xlabel(_name(value))
+    axes[0].set_xlabel(name(value))
     return _finish(figure, axes, "share of rows (%)", hue)
 
 
@@ -200,7 +187,7 @@ def _lines(summary: pd.DataFrame, x: str, hue: str) -> Figure:
             # Side by side, so that intervals stay readable; on a log axis the shift would distort.
             aside = 0.09 * (index - (len(groups) - 1) / 2) if x == "level" else 0
             _points(axis, group[x] + aside, group, label, style, line="-")
-        axis.set(title=panel, xlabel=_name(x))
+        axis.set(title=panel, xlabel=name(x))
         if x == "level":
             axis.set_xticks(_ordered(summary[x]))
     return _finish(figure, axes, "accuracy (%)", hue)
@@ -247,10 +234,6 @@ def _ordered(values: pd.Series) -> list:
     return sorted(distinct) if values.dtype.kind in "iuf" else distinct
 
 
-def _name(column: str) -> str:
-    return NAMES.get(column, column.replace("_", " "))
-
-
 def _panels(count: int, width: float = 2.5, height: float = 3.0) -> tuple[Figure, list[Axes]]:
     import matplotlib.pyplot as plt
     import seaborn
@@ -275,5 +258,5 @@ def _finish(figure: Figure, axes: list[Axes], y: str, legend: str, percent: bool
         entries = dict(zip(labels, handles, strict=True)) | entries
         axis.spines[["top", "right"]].set_visible(False)
     figure.legend(entries.values(), entries.keys(), loc="outside right upper",
-                  title=_name(legend), frameon=False)  # fmt: skip
+                  title=name(legend), frameon=False)  # fmt: skip
     return figure

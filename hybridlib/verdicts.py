@@ -10,12 +10,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hybridlib import ROOT, results, stats
 from hybridlib.claims import CLAIMS, Evidence
 from hybridlib.grids import GRIDS
 from hybridlib.profiles import Profile
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LEVEL = 0.05
 
@@ -54,6 +57,15 @@ def judged(effects: Sequence[dict[str, Any]]) -> str:
     if any(s and not a for s, a in zip(sure, above, strict=True)):
         return "refuted"
     return "supported" if all(sure) else "undecided"
+
+
+def effects(found: Sequence[Verdict], name: str) -> "pd.DataFrame":
+    """The effects of one claim as `figures.differences` draws them, with their Holm p values."""
+    import pandas as pd
+
+    one = next(verdict for verdict in found if verdict.name == name)
+    frame = pd.DataFrame(one.effects, columns=["what", "estimate", "low", "high", "margin", "holm"])
+    return frame.rename(columns={"what": "arm", "estimate": "value"})
 
 
 def seeds_needed(effect: dict[str, Any]) -> float:
@@ -115,10 +127,10 @@ def page(profile: Profile, verdicts: Sequence[Verdict], history: Sequence[dict])
     for one in verdicts:
         claim = CLAIMS[one.name]
         rule = " ".join((claim.__doc__ or "").split())
-        shown = f"[](../notebooks/{claim.chapter}.ipynb)"
+        shown = f"in [](../notebooks/{claim.chapter}.ipynb)" if profile.full else "in `tiny-full`"
         lines += [f"({_anchor(one)})=", f"## {claim.code}. {claim.says}", "",
                   f"Source: {claim.source}. Rule of {claim.dated}: {rule} The runs are those of "
-                  f"the grid `{claim.grid}`, shown in {shown}.", "",
+                  f"the grid `{claim.grid}`, shown {shown}.", "",
                   f"**{one.verdict.capitalize()}.**{_why_not(one)}", ""]  # fmt: skip
         if one.effects:
             lines += [

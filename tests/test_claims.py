@@ -38,7 +38,7 @@ def world(monkeypatch, accuracy, kl=lambda run: 1.0):
     rows = []
     for run in runs.values():
         for family in ("gsm8k", "math", "mbpp"):
-            for split in FULL.splits:
+            for split in (*FULL.splits, *run.also):
                 for item in range(16):
                     name = list(BASE)[item % 4]
                     rate = accuracy(run, split, name) if run.method != "base" else BASE[name] / 8

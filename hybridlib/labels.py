@@ -1,0 +1,58 @@
+"""What is a run, a column or a number called for a reader?"""
+
+import re
+from typing import Any
+
+NAMES = {
+    "n_train": "training rows", "level": "level (reasoning steps)", "rank": "LoRA rank",
+    "learning_rate": "learning rate", "train_seconds": "training time (s)",
+    "eval_seconds": "evaluation time (s)", "tokens": "training tokens", "peak_gb": "memory (GB)",
+    "trainable": "trainable parameters", "partition": "partition rule", "merge": "merge method",
+    "loss": "loss (nats per token)", "reward": "mean reward", "step": "optimizer step",
+    "passrate": "pass rate of the base (%)", "rewards/correct/mean": "share of right answers",
+    "k": "answers drawn, k", "completions/mean_length": "answer length (tokens)",
+    "kl": "KL from the base (nats per answer)",
+}  # fmt: skip
+
+
+def arm(run: dict[str, Any]) -> str:
+    """What is a run called for a reader? Its method and whatever is not usual, but for the seed."""
+    method = f"{run['merge'].replace('_', '-')} merge" if run["parents"] else run["method"].upper()
+    first = f"{_start(run['start'])}, then " if run["start"] else ""
+    words = [first + method.replace("BASE", "base")]
+    rules = sorted({*re.findall(r"_by-([a-z]+)", "+".join(run["parents"]))})
+    words += ["/".join(rules) + " halves" if rules else "all rows"] * bool(run["parents"])
+    words += ["4-bit"] * run["nf4"]
+    words += ["Unsloth"] * (run["backend"] == "unsloth")
+    for field, usual in {"adapter": "lora", "rank": 8, "learning_rate": 0, "steps": 0}.items():
+        words += [f"{name(field)} {run[field]}"] * (run[field] != usual)
+    words += [f"{run['n_train']} rows per set"] * bool(run["n_train"])
+    words += [f"{run['partition']} half"] * (run["partition"] != "all")
+    words += ["paid " + " + ".join(run["rewards"])] * ([*run["rewards"]] != ["correct"])
+    words += [f"{run['select']} rows"] * bool(run["select"])
+    words += ["on " + " + ".join(run["on"])] * bool(run["on"])
+    words += [f"share {run['share']}"] * (run["share"] != 0.5)
+    words += [f"target {run['target']}"] * (run["target"] != "solution")
+    words += [f"loss {run['objective']}"] * (run["objective"] != "nll")
+    words += [option.replace("=", " ") for option in run["options"]]
+    words += ["asked otherwise"] * bool(run["also"])
+    return ", ".join(words).replace("_", "-")
+
+
+def _start(run_id: str) -> str:
+    """SFT loss dft, for sft_loss-dft_seed-1."""
+    method, *fields = re.split("_(?=[a-z]+-|nf4)", run_id)  # values, too, may have underscores
+    told = [field.replace("-", " ", 1) for field in fields if not field.startswith("seed-")]
+    return " ".join([method.upper(), *told])
+
+
+def interval(row: dict[str, Any], sign: str = "") -> str:
+    """How is an estimate written? In percent, as in 50.0 [41.0, 60.0]; sign="+" for differences."""
+    value, low, high = (100 * row[name] for name in ("value", "low", "high"))
+    text = f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def name(column: str) -> str:
+    """The words for a column of the tables, as axes and headings use them."""
+    return NAMES.get(column, column.replace("_", " "))
