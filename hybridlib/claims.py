@@ -145,7 +145,7 @@ def distance_not_method(e: Evidence) -> list[dict[str, Any]]:
 
 
 def forgotten(e: Evidence) -> pd.DataFrame:
-    """One row per run trained on one family: arm, log KL there, accuracy lost elsewhere, is RL."""
+    """One row per run on one family: arm, KL and its log there, accuracy lost elsewhere, is RL."""
     import pandas as pd
 
     test = e.items[e.items["split"] == "test"].assign(value=lambda x: x["correct"] / x["samples"])
@@ -158,7 +158,8 @@ def forgotten(e: Evidence) -> pd.DataFrame:
             away = [f for f in accuracy["base"].index if f != home]
             lost = sum(accuracy["base", f] - accuracy[run.id, f] for f in away) / len(away)
             rows.append(
-                {"arm": replace(run, seed=0).id, "log_kl": math.log(max(moved[run.id, home], 1e-6)),
+                {"arm": replace(run, seed=0).id, "kl": moved[run.id, home],
+                 "log_kl": math.log(max(moved[run.id, home], 1e-6)),
                  "lost": lost, "is_rl": float(run.method == "grpo")}
             )  # fmt: skip
     return pd.DataFrame(rows)

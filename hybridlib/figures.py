@@ -52,13 +52,16 @@ def ladder(summary: pd.DataFrame, hue: str = "method", x: str = "level") -> Figu
     return _lines(summary, x, hue)
 
 
-def scaling(summary: pd.DataFrame, hue: str = "method") -> Figure:
-    """What do more rows buy? Accuracy over the number of training rows, doubling per tick."""
-    figure = _lines(summary[summary["n_train"] > 0], "n_train", hue)
+def scaling(summary: pd.DataFrame, hue: str = "method", x: str = "n_train") -> Figure:
+    """What do more rows (or another `x`) buy? Accuracy over x, doubling per tick.
+
+    Rows whose x is 0 are the base.
+    """
+    figure = _lines(summary[summary[x] > 0], x, hue)
     for axis in figure.axes:
-        _band(axis, summary[(summary["n_train"] == 0) & (summary["family"] == axis.get_title())])
+        _band(axis, summary[(summary[x] == 0) & (summary["family"] == axis.get_title())])
         axis.set_xscale("log", base=2)
-        axis.xaxis.set_major_formatter(lambda rows, _: f"{rows:,.0f}")
+        axis.xaxis.set_major_formatter(lambda at, _: f"{at:,g}")
     return figure
 
 

@@ -1,7 +1,10 @@
 """What is a run, a column or a number called for a reader?"""
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NAMES = {
     "n_train": "training rows", "level": "level (reasoning steps)", "rank": "LoRA rank",
@@ -51,6 +54,11 @@ def interval(row: dict[str, Any], sign: str = "") -> str:
     value, low, high = (100 * row[name] for name in ("value", "low", "high"))
     text = f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
     return text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def column(rows: "pd.DataFrame") -> "pd.Series":
+    """Estimates (value, low, high) as words for a table, as in 0.123 [0.1, 0.15]."""
+    return rows.apply(lambda row: f"{row.value:.3g} [{row.low:.3g}, {row.high:.3g}]", axis=1)
 
 
 def name(column: str) -> str:

@@ -114,9 +114,17 @@ FULL = dict(
     ),
 )  # fmt: skip
 profile(name="tiny-sweep", **FULL | dict(splits=("valid",), n_eval=100, seeds=(0, 1), drift=False))
+# The best rates of that sweep, whose runs each name their own.
 profile(
     name="tiny-full",
-    **FULL | dict(n_eval=100, seeds=(0, 1, 2, 3, 4), full=True),
+    **FULL
+    | dict(
+        n_eval=100,
+        seeds=(0, 1, 2, 3, 4),
+        full=True,
+        sft=FULL["sft"] | dict(learning_rate=2e-3),
+        grpo=FULL["grpo"] | dict(learning_rate=1.5e-3),
+    ),
 )
 profile(name="qwen-0.5b", model="Qwen/Qwen2.5-0.5B", parameters=494_032_768, **QWEN)
 profile(name="qwen-1.5b", model="Qwen/Qwen2.5-1.5B", parameters=1_543_714_304, nf4=True, **QWEN)

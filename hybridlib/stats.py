@@ -101,6 +101,21 @@ def summarise(items: pd.DataFrame, by: list[str], metric: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*by, "metric", "value", "low", "high", "n_items", "n_seeds"])
 
 
+def over_seeds(runs: pd.DataFrame, by: list[str], column: str) -> pd.DataFrame:
+    """How large is a number that each run has once? Mean and 95 % t interval over the runs.
+
+    Columns: `by`, value, low, high, n_seeds. A single run has no interval: low and high are NaN.
+    """
+    from scipy.stats import t
+
+    cells = runs.groupby(by, sort=False, dropna=False)[column].agg(["mean", "sem", "count"])
+    reach = t.ppf(0.975, cells["count"] - 1) * cells["sem"]
+    found = cells.assign(value=cells["mean"], low=cells["mean"] - reach, high=cells["mean"] + reach)
+    return found.rename(columns={"count": "n_seeds"})[
+        ["value", "low", "high", "n_seeds"]
+    ].reset_index()
+
+
 def paired(items: pd.DataFrame, a: dict, b: dict, metric: str) -> dict:
     """By how much is arm `a` better than arm `b` on the items both answered?
 
