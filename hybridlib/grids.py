@@ -18,7 +18,7 @@ GRIDS = Registry("grid")  # name -> (profile) -> runs of a chapter
 RATES = {"sft": (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2), "grpo": (7.5e-4, 1.5e-3, 3e-3, 6e-3, 1.2e-2)}
 """Learning rates tried on validation rows, equally many for each method."""
 PAID = ("format",), ("random",), ("arithmetic",), ("correct", "format"), ("correct", "arithmetic")
-SIZES = (8, 16, 32, 64, 128, 512)  # distinct training rows of each family
+SIZES = (16, 32, 64, 128, 256, 1024)  # distinct training rows of each family
 PROMPTS = tuple(f"test@{way}" for way in ("plain", "label", "polite", "steps", "exam"))
 BUDGET = (0.1, 0.25, 0.5)  # shares of a budget that go to SFT
 PER_BUCKET, PER_SELECTION, PER_BUDGET = 32, 64, 128  # training rows of each family

@@ -119,6 +119,7 @@ profile(
     name="tiny-full",
     **FULL
     | dict(
+        n_train=1024,
         n_eval=100,
         seeds=(0, 1, 2, 3, 4),
         full=True,
