@@ -1,7 +1,8 @@
 """Which kinds of question does the embedded study ask? One class for each family.
 
 A family is three functions: `draw` a chain of operations (the level is its length), `ask` it in
-words, `solve` it step by step; and `row`, which puts both in the columns of the real set.
+words, `solve` it step by step; and `row`, which puts both in the columns of the real set. Where two
+chains can ask the same, `twin` is the other one.
 """
 
 import random
@@ -117,6 +118,15 @@ class tiny_math:
                 value = result
                 chain.append((op, k, left))
         return chain
+
+    @staticmethod
+    def twin(chain: Chain) -> Chain:
+        """The other chain with the same question: 8+18 is 8, then +18, and 18, then 8+."""
+        topic, start, *steps = chain
+        if topic == "Algebra":
+            return chain
+        op, k, left = steps[0]
+        return [topic, k, (op, start, not left), *steps[1:]]
 
     @staticmethod
     def ask(chain: Chain, say: dict[str, str], rng: random.Random) -> str:

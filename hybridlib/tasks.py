@@ -3,7 +3,7 @@
 Each family mirrors a real set, so that one loader, prompt and grader serve both: `tiny_gsm8k`
 (openai/gsm8k), `tiny_math` (hendrycks_math), `tiny_mbpp` (google-research-datasets/mbpp).
 Splits are disjoint by construction: a question's chain of operations, without its wording, is
-hashed into one bucket, and each split owns its buckets.
+hashed into one bucket, and each split owns its buckets. No question stands in two splits.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ def stream(name: str, split: str, seed: int = 0, levels: Sequence[int] = ()) -> 
         levels: others than the split's own (pretraining's curriculum).
     Pass the chain to the family's `solve` for other solutions of the same question.
     """
-    task, (buckets, own) = FAMILIES[name], SPLITS[split]
+    task, own = FAMILIES[name], SPLITS[split][1]
     levels = levels or own
     says = task.SAY[-1:] if split == "wording" else task.SAY[:-1]
     i = 0
@@ -45,11 +45,22 @@ def stream(name: str, split: str, seed: int = 0, levels: Sequence[int] = ()) -> 
         level = levels[i % len(levels)]
         rng = random.Random(f"{name}/{split}/{seed}/{level}/{i}")
         chain = task.draw(level, rng)
-        while bucket(chain) not in buckets:
+        while not _owned(chain, task, split):
             chain = task.draw(level, rng)
         question = task.ask(chain, rng.choice(says), rng)
         yield chain, task.row(chain, question, task.solve(chain), rng)
         i += 1
+
+
+def _owned(chain: Chain, task: Any, split: str) -> bool:
+    """Does the split own the question? Of two chains that ask the same, it must own both.
+
+    Pretraining need not: what it takes, the other splits leave.
+    """
+    chains = [chain]
+    if split != "pretrain" and hasattr(task, "twin"):
+        chains.append(task.twin(chain))
+    return all(bucket(one) in SPLITS[split][0] for one in chains)
 
 
 def raw(name: str, split: str, n: int, seed: int = 0) -> list[dict[str, Any]]:

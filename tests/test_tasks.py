@@ -1,4 +1,6 @@
+import itertools
 import random
+import re
 
 import pytest
 from hypothesis import given
@@ -40,6 +42,20 @@ def test_no_chain_is_shared_between_training_and_test(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_no_question_stands_in_two_splits(name):
+    def questions(split):
+        rows = tasks.raw(name, split, 500)
+        return {str(row.get("question") or row.get("problem") or row["text"]) for row in rows}
+
+    def asked(split):  # whatever the wording
+        return {re.sub(r"[^$]*(\$.*\$)[^$]*", r"\1", text) for text in questions(split)}
+
+    found = {split: asked(split) for split in ("pretrain", "train", "valid", "test")}
+    for one, other in itertools.combinations(found, 2):
+        assert not found[one] & found[other], (one, other)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_levels_are_the_number_of_steps(name):
     rows = data.load(name, "test", limit=25)
     assert sorted(set(rows["level"])) == [1, 2, 3, 4, 5]
@@ -48,8 +64,6 @@ def test_levels_are_the_number_of_steps(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_wording_split_uses_sentences_that_training_does_not(name):
-    import re
-
     def shape(row):
         return re.sub(r"\d+|\$[^$]*\$", "0", next(iter(row.values()))).split()[:6]
 
