@@ -47,21 +47,23 @@ def accuracy(summary: pd.DataFrame, x: str, hue: str, col: str = "family") -> Fi
     return _finish(figure, axes, "accuracy (%)", hue)
 
 
-def ladder(summary: pd.DataFrame, hue: str = "method", x: str = "level") -> Figure:
+def ladder(
+    summary: pd.DataFrame, hue: str = "method", x: str = "level", y: str = "accuracy (%)"
+) -> Figure:
     """Up to which difficulty is it right? Accuracy by level (or other `x`), a panel per family."""
-    return _lines(summary, x, hue)
+    return _lines(summary, x, hue, y)
 
 
 def scaling(summary: pd.DataFrame, hue: str = "method", x: str = "n_train") -> Figure:
-    """What do more rows (or another `x`) buy? Accuracy over x, doubling per tick.
-
-    Rows whose x is 0 are the base.
-    """
+    """What do more rows (or another `x`) buy? Accuracy over x; rows whose x is 0 are the base."""
     figure = _lines(summary[summary[x] > 0], x, hue)
     for axis in figure.axes:
         _band(axis, summary[(summary[x] == 0) & (summary["family"] == axis.get_title())])
-        axis.set_xscale("log", base=2)
-        axis.xaxis.set_major_formatter(lambda at, _: f"{at:,g}")
+        if x == "n_train":
+            axis.set_xscale("log", base=2)
+            axis.xaxis.set_major_formatter(lambda rows, _: f"{rows:,.0f}")
+        else:
+            _log(axis)
     return figure
 
 
@@ -81,13 +83,13 @@ def ranking(summary: pd.DataFrame, col: str = "split") -> Figure:
     return _finish(figure, axes, "", "method", percent=False)
 
 
-def differences(gaps: pd.DataFrame) -> Figure:
+def differences(gaps: pd.DataFrame, what: str = "difference in accuracy (points)") -> Figure:
     """Which arms differ? Paired differences (`value`, low, high, `arm`) around the line of none."""
     figure, axes = _panels(1, width=5.2, height=0.9 + 0.32 * len(gaps))
     axes[0].axvline(0, color="black", lw=1, zorder=1)
     style = {"color": COLOURS[0], "marker": MARKERS[0]}
     _points(axes[0], range(len(gaps)), gaps, "", style, line="", across=True)
-    axes[0].set(xlabel="difference in accuracy (points)", ylim=(len(gaps) - 0.4, -0.6))
+    axes[0].set(xlabel=what, ylim=(len(gaps) - 0.4, -0.6))
     axes[0].set_yticks(range(len(gaps)), list(gaps["arm"]))
     axes[0].spines[["top", "right"]].set_visible(False)
     return figure
@@ -103,11 +105,13 @@ def distance(arms: pd.DataFrame, y: str) -> Figure:
         x, x_low, x_high, value, low, high = (
             group[name] for name in ("x", "x_low", "x_high", "value", "low", "high")
         )
-        reach = {"xerr": [x - x_low, x_high - x], "yerr": [value - low, high - value]}
+        reach = {"xerr": [(x - x_low).clip(upper=0.9 * x), x_high - x],  # a log axis has no zero
+                 "yerr": [value - low, high - value]}  # fmt: skip
         axes[0].errorbar(x, value, **reach, label=label, linestyle="", elinewidth=1.2,
                          capsize=2.5, **style)  # fmt: skip
     axes[0].axhline(0, color="black", lw=1, zorder=1)
-    axes[0].set(xscale="log", xlabel=name("kl"))
+    axes[0].set_xlabel(name("kl"))
+    _log(axes[0])
     return _finish(figure, axes, y, "method", percent=False)
 
 
@@ -180,7 +184,7 @@ def histogram(rates: pd.DataFrame, value: str = "passrate", hue: str = "family")
     return _finish(figure, axes, "share of rows (%)", hue)
 
 
-def _lines(summary: pd.DataFrame, x: str, hue: str) -> Figure:
+def _lines(summary: pd.DataFrame, x: str, hue: str, y: str = "accuracy (%)") -> Figure:
     panels = _ordered(summary["family"])
     figure, axes = _panels(len(panels))
     for axis, panel in zip(axes, panels, strict=True):
@@ -193,7 +197,7 @@ def _lines(summary: pd.DataFrame, x: str, hue: str) -> Figure:
         axis.set(title=panel, xlabel=name(x))
         if x == "level":
             axis.set_xticks(_ordered(summary[x]))
-    return _finish(figure, axes, "accuracy (%)", hue)
+    return _finish(figure, axes, y, hue)
 
 
 def _band(axis: Axes, rows: pd.DataFrame, across: bool = False):
@@ -202,6 +206,17 @@ def _band(axis: Axes, rows: pd.DataFrame, across: bool = False):
     for row in rows.to_dict("records"):
         span(100 * row["low"], 100 * row["high"], color=COLOURS[6], alpha=0.25, lw=0)
         line(100 * row["value"], color=COLOURS[6], lw=1, label="base")
+
+
+def _log(axis: Axes):
+    """A logarithmic x axis with ticks at 1, 2 and 5, without a power of ten in sight."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+    axis.xaxis.set_major_formatter(lambda at, _: f"{at:g}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.tick_params(axis="x", rotation=45)
 
 
 def _points(axis: Axes, x: Sequence[float], rows: pd.DataFrame, label: str, style: dict, line: str,

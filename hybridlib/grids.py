@@ -67,16 +67,22 @@ def sweep(profile: Profile) -> list[Run]:
 
 
 @GRIDS.register
+def quantised(profile: Profile) -> list[Run]:
+    """SFT on the base in full precision and in 4 bits (QLoRA), and the latter through Unsloth."""
+    unsloth = Run("sft", nf4=True, backend="unsloth", seed=profile.seeds[0])
+    return base(profile) + _seeded(profile, Run("sft"), Run("sft", nf4=True)) + [unsloth]
+
+
+@GRIDS.register
 def sft(profile: Profile) -> list[Run]:
-    """QLoRA against LoRA and through Unsloth; in full also rank, length, target and objective."""
-    arms = [Run("sft"), Run("sft", nf4=True)]
+    """What SFT can vary: rank, length, target and objective, one at a time."""
+    arms = [Run("sft")]
     if profile.full:
         arms += [Run("sft", rank=rank) for rank in (2, 32)]
         arms += [Run("sft", steps=steps) for steps in (visits(profile), 40, 240)]
         arms += [Run("sft", target=target) for target in ("answer", "own")]
         arms += [Run("sft", objective=name) for name in OBJECTIVES if name != "nll"]
-    unsloth = Run("sft", nf4=True, backend="unsloth")
-    return base(profile) + _seeded(profile, *arms) + [replace(unsloth, seed=profile.seeds[0])]
+    return base(profile) + _seeded(profile, *arms)
 
 
 @GRIDS.register
@@ -180,7 +186,7 @@ def forgetting(profile: Profile) -> list[Run]:
 @GRIDS.register
 def partitions(profile: Profile) -> list[Run]:
     """Rows divided between SFT and GRPO, trained apart, merged; against stages on all rows."""
-    runs = base(profile)
+    runs, kinds = base(profile), METHODS if profile.full else ("mean", "norm_matched", "ties")
     for seed in profile.seeds:
         whole = [Run(method, seed=seed) for method in ("sft", "grpo")]
         runs += [*whole, *_after(whole[0], Run("grpo"))]
@@ -188,9 +194,18 @@ def partitions(profile: Profile) -> list[Run]:
         runs.append(Run("merge", parents=ids, merge="mean", seed=seed))
         for rule in ("random", "passrate"):
             halves = [Run(method, partition=rule, seed=seed) for method in ("sft", "grpo")]
-            merges = METHODS if rule == "passrate" else ["mean"]
+            merges = kinds if rule == "passrate" else ["mean"]
             ids = tuple(run.id for run in halves)
             runs += [*halves, *(Run("merge", parents=ids, merge=m, seed=seed) for m in merges)]
+    return list(dict.fromkeys(runs))
+
+
+@GRIDS.register
+def ranking(profile: Profile) -> list[Run]:
+    """The arms that the last chapter ranks: all of small grids, of large ones the main ones."""
+    if not profile.full:
+        return everything(profile)
+    runs = partitions(profile) + starts(profile) + rewards(profile)
     return list(dict.fromkeys(runs))
 
 
@@ -206,6 +221,7 @@ def everything(profile: Profile) -> list[Run]:
         prompts,
         rewards,
         partitions,
+        quantised,
         sft,
         selection,
         losses,

@@ -32,7 +32,7 @@ def arm(run: dict[str, Any]) -> str:
     words += [f"{run['n_train']} rows per set"] * bool(run["n_train"])
     words += [f"{run['partition']} half"] * (run["partition"] != "all")
     words += ["paid " + " + ".join(run["rewards"])] * ([*run["rewards"]] != ["correct"])
-    words += [f"{run['select']} rows"] * bool(run["select"])
+    words += [f"selection {run['select']}"] * bool(run["select"])
     words += ["on " + " + ".join(run["on"])] * bool(run["on"])
     words += [f"share {run['share']}"] * (run["share"] != 0.5)
     words += [f"target {run['target']}"] * (run["target"] != "solution")
@@ -58,7 +58,12 @@ def interval(row: dict[str, Any], sign: str = "") -> str:
 
 def column(rows: "pd.DataFrame") -> "pd.Series":
     """Estimates (value, low, high) as words for a table, as in 0.123 [0.1, 0.15]."""
-    return rows.apply(lambda row: f"{row.value:.3g} [{row.low:.3g}, {row.high:.3g}]", axis=1)
+
+    def told(row: Any) -> str:
+        alone = row.low != row.low  # a single run has no interval
+        return f"{row.value:.3g}" + ("" if alone else f" [{row.low:.3g}, {row.high:.3g}]")
+
+    return rows.apply(told, axis=1)
 
 
 def name(column: str) -> str:

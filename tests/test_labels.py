@@ -1,0 +1,44 @@
+"""Names of arms: two arms of one grid never share one."""
+
+from collections import defaultdict
+from dataclasses import asdict, replace
+
+import pytest
+
+from hybridlib import labels
+from hybridlib.grids import GRIDS
+from hybridlib.profiles import PROFILES
+from hybridlib.runs import Run
+
+
+@pytest.mark.parametrize("grid", sorted(GRIDS))
+@pytest.mark.parametrize("profile", ["tiny", "tiny-full"])
+def test_arms_that_differ_in_more_than_the_seed_have_names_of_their_own(grid, profile):
+    def seedless(run):
+        end = f"_seed-{run.seed}"
+        parents = tuple(parent.replace(end, "") for parent in run.parents)
+        return replace(run, seed=0, start=run.start.replace(end, ""), parents=parents)
+
+    found = defaultdict(set)
+    for run in GRIDS[grid](PROFILES[profile]):
+        found[labels.arm(asdict(run))].add(seedless(run))
+    assert {name: runs for name, runs in found.items() if len(runs) > 1} == {}
+
+
+@pytest.mark.parametrize(
+    ("run", "name"),
+    [
+        (Run("base"), "base"),
+        (Run("grpo", start="sft_loss-chord_phi_seed-1"), "SFT loss chord_phi, then GRPO"),
+        (Run("sft", options=("warmup_steps=5",)), "SFT, warmup-steps 5"),
+        (Run("grpo", rewards=("correct", "format")), "GRPO, paid correct + format"),
+    ],
+)
+def test_names(run, name):
+    assert labels.arm(asdict(run)) == name.replace("_", "-")
+
+
+def test_numbers_are_written_with_their_interval():
+    row = {"value": 0.5, "low": 0.412, "high": 0.6}
+    assert labels.interval(row).replace("\N{NO-BREAK SPACE}", " ") == "50.0 [41.2, 60.0]"
+    assert labels.name("n_train") == "training rows" and labels.name("a_b") == "a b"
