@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import hybridlib
 from hybridlib import StudyError, keys, results, verdicts
+from hybridlib.grids import GRIDS
 
 if TYPE_CHECKING:
     from hybridlib.chapters import Step
@@ -185,8 +186,34 @@ def runs_page(profile: "Profile", records: list[dict[str, Any]]) -> str:
         f"Together: {len(records)} runs, {train / 60:.0f} minutes of training, "
         f"{test / 60:.0f} minutes of evaluation, {tokens:,.0f} tokens.",
         "",
+        *_grid_costs(profile, records),
     ]
     return "\n".join(lines)
+
+
+def _grid_costs(profile: "Profile", records: list[dict[str, Any]]) -> list[str]:
+    """What does each grid cost alone? Runs that grids share count in each of them."""
+    spent = {
+        r["id"]: (float(r["cost"]["train_seconds"]), float(r["cost"]["eval_seconds"]))
+        for r in records
+    }
+    lines = [
+        "## What each grid costs",
+        "",
+        "Minutes of one worker; as many workers as the machine has cores share them. Grids share "
+        f"runs, so the lines add up to more than the whole, which "
+        f"`python -m hybridlib sweep everything --profile {profile.name}` computes.",
+        "",
+        _row("grid", "runs", "training, min", "evaluation, min", "asks"),
+        _row("---", "---:", "---:", "---:", "---"),
+    ]
+    for name, grid in GRIDS.items():
+        done = [spent[run.id] for run in grid(profile) if run.id in spent]
+        if name != "sweep" and len(done) > 1:
+            minutes = (f"{sum(column) / 60:.0f}" for column in zip(*done, strict=True))
+            asks = " ".join((grid.__doc__ or "").split())
+            lines.append(_row(f"`{name}`", str(len(done)), *minutes, asks))
+    return [*lines, ""]
 
 
 def _interval(score: dict[str, Any] | None) -> str:

@@ -117,3 +117,21 @@ def test_methods_look_the_same_in_every_figure(summary, tmp_path):
         for figure in picture
     ]
     assert colours[0]["grpo"] == colours[1]["grpo"] != colours[0]["sft"] == colours[1]["sft"]
+
+
+def test_distance_draws_an_interval_both_ways_and_never_below_zero(tmp_path):
+    arms = pd.DataFrame({"method": ["sft", "grpo"], "x": [2.0, 0.1], "x_low": [1.5, -0.1],
+                         "x_high": [3.0, 0.3], "value": [1.0, 0.0], "low": [0.5, -0.5],
+                         "high": [1.5, 0.5]})  # fmt: skip
+    figure = figures.distance(arms, "accuracy lost (points)")
+    assert drawn(figure, tmp_path) == [2]
+    assert legend(figure) == ["grpo", "sft"] or legend(figure) == ["sft", "grpo"]
+    assert figure.axes[0].get_xscale() == "log" and figure.axes[0].get_xlim()[0] > 0
+
+
+def test_other_scales_than_rows_are_decimal(summary, tmp_path):
+    figure = figures.scaling(
+        summary.assign(learning_rate=summary["n_train"] / 1e6), x="learning_rate"
+    )
+    assert drawn(figure, tmp_path) == [3, 3, 3]
+    assert figure.axes[0].get_xlabel() == "learning rate"
