@@ -81,8 +81,13 @@ def test_every_citation_has_an_entry_and_every_entry_a_citation():
 def typed(text):
     """Results in prose: shares, percentages, points, and numbers next to the word accuracy."""
     number = r"(?<![\w.])[+-]?\d+(?:\.\d+)?"
-    patterns = (r"(?<![\d.])0?\.\d\d", rf"{number}\s?%", rf"{number}\s+(?:percentage\s+)?points?",
-                rf"accurac(?:y|ies)(?:\s+[a-z]+){{0,2}}\s+{number}", rf"{number}\s+accuracy")  # fmt: skip
+    patterns = (
+        r"(?<![\d.])0?\.\d\d",
+        rf"{number}\s?%",
+        rf"{number}\s+(?:percentage\s+)?points?",
+        rf"accurac(?:y|ies):?(?:\s+[a-z]+){{0,2}}\s+{number}",
+        rf"{number}\s+accuracy",
+    )
     return re.findall("|".join(patterns), HARMLESS.sub("", text), re.I)
 
 
