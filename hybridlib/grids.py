@@ -88,7 +88,9 @@ def sft(profile: Profile) -> list[Run]:
 @GRIDS.register
 def prompts(profile: Profile) -> list[Run]:
     """SFT, GRPO, and SFT whose prompts vary: what do other prompt templates cost each?"""
-    asked = [Run("sft"), Run("grpo"), Run("sft", target="templates")] if profile.full else []
+    if not profile.full:
+        return base(profile)
+    asked = [Run("sft"), Run("grpo"), Run("sft", target="templates")]
     arms = [replace(run, also=PROMPTS) for run in asked]
     return [Run("base", also=PROMPTS), *_seeded(profile, *arms)]
 

@@ -83,9 +83,10 @@ QWEN = dict(
 profile(
     name="tiny",
     **TINY,
-    n_train=400,
+    n_train=256,
     n_eval=64,
     n_samples=3,
+    n_difficulty=6,
     drift=False,
     seeds=(0, 1),
     sft=dict(
@@ -94,7 +95,7 @@ profile(
         train_sampling_strategy="group_by_length",
     ),
     grpo=dict(
-        max_steps=90, per_device_train_batch_size=48, num_generations=8, learning_rate=2e-3,
+        max_steps=75, per_device_train_batch_size=48, num_generations=8, learning_rate=2e-3,
         lr_scheduler_type="linear", loss_type="grpo", beta=0.0, save_strategy="no",
     ),
 )  # fmt: skip
