@@ -6,7 +6,7 @@ The only module that reads the test split and its out-of-distribution companions
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from hybridlib import data, grading, rollout, stats
+from hybridlib import data, grading, metrics, rewards, rollout, stats
 from hybridlib.profiles import Profile
 
 GIVEN_UP = ("refused", "timeout", "error")
@@ -34,7 +34,11 @@ def score(
         scores: one dict per family, split and metric (value, 95 % low and high, n rows); that of
             `lenient`, the share of sampled answers that are right wherever the answer stands, also
             counts those the grader gave up on: `refused`, `timeout`, `error`;
-        samples: answers to look at, right and wrong.
+        samples: answers to look at, right and wrong;
+        solutions: {family: what else can be said of the sampled answers to test questions}: how
+            far they agree, whether the majority is right, and, but for programs, which share of
+            visible steps holds, how many answers show one, recall of the solution's intermediate
+            values, and whether the answer is the value of the last step (`metrics`).
     """
     from datasets import concatenate_datasets
 
@@ -57,6 +61,7 @@ def score(
     items: dict[str, Any] = {}
     scores: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []
+    said: dict[str, Any] = {}
     start = 0
     for name, rows in parts.items():
         here = slice(start, start := start + len(rows))
@@ -69,11 +74,36 @@ def score(
         if "@" not in name:  # templates are compared item by item
             scores += stats.scores({name: items[name]}, profile.n_samples)
             scores.append(_beside(name, items[name], lenient[here], verdicts[here]))
+        if name.endswith("/test"):
+            said[name.rpartition("/")[0]] = _said(rows, sampled[here], verdicts[here])
         shown += [
             {"id": row["id"], "text": texts[0][:400], "correct": good[0]}
             for row, texts, good in zip(rows, sampled[here], counts[here], strict=True)
         ][: 2 if name.endswith("/test") else 0]
-    return {"items": items, "scores": scores, "samples": shown[:6]}
+    return {"items": items, "scores": scores, "samples": shown[:6], "solutions": said}
+
+
+def _said(rows: Any, sampled: list[list[str]], verdicts: list) -> dict[str, float | None]:
+    """Means over the answers (or rows) to which a metric applies; None where it applies to none."""
+    groups = [[verdict.extracted for verdict in row] for row in verdicts]
+    right = [[verdict.correct for verdict in row] for row in verdicts]
+    found = {
+        "agreement": [sum(row) / len(row) for row in metrics.agreement(groups)],
+        "majority_accuracy": metrics.majority_accuracy(groups, right),
+    }
+    n, kinds = len(sampled[0]), set(rows["kind"])
+    if "program" not in kinds:
+        texts = [text for row in sampled for text in row]
+        gold = [turns[-1]["content"] for turns in rows["completion"] for _ in range(n)]
+        kept = [rewards.steps(text, kind) for text in texts for kind in kinds]
+        found |= {
+            "steps_right": [sum(own) / len(own) if own else None for own in kept],
+            "steps_shown": [bool(own) for own in kept],
+            "intermediate_recall": metrics.intermediate_recall(texts, gold),
+            "answer_follows": metrics.answer_follows(texts),
+        }
+    applies = {name: [v for v in values if v is not None] for name, values in found.items()}
+    return {name: round(sum(v) / len(v), 5) if v else None for name, v in applies.items()}
 
 
 def _grade(answers: list[list[str]], rows: Any) -> list[list[grading.Verdict]]:

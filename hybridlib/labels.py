@@ -20,7 +20,9 @@ NAMES = {
 
 def arm(run: dict[str, Any]) -> str:
     """What is a run called for a reader? Its method and whatever is not usual, but for the seed."""
-    method = f"{run['merge'].replace('_', '-')} merge" if run["parents"] else run["method"].upper()
+    method = run["method"].upper()
+    if run["parents"]:
+        method = f"{run['merge']} merge" if run["merge"] else "routing"
     first = f"{_start(run['start'])}, then " if run["start"] else ""
     words = [first + method.replace("BASE", "base")]
     rules = sorted({*re.findall(r"_by-([a-z]+)", "+".join(run["parents"]))})
@@ -34,6 +36,7 @@ def arm(run: dict[str, Any]) -> str:
     words += ["paid " + " + ".join(run["rewards"])] * ([*run["rewards"]] != ["correct"])
     words += [f"selection {run['select']}"] * bool(run["select"])
     words += ["on " + " + ".join(run["on"])] * bool(run["on"])
+    words += [f"overlap {run['overlap']}"] * bool(run["overlap"])
     words += [f"share {run['share']}"] * (run["share"] != 0.5)
     words += [f"target {run['target']}"] * (run["target"] != "solution")
     words += [f"loss {run['objective']}"] * (run["objective"] != "nll")

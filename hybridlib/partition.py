@@ -38,6 +38,7 @@ def split(
     seed: int = 0,
     passrate: Sequence[float] | None = None,
     share: float = 0.5,
+    overlap: float = 0.0,
 ) -> Split:
     """Which rows train SFT and which train RL under this rule?
 
@@ -45,16 +46,16 @@ def split(
         passrate: share of right samples of the base per row, in 0..1 (`difficulty`); needed by
             the rules that have `needs_passrate`.
         share: of the rows that go to SFT, rounded down.
-    Same arguments, same parts.
+        overlap: share of RL's rows that are exchanged for rows of SFT, as far as these go.
+    Same arguments, same parts; the rows of a smaller overlap are among those of a larger one.
     """
     if rule == "all":
         return Split(rows, rows)
     order = _order(rows, RULES[rule], rule, seed, passrate)
-    to_sft = set(order[: int(share * len(rows))])
-    return Split(
-        rows.select([index for index in range(len(rows)) if index in to_sft]),
-        rows.select([index for index in range(len(rows)) if index not in to_sft]),
-    )
+    cut = int(share * len(rows))
+    seen = order[: min(cut, round(overlap * (len(rows) - cut)))]
+    parts = order[:cut], seen + order[cut + len(seen) :]
+    return Split(*(rows.select(sorted(part)) for part in parts))
 
 
 def select(

@@ -11,7 +11,7 @@ from hybridlib.profiles import BACKENDS
 from hybridlib.rewards import REWARDS
 from hybridlib.targets import TARGETS
 
-TRAINING = ("base", "sft", "grpo", "merge")
+TRAINING = ("base", "sft", "grpo", "merge", "route")
 SHORT = dict(  # field -> its name in an id
     learning_rate="lr", n_train="n", partition="by", rewards="reward", reward_weights="weights",
     start="after", parents="of", merge="by", options="with", objective="loss",
@@ -25,7 +25,7 @@ class Run:
     A new field needs a default that means what runs did before it; ids and records stay valid.
     """
 
-    method: str  # base, sft, grpo or merge
+    method: str  # base, sft, grpo, merge or route
     adapter: str = "lora"
     rank: int = 8
     nf4: bool = False  # 4-bit NormalFloat base: QLoRA
@@ -37,7 +37,7 @@ class Run:
     rewards: tuple[str, ...] = ("correct",)
     reward_weights: tuple[float, ...] = ()  # () = all 1
     start: str = ""  # id of the run whose adapter is trained on
-    parents: tuple[str, ...] = ()  # ids of the runs to merge
+    parents: tuple[str, ...] = ()  # ids of the runs to merge, or to route between
     merge: str = ""  # merge method
     seed: int = 0
     on: tuple[str, ...] = ()  # the profile's datasets that it trains on, () = all
@@ -46,6 +46,7 @@ class Run:
     target: str = "solution"  # what SFT imitates
     objective: str = "nll"  # what SFT minimises
     options: tuple[str, ...] = ()  # name=value of TRL's config, over the profile's
+    overlap: float = 0.0  # share of RL's rows that SFT has seen, too
     also: tuple[str, ...] = ()  # splits that are scored beside the profile's
 
     def __post_init__(self) -> None:
@@ -66,13 +67,17 @@ class Run:
         ):  # fmt: skip
             for name in names:
                 registry[name]
-        if self.method == "merge" and len(self.parents) < 2:
-            raise StudyError("a merge needs at least two parents: --parents ID ID")
+        if self.method in ("merge", "route") and len(self.parents) < 2:
+            raise StudyError(f"a {self.method} needs at least two parents: --parents ID ID")
         if self.reward_weights and len(self.reward_weights) != len(self.rewards):
             raise StudyError(f"{len(self.rewards)} rewards need as many weights")
         if not 0 < self.share < 1:
             raise StudyError(
                 f"a share of {self.share:g} leaves one method without rows; 0 < share < 1"
+            )
+        if not 0 <= self.overlap <= 1 or (self.overlap and self.partition == "all"):
+            raise StudyError(
+                "an overlap is a share, 0 to 1, of the rows that a --partition gives RL"
             )
         if self.select and not self.n_train:
             raise StudyError("--select needs --n-train: how many rows per dataset are kept")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hybridlib import ROOT, StudyError, fingerprint, results
 from hybridlib.grids import GRIDS
 from hybridlib.partition import RULES, SELECTIONS
-from hybridlib.profiles import Profile, local
+from hybridlib.profiles import Profile
 from hybridlib.runs import TRAINING, Run
 from hybridlib.targets import TARGETS
 
@@ -58,7 +58,7 @@ def rows_for(run: Run, profile: Profile) -> "Dataset":
     if run.select:
         kept = partition.select(rows, run.select, run.n_train, run.seed, rates)
         rows, rates = rows.select(kept), rates and [rates[index] for index in kept]
-    halves = partition.split(rows, run.partition, run.seed, rates, run.share)
+    halves = partition.split(rows, run.partition, run.seed, rates, run.share, run.overlap)
     if run.method != "sft":
         return halves.rl
     return TARGETS[run.target](halves.sft, profile, run.seed)
@@ -76,24 +76,24 @@ def execute(run: Run, profile: Profile, save: bool = True, force: bool = False) 
     models.use(run.backend)
     trained, facts = _train(run, profile, _workspace(run, profile))
     began = time.perf_counter()
-    model, tokenizer = models.load(
-        profile, start=trained.adapter if trained else None, nf4=run.nf4 or profile.nf4,
-        backend=run.backend, trainable=False,
+    model, tokenizer = trained.model or models.load(
+        profile, start=trained.adapter, nf4=run.nf4 or profile.nf4, backend=run.backend,
+        trainable=False,
     )  # fmt: skip
     # Every arm is compared with the base: its noise would be in all differences at once.
     doubled = min(9, 2 * profile.n_samples) if run.method == "base" else 0
     splits = (*profile.splits, *run.also)
     scored = evaluate.score(model, tokenizer, profile, splits, samples=doubled)
+    facts["solutions"] = scored.pop("solutions")
     if profile.drift:
         facts["drift"] = drift.measure(model, tokenizer, profile)
     cost = {"train_seconds": 0.0, "tokens": 0, "trainable": 0, "peak_gb": 0.0}
     record = {
         "id": run.id, "profile": profile.name, "run": asdict(run), "setting": asdict(profile),
         **scored,
-        "curve": trained.curve if trained else [],
-        "cost": cost | (trained.cost if trained else {})
-        | {"eval_seconds": round(time.perf_counter() - began, 2)},
-        "facts": facts | (trained.facts if trained else {}),
+        "curve": trained.curve,
+        "cost": cost | trained.cost | {"eval_seconds": round(time.perf_counter() - began, 2)},
+        "facts": facts | trained.facts,
         "provenance": results.provenance(
             backend=run.backend, model=models.revision(profile), code=fingerprint.of(run, profile)
         ),
@@ -115,18 +115,14 @@ def _workspace(run: Run, profile: Profile) -> Path:
 
 
 def _train(run: Run, profile: Profile, out: Path) -> tuple[Any, dict[str, Any]]:
-    from hybridlib import merge, train
+    from hybridlib import train
 
-    if run.method == "base":
-        return None, {}
-    if run.method == "merge":
-        adapters = [folder(parent, profile) / "adapter" for parent in run.parents]
-        origin = local(profile.model)
-        facts = merge.combine(adapters, run.merge, out / "adapter", run.seed, base=origin)
-        return train.Trained(out / "adapter", [], {}), facts
+    method = train.METHODS[run.method]
+    adapters = [folder(need, profile) / "adapter" for need in run.needs]
+    if not method.rows:
+        return method(run, profile, out, adapters), {}
     rows = rows_for(run, profile)
-    start = folder(run.start, profile) / "adapter" if run.start else None
-    return train.METHODS[run.method](run, profile, rows, out, start), {"rows": len(rows)}
+    return method(run, profile, rows, out, *adapters), {"rows": len(rows)}
 
 
 def execute_all(

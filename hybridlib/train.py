@@ -2,13 +2,14 @@
 
 import ast
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hybridlib import StudyError, models, pay, rewards, rollout, trainers
 from hybridlib.audit import audit
 from hybridlib.objectives import OBJECTIVES
-from hybridlib.profiles import Profile
+from hybridlib.profiles import Profile, local
 from hybridlib.registry import Registry
 
 if TYPE_CHECKING:
@@ -27,16 +28,19 @@ CURVE = (
 )
 
 
-METHODS = Registry("training method")
+METHODS = Registry("training method", "rows")
+"""Rows: is it trained on some? Then fn(run, profile, rows, out, start), else fn(run, profile, out,
+adapters); both return `Trained`."""
 
 
 class Trained(NamedTuple):
     """What training leaves behind: the adapter's folder, the curve by logged step, cost, facts."""
 
-    adapter: Path
-    curve: list[dict[str, float]]
-    cost: dict[str, float]
-    facts: dict[str, Any] = {}  # of GRPO: `pay.facts`
+    adapter: Path | None = None  # None: the base as it is
+    curve: list[dict[str, float]] = []
+    cost: dict[str, float] = {}
+    facts: dict[str, Any] = {}  # of GRPO: `pay.facts`; of a merge: `merge.combine`'s
+    model: Any = None  # and its tokenizer, where no single adapter says what was made
 
 
 def options(run: "Run", profile: Profile, out: Path) -> dict[str, Any]:
@@ -77,7 +81,41 @@ def _config(kind: type, run: "Run", profile: Profile, out: Path, **more: Any) ->
         raise StudyError(f"{kind.__name__} refuses the options of {run.id}: {error}") from None
 
 
-@METHODS.register
+@METHODS.register(rows=False)
+def base(run: "Run", profile: Profile, out: Path, adapters: Sequence[Path]) -> Trained:
+    """Nothing is trained: the bar that every arm must pass."""
+    return Trained()
+
+
+@METHODS.register(rows=False)
+def merge(run: "Run", profile: Profile, out: Path, adapters: Sequence[Path]) -> Trained:
+    """One adapter of several, by a merge method (`hybridlib.merge`)."""
+    from hybridlib.merge import combine
+
+    origin = local(profile.model)
+    facts = combine(adapters, run.merge, out / "adapter", run.seed, base=origin)
+    return Trained(out / "adapter", facts=facts)
+
+
+@METHODS.register(rows=False)
+def route(run: "Run", profile: Profile, out: Path, adapters: Sequence[Path]) -> Trained:
+    """Every token goes to the adapter that its hidden state fits best: Arrow (arXiv:2405.11157).
+
+    Nothing is merged and nothing trained; PEFT takes the direction in which an adapter acts most
+    strongly as its prototype. Adapters of one rank on the same modules only.
+    """
+    from peft import ArrowConfig, create_arrow_model
+
+    model, tokenizer = models.load(profile, nf4=run.nf4 or profile.nf4, backend=run.backend)
+    paths = [str(adapter) for adapter in adapters]
+    try:
+        routed = create_arrow_model(model, paths, ArrowConfig(top_k=1))
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise StudyError(f"cannot route between {' and '.join(run.parents)}: {error}") from None
+    return Trained(model=(routed, tokenizer))
+
+
+@METHODS.register(rows=True)
 def sft(
     run: "Run", profile: Profile, rows: "Dataset", out: Path, start: Path | None = None
 ) -> Trained:
@@ -102,7 +140,7 @@ def sft(
     return _train(trainer, out)
 
 
-@METHODS.register
+@METHODS.register(rows=True)
 def grpo(
     run: "Run", profile: Profile, rows: "Dataset", out: Path, start: Path | None = None
 ) -> Trained:
