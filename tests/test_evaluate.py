@@ -67,3 +67,23 @@ def test_pass_rates_are_kept_by_content(small, world, monkeypatch):
         assert difficulty.passrate(small, rows) == rates
     assert len(difficulty.passrate(small, rows.select([0, 1]))) == 2
     assert len(list(files[0].parent.glob("*.json"))) == 2
+
+
+def test_more_is_said_of_solutions_than_right_or_wrong():
+    from hybridlib import data, evaluate, grading
+
+    rows = data.load("tiny_gsm8k", "test", limit=2)
+    gold = [row["completion"][-1]["content"] for row in rows]
+    wrong = gold[0].replace("####", "<<1+1=3>>3\n####")
+    sampled = [[gold[0], wrong], [gold[1], "#### 7"]]
+    verdicts = [
+        grading.grade_many(texts, [row["answer"]] * 2, [row["kind"]] * 2)
+        for texts, row in zip(sampled, rows, strict=True)
+    ]
+    said = evaluate._said(rows, sampled, verdicts)
+    steps = gold[0].count("<<")
+    held = 1 + steps / (steps + 1) + 1  # over the three answers that show steps
+    assert said["steps_shown"] == 0.75 and said["steps_right"] == pytest.approx(held / 3, abs=1e-5)
+    assert 0.5 <= said["agreement"] <= 1 and said["majority_accuracy"] >= 0.5
+    assert set(said) == {"steps_right", "steps_shown", "intermediate_recall", "answer_follows",
+                         "agreement", "majority_accuracy"}  # fmt: skip

@@ -39,6 +39,22 @@ def test_halves_are_disjoint_covering_equal_and_repeatable(rule, cells, seed):
     assert [order[name] for name in sft["id"]] == sorted(order[name] for name in sft["id"])
 
 
+@settings(max_examples=25, deadline=None)
+@given(n=st.integers(2, 40), share=st.sampled_from([0.2, 0.5, 0.8]), seed=st.integers(0, 9),
+       overlaps=st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted))  # fmt: skip
+def test_overlap_exchanges_rows_of_rl_for_rows_that_sft_has(n, share, seed, overlaps):
+    table = rows([1] * n)
+    apart = split(table, "random", seed, share=share)
+    found = [split(table, "random", seed, share=share, overlap=overlap) for overlap in overlaps]
+    seen = [set(part.rl["id"]) & set(part.sft["id"]) for part in found]
+    assert seen[0] <= seen[1]
+    for part, both, overlap in zip(found, seen, overlaps, strict=True):
+        assert list(part.sft["id"]) == list(apart.sft["id"])
+        assert len(part.rl) == len(apart.rl) == len(set(part.rl["id"]))
+        assert set(part.rl["id"]) - both <= set(apart.rl["id"])
+        assert len(both) == min(len(apart.sft), round(overlap * len(apart.rl)))
+
+
 def test_all_gives_both_stages_everything():
     table = rows([1, 2, 3])
     sft, rl = split(table, "all")

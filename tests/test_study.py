@@ -42,7 +42,10 @@ def test_grids_have_unique_ids_and_bring_their_parents(grid):
         (dict(method="merge", parents=("a", "b"), merge="slurp"), "ties"),
         (dict(method="sft", backend="tpu"), "unsloth"),
         (dict(method="merge", parents=("a",), merge="mean"), "two parents"),
+        (dict(method="route", parents=("a",)), "two parents"),
         (dict(method="grpo", reward_weights=(1.0, 2.0)), "as many weights"),
+        (dict(method="grpo", overlap=0.3), "--partition"),
+        (dict(method="grpo", partition="random", overlap=1.5), "0 to 1"),
     ],
 )
 def test_a_typo_costs_a_second_and_not_a_night(fields, valid):
@@ -54,7 +57,7 @@ def test_a_typo_costs_a_second_and_not_a_night(fields, valid):
 def test_a_grid_runs_resumes_and_verifies(small, world, capsys):
     sft, grpo = Run("sft"), Run("grpo")
     runs = [Run("base"), sft, grpo, Run("merge", parents=(sft.id, grpo.id), merge="mean"),
-            Run("grpo", start=sft.id)]  # fmt: skip
+            Run("grpo", start=sft.id), Run("route", parents=(sft.id, grpo.id))]  # fmt: skip
     table = study.execute_all(runs, small, workers=1)
     assert set(table.id) == {run.id for run in runs}
     assert {"greedy", "sampled", "pass@2", "lenient"} <= set(table.metric)

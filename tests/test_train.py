@@ -188,3 +188,9 @@ def test_options_leave_gpu_only_settings_out(small):
     assert not any("vllm" in name for name in grpo) and grpo["bf16"] is False
     assert grpo["max_steps"] == 7 and grpo["learning_rate"] == 1e-4
     assert grpo["num_generations"] == profile.grpo["num_generations"]
+
+
+def test_every_method_of_a_run_can_be_carried_out():
+    from hybridlib.runs import TRAINING
+
+    assert set(train.METHODS) == set(TRAINING)
