@@ -7,8 +7,8 @@ A grid is small where a build computes it while the reader waits, and large wher
 from dataclasses import replace
 from typing import Any
 
-from hybridlib.merge import METHODS
 from hybridlib.objectives import OBJECTIVES
+from hybridlib.operators import METHODS
 from hybridlib.partition import BUCKETS
 from hybridlib.profiles import Profile
 from hybridlib.registry import Registry
@@ -138,8 +138,6 @@ def scale(profile: Profile) -> list[Run]:
         arms += [of_size(profile, "sft", n, steps=visits(profile)) for n in sizes]
         paid = ("correct", "arithmetic"), ("format",)
         arms += [Run("grpo", n_train=sizes[2], rewards=names) for names in paid]
-    else:
-        arms.append(Run("sft", n_train=100))
     return base(profile) + _seeded(profile, *arms)
 
 
@@ -188,7 +186,7 @@ def forgetting(profile: Profile) -> list[Run]:
 @GRIDS.register
 def partitions(profile: Profile) -> list[Run]:
     """Rows divided between SFT and GRPO, trained apart, merged; against stages on all rows."""
-    runs, kinds = base(profile), METHODS if profile.full else ("mean", "norm_matched", "ties")
+    runs, kinds = base(profile), METHODS if profile.full else ("mean", "norm_matched")
     for seed in profile.seeds:
         whole = [Run(method, seed=seed) for method in ("sft", "grpo")]
         runs += [*whole, *_after(whole[0], Run("grpo"))]

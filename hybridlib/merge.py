@@ -3,7 +3,7 @@
 PEFT's `linear`, `ties`, `dare_*` and `magnitude_prune` treat the factors A and B one by one, which
 adds cross terms B1 A2 that no adapter ever had: two random rank-8 adapters come out wrong by about
 100 %. Here each module's delta W is built, merged and only then factorised again, one module at
-a time, so memory stays at a few weight matrices. Only element-wise methods (ties, dare) leave a
+a time, so memory stays at a few weight matrices. Element-wise methods (ties, dare) leave a
 full-rank delta; its export is as large as the weights it adapts.
 """
 
@@ -20,76 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hybridlib import StudyError
-from hybridlib.registry import Registry
+from hybridlib.operators import METHODS
 
 if TYPE_CHECKING:
-    import torch
     from peft import LoraConfig
     from torch import Tensor
 
-METHODS = Registry("merge method")
-"""Each: (stack (adapters, out, in) of one module's deltas, generator) -> (out, in) merged delta."""
-
-TIES_DENSITY = 0.2
-DARE_DROP = 0.5
 MUTATES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 PREFIX = "base_model.model."
-
-
-@METHODS.register
-def sum(stack: Tensor, generator: torch.Generator) -> Tensor:
-    """Task arithmetic with weight 1 (Ilharco et al. 2023, arXiv:2212.04089): all adapters active.
-
-    The only method here that does not give an adapter back when it meets itself: it doubles it.
-    """
-    return stack.sum(0)
-
-
-@METHODS.register
-def mean(stack: Tensor, generator: torch.Generator) -> Tensor:
-    """The average delta, as in model soups (Wortsman et al. 2022, arXiv:2203.05482)."""
-    return stack.mean(0)
-
-
-@METHODS.register
-def norm_matched(stack: Tensor, generator: torch.Generator) -> Tensor:
-    """The average of deltas brought to one length: RL moves far less than SFT, and would drown.
-
-    Each nonzero delta of a module is rescaled to their mean Frobenius norm, then all are averaged.
-    A zero delta has no direction: it counts in the average and not in the norm.
-    """
-    norms = stack.flatten(1).norm(dim=1)
-    target = norms.sum() / norms.count_nonzero().clamp(min=1)
-    factors = (target / norms).where(norms > 0, 0)
-    return (factors[:, None, None] * stack).mean(0)
-
-
-@METHODS.register
-def ties(stack: Tensor, generator: torch.Generator) -> Tensor:
-    """Trim, elect sign, disjoint mean (Yadav et al. 2023, arXiv:2306.01708), here per module.
-
-    Keeps the largest 20 % of each delta; per entry the sign with the larger sum wins and the
-    deltas that agree are averaged. One adapter alone, or with itself, is its own trimmed delta.
-    """
-    flat = stack.flatten(1).abs()
-    drop = flat.shape[1] - math.ceil(TIES_DENSITY * flat.shape[1])
-    if drop:
-        threshold = flat.kthvalue(drop, dim=1).values[:, None, None]
-        stack = stack.where(stack.abs() > threshold, 0)
-    agrees = (stack.sign() == stack.sum(0).sign()) & (stack != 0)
-    return (stack * agrees).sum(0) / agrees.sum(0).clamp(min=1)
-
-
-@METHODS.register
-def dare(stack: Tensor, generator: torch.Generator) -> Tensor:
-    """Drop half of the entries, double the rest, average (Yu et al. 2024, arXiv:2311.03099).
-
-    Random by `generator`; its expectation is the mean.
-    """
-    import torch
-
-    kept = torch.rand(stack.shape, generator=generator) >= DARE_DROP
-    return (stack * kept).mean(0) / (1 - DARE_DROP)
 
 
 def deltas(adapter: Path) -> dict[str, Tensor]:

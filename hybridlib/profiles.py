@@ -95,7 +95,7 @@ profile(
         train_sampling_strategy="group_by_length",
     ),
     grpo=dict(
-        max_steps=75, per_device_train_batch_size=48, num_generations=8, learning_rate=2e-3,
+        max_steps=60, per_device_train_batch_size=48, num_generations=8, learning_rate=2.5e-3,
         lr_scheduler_type="linear", loss_type="grpo", beta=0.0, save_strategy="no",
     ),
 )  # fmt: skip

@@ -4,8 +4,8 @@ from dataclasses import dataclass, fields
 
 from hybridlib import StudyError
 from hybridlib.adapters import ADAPTERS
-from hybridlib.merge import METHODS
 from hybridlib.objectives import OBJECTIVES
+from hybridlib.operators import METHODS
 from hybridlib.partition import RULES, SELECTIONS
 from hybridlib.profiles import BACKENDS
 from hybridlib.rewards import REWARDS

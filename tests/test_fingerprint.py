@@ -37,7 +37,7 @@ def changed(package, file, old, new, names):
         ("objectives.py", "ANCHOR = 0.05", "ANCHOR = 0.5"),  # of an objective that is not used
         ("partition.py", "def split(", "# halves\ndef split("),  # a comment
         ("rewards.py", "def texts(", "def other(x):\n    return x\n\n\ndef texts("),
-        ("merge.py", "TIES_DENSITY = 0.2", "TIES_DENSITY = 0.3"),
+        ("operators.py", "DENSITY = 0.2", "DENSITY = 0.3"),
         ("grids.py", "PER_BUCKET", "ROWS_PER_BUCKET"),
         ("rates.py", "RESAMPLES = 2_000", "RESAMPLES = 1_000"),
         ("adapters.py", "use_dora=True", "use_dora=False"),
@@ -58,7 +58,7 @@ def test_what_a_run_does_not_reach_leaves_it_alone(package, file, old, new):
         ("trainers.py", "found.argmax", "found.argmin", SFT),
         ("rewards.py", "verdict.correct", "not verdict.correct", GRPO),
         ("objectives.py", "ANCHOR = 0.05", "ANCHOR = 0.5", SFT | {"asft"}),
-        ("merge.py", "TIES_DENSITY = 0.2", "TIES_DENSITY = 0.3", GRPO | {"merge", "ties"}),
+        ("operators.py", "DENSITY = 0.2", "DENSITY = 0.3", GRPO | {"merge", "ties"}),
     ],
 )  # fmt: skip
 def test_what_a_run_reaches_makes_it_stale(package, file, old, new, names):

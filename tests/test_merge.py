@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from hybridlib import StudyError, merge
-from hybridlib.merge import METHODS
+from hybridlib.operators import METHODS
 
 SHAPES = {
     "model.layers.0.self_attn.q_proj": (64, 64),
@@ -79,7 +79,34 @@ def reference_norm_matched(stack):
     return np.mean([d * np.mean(norms) / n for d, n in zip(stack, norms, strict=True)], axis=0)
 
 
+def reference_slerp(stack):
+    merged = stack[0]
+    for k, other in enumerate(stack[1:], 2):
+        lengths = np.linalg.norm(merged), np.linalg.norm(other)
+        one, two = merged / lengths[0], other / lengths[1]
+        angle = np.arccos(np.clip((one * two).sum(), -1, 1))
+        around = (np.sin((1 - 1 / k) * angle) * one + np.sin(angle / k) * two) / np.sin(angle)
+        merged = ((1 - 1 / k) * lengths[0] + lengths[1] / k) * around
+    return merged
+
+
+def reference_ram(stack):
+    trimmed = np.stack([trim(torch.tensor(d)) for d in stack])
+    return trimmed.sum(0) / np.maximum((trimmed != 0).sum(0), 1)
+
+
+def reference_knots(stack):
+    u, values, v = np.linalg.svd(np.concatenate(stack, 1), full_matrices=False)
+    rank = (values > 1e-6 * values[0]).sum()
+    blocks = np.split(v[:rank], len(stack), 1)
+    return (u[:, :rank] * values[:rank]) @ reference_ties([torch.tensor(b) for b in blocks])
+
+
 REFERENCE = {
+    "slerp": reference_slerp,
+    "magnitude": lambda stack: np.mean([trim(torch.tensor(d)) for d in stack], axis=0),
+    "ram": reference_ram,
+    "knots": reference_knots,
     "sum": lambda stack: np.sum(stack, axis=0),
     "mean": lambda stack: np.mean(stack, axis=0),
     "norm_matched": reference_norm_matched,
@@ -109,11 +136,33 @@ def test_dare_keeps_the_expectation_repeats_by_seed_and_drops_half():
 
 @pytest.mark.parametrize(("name", "expected"), [
     ("sum", lambda d: 2 * d), ("mean", lambda d: d), ("norm_matched", lambda d: d),
+    ("slerp", lambda d: d), ("magnitude", lambda d: torch.tensor(trim(d)).float()),
     ("ties", lambda d: torch.tensor(trim(d)).float()),
+    ("ram", lambda d: torch.tensor(trim(d)).float()),
+    ("knots", lambda d: torch.tensor(reference_knots([d.double().numpy()])).float()),
 ])  # fmt: skip
 def test_an_adapter_merged_with_itself(name, expected):
     d = delta(7)
-    assert relative(apply(name, d, d), expected(d)) < 1e-6
+    assert relative(apply(name, d, d), expected(d)) < 1e-5
+
+
+@pytest.mark.parametrize(("name", "scale", "of"), [
+    ("sum", 1, "all"), ("mean", 0.5, "all"), ("norm_matched", 0.5, "all"), ("slerp", 0.5, "all"),
+    ("magnitude", 0.5, "trimmed"), ("ties", 1, "trimmed"), ("ram", 1, "trimmed"),
+    ("knots", 1, "aligned"),
+])  # fmt: skip
+def test_an_adapter_merged_with_a_zero_one(name, scale, of):
+    d = delta(7)
+    aligned = torch.tensor(reference_knots([d.double().numpy()])).float()
+    whole = {"all": d, "trimmed": torch.tensor(trim(d)).float(), "aligned": aligned}[of]
+    for stack in ((d, torch.zeros_like(d)), (torch.zeros_like(d), d)):
+        assert relative(apply(name, *stack), scale * whole) < 1e-5
+
+
+def test_slerp_of_opposites_is_their_average():
+    d = delta(7)
+    assert apply("slerp", d, -d).norm() < 1e-5
+    assert relative(apply("slerp", d, 3 * d), 2 * d) < 1e-5
 
 
 def test_dare_gives_an_adapter_back_on_average():

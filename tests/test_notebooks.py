@@ -89,3 +89,13 @@ def test_grids_exist(path):
 
     for grid in json.loads(path.read_text())["metadata"]["hybridlib"].get("grids", ()):
         assert grid in GRIDS
+
+
+@chapter
+def test_every_figure_has_a_caption_and_says_what_it_shows(path):
+    for cell in cells(path):
+        if cell["id"].endswith("-figure"):
+            shown = cell["metadata"]["mystnb"]
+            assert len(shown["image"]["alt"]) > 20, cell["id"]
+            assert shown["figure"]["caption"].endswith("."), cell["id"]
+            assert shown["figure"]["name"] == f"fig-{cell['id']}"
