@@ -263,7 +263,8 @@ def test_the_exported_adapter_holds_the_merged_delta(tmp_path, name):
         expected = METHODS[name](torch.stack([d[module] for d in dense]), generator)
         assert relative(found[module], expected) < 1e-5
     assert facts["truncation"] < 1e-5
-    assert facts["rank"] == 11 if name in ("sum", "mean", "norm_matched") else facts["rank"] > 11
+    entry_by_entry = name in ("dare", "magnitude", "ram", "ties")  # leaves no low rank
+    assert facts["rank"] > 11 if entry_by_entry else facts["rank"] == 11
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -309,7 +310,7 @@ def test_adapters_of_other_bases_are_refused(tmp_path):
     parts = [adapter(tmp_path / "a", 0), other]
     with pytest.raises(StudyError, match="cannot merge a with b: .* is base there and other here"):
         merge.combine(parts, "mean", tmp_path / "out")
-    with pytest.raises(StudyError, match="unknown merge method 'men'; valid: dare, mean"):
+    with pytest.raises(StudyError, match="unknown merge method 'men'; valid: dare, knots"):
         merge.combine(parts[:1], "men", tmp_path / "out")
     with pytest.raises(StudyError, match="nothing to merge"):
         merge.combine([], "mean", tmp_path / "out")
