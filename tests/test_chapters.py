@@ -198,8 +198,8 @@ def test_a_build_that_is_stopped_leaves_no_half_file_and_no_kernel(root, how):
     write(root, "02_b", slow, after=["01_a"])
     # Under a shell that runs it in the background, Python would inherit a deaf ear for Ctrl-C.
     script = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-              "from types import SimpleNamespace as S; from hybridlib import chapters;"
-              "chapters.build(S(name='toy'))")  # fmt: skip
+              "from dataclasses import replace; from hybridlib import chapters, profiles;"
+              "chapters.build(replace(profiles.PROFILES['tiny'], name='toy'))")  # fmt: skip
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL,
                                env=os.environ | {"HYBRIDLIB_ROOT": str(root)})  # fmt: skip
     pid = root / "pid"

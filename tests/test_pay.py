@@ -107,8 +107,11 @@ def test_a_record_says_what_the_rewards_paid_and_what_could_not_be_graded(small,
 
 @pytest.mark.slow
 def test_one_reward_has_no_shares_and_a_coin_no_grading(small, world):
-    profile = replace(small, grpo=small.grpo | dict(max_steps=1))
+    profile = replace(small, drift=True, grpo=small.grpo | dict(max_steps=1))
     facts = study.execute(study.Run("grpo"), profile, save=False)["facts"]
-    assert set(facts) == {"rows", "graded", "drift"} and facts["graded"]["samples"] == 8
-    facts = study.execute(study.Run("grpo", rewards=("random",)), profile, save=False)["facts"]
-    assert set(facts) == {"rows", "drift"}
+    assert (
+        set(facts) == {"rows", "graded", "drift", "solutions"} and facts["graded"]["samples"] == 8
+    )
+    coin = study.Run("grpo", rewards=("random",))
+    facts = study.execute(coin, replace(profile, drift=False), save=False)["facts"]
+    assert set(facts) == {"rows", "solutions"}
