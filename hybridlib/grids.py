@@ -121,8 +121,7 @@ def losses(profile: Profile) -> list[Run]:
     kinds = [("loss_type=grpo",), ("loss_type=dapo",), ("loss_type=dr_grpo",), ("loss_type=cispo",),
              ("importance_sampling_level=sequence",)]  # fmt: skip
     arms = [Run("grpo"), *(Run("grpo", options=("num_iterations=2", *kind)) for kind in kinds)]
-    single = ("num_generations=4", "num_generations=16", "temperature=0.7", "temperature=1.3",
-              "beta=0.05")  # fmt: skip
+    single = ("num_generations=4", "temperature=0.7", "temperature=1.3", "beta=0.05")
     arms += [Run("grpo", options=(option,)) for option in single]
     anchored = Run("grpo", options=("beta=0.05",))
     pairs = [_after(first, anchored) for first in _seeded(profile, Run("sft"))]
