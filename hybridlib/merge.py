@@ -3,8 +3,8 @@
 PEFT's `linear`, `ties`, `dare_*` and `magnitude_prune` treat the factors A and B one by one, which
 adds cross terms B1 A2 that no adapter ever had: two random rank-8 adapters come out wrong by about
 100 %. Here each module's delta W is built, merged and only then factorised again, one module at
-a time, so memory stays at a few weight matrices. Element-wise methods (ties, dare) leave a
-full-rank delta; its export is as large as the weights it adapts.
+a time, so memory stays at a few weight matrices. Methods that work entry by entry (dare, magnitude,
+ram, ties) leave a full-rank delta; its export is as large as the weights it adapts.
 """
 
 from __future__ import annotations

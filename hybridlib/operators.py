@@ -25,7 +25,7 @@ DARE_DROP = 0.5
 def sum(stack: Tensor, generator: torch.Generator) -> Tensor:
     """Task arithmetic with weight 1 (Ilharco et al. 2023, arXiv:2212.04089): all adapters active.
 
-    The only method here that does not give an adapter back when it meets itself: it doubles it.
+    An adapter that meets itself is doubled.
     """
     return stack.sum(0)
 

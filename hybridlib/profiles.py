@@ -79,7 +79,7 @@ QWEN = dict(
     ),
 )  # fmt: skip
 
-# Learning rates were chosen on the validation split, from the same candidates for each method.
+# Learning rates from a few trials on validation rows; those of `tiny-full` come from `tiny-sweep`.
 profile(
     name="tiny",
     **TINY,
@@ -115,7 +115,7 @@ FULL = dict(
     ),
 )  # fmt: skip
 profile(name="tiny-sweep", **FULL | dict(splits=("valid",), n_eval=100, seeds=(0, 1), drift=False))
-# The best rates of that sweep, whose runs each name their own.
+# The best rates of that sweep, in which every run but the base names its own.
 profile(
     name="tiny-full",
     **FULL

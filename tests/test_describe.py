@@ -50,6 +50,16 @@ def test_correlations_find_order_and_leave_out_what_does_not_vary():
     assert list(found.index) == ["rising"] and found.loc["rising", "value"] == pytest.approx(1)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tiny_gsm8k", "tiny_math", "tiny_mbpp", "gsm8k", "math", "mbpp"])
+def test_facts_that_are_kept_are_those_of_today(name, request):
+    if not name.startswith("tiny"):
+        request.getfixturevalue("hub")
+    train, test = (describe.data.load(name, split).to_list() for split in ("train", "test"))
+    kept = describe.facts(name)
+    assert results.plain(describe.measure(train, test)) == kept
+
+
 def test_facts_are_kept_and_sets_that_are_not_at_hand_left_out(world, monkeypatch):
     first = describe.facts("tiny_math")
     assert first["rows"] == [1000, 1000] and sum(first["levels"].values()) == 1000
