@@ -1,4 +1,4 @@
-"""python -m hybridlib: run, sweep, table, claims, book, base, verify."""
+"""python -m hybridlib: run, sweep, table, claims, advise, book, base, verify."""
 
 import argparse
 import ast
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
         )
         return sub
 
-    def shared(sub: argparse.ArgumentParser) -> None:
+    def yours(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--model", default="", help="your model: a folder or a hub id")
         sub.add_argument(
             "--dataset", default="", help="your rows: a folder, a file, a hub id, or a known name"
@@ -39,6 +39,9 @@ def parser() -> argparse.ArgumentParser:
             "--columns", type=_mapping, default={}, metavar="question=Q,answer=A",
             help="which of its columns is the question, the answer, the completion, the level",
         )  # fmt: skip
+
+    def shared(sub: argparse.ArgumentParser) -> None:
+        yours(sub)
         sub.add_argument(
             "--workers",
             type=int,
@@ -58,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
         elif f.type is bool:
             one.add_argument(flag, action="store_true")
         elif isinstance(f.default, tuple):
-            kind = float if f.name == "reward_weights" else str
+            kind = float if f.name in ("reward_weights", "lambdas") else str
             says = f"{TOLD.get(f.name, '')} (default: {f.default})".strip()
             one.add_argument(flag, nargs="*", type=kind, default=f.default, help=says)
         else:
@@ -74,6 +77,10 @@ def parser() -> argparse.ArgumentParser:
     )
     judge = verb("claims", "Print the verdict on every claim from what has been run.")
     judge.add_argument("--keep", action="store_true", help="add changes to the kept history")
+    which = verb("advise", "Say which rows to imitate, which to reinforce, which to leave out.")
+    yours(which)
+    which.add_argument("--rows", type=int, default=0, help="at most so many of each set (0: all)")
+    which.add_argument("--out", default="", metavar="FOLDER", help="(default: advice/PROFILE)")
     full = verb("book", "Run the study, execute the chapters, render the book.")
     full.add_argument(
         "--only", nargs="*", default=[], metavar="CHAPTER", help="these chapters and what they need"
@@ -197,6 +204,15 @@ def claims(args: argparse.Namespace) -> None:
             print(f"     {effect['what']}: {effect['estimate']:+.3f} {interval}")
     if args.keep:
         verdicts.remember(profile, found)
+
+
+def advise(args: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from hybridlib import advise as adviser
+
+    profile = resolve(args.profile, args.model, args.dataset, args.columns)
+    print(adviser.advise(profile, Path(args.out or f"advice/{profile.name}"), args.rows))
 
 
 def book(args: argparse.Namespace) -> None:

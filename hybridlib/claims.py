@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from hybridlib import results, stats
+from hybridlib.evidence import Evidence, at_equal_distance
 from hybridlib.grids import (
     BUDGET,
     GRIDS,
@@ -23,8 +23,7 @@ from hybridlib.grids import (
     shared,
     visits,
 )
-from hybridlib.partition import bucket
-from hybridlib.profiles import Profile
+from hybridlib.hybrid_grids import MERGE, OVERLAPS, changed, doubled, halves, merged, neighbours
 from hybridlib.registry import Registry
 from hybridlib.runs import Run
 
@@ -33,42 +32,6 @@ if TYPE_CHECKING:
 
 CLAIMS = Registry("claim", "code", "says", "source", "grid", "chapter", "dated")
 """Dated: the day on which the rule was written, before the runs; git shows it."""
-
-
-class Evidence:
-    """The finished runs of a profile, and the one way in which claims compare them."""
-
-    def __init__(self, profile: Profile):
-        self.profile = profile
-        self.items, self.drift = results.items(profile.name), results.drift(profile.name)
-        if not self.items.empty:
-            self.items = _bucketed(self.items)
-
-    def arm(self, run: Run, **where: Any) -> dict[str, Any]:
-        """The rows of a run under all seeds, or of those of its test items that `where` selects."""
-        ids = [replace(run, seed=seed).id for seed in self.profile.seeds]
-        return {"id": ids, "split": "test"} | where
-
-    def after(self, first: Run, then: Run, **where: Any) -> dict[str, Any]:
-        """The rows of a run that goes on from another one of the same seed."""
-        seeds = self.profile.seeds
-        pairs = [(replace(first, seed=s).id, s) for s in seeds]
-        ids = [replace(then, start=start, seed=s).id for start, s in pairs]
-        return {"id": ids, "split": "test"} | where
-
-    def effect(
-        self, what: str, *terms: tuple[float, dict[str, Any]], margin: float = 0.0
-    ) -> dict[str, Any]:
-        """A contrast of sampled accuracies that the claim says is above its margin."""
-        return {"what": what} | stats.contrast(self.items, terms, "sampled", margin)
-
-
-def _bucketed(items: pd.DataFrame) -> pd.DataFrame:
-    """With the bucket of each item, by the base's own samples."""
-    base = items[items.id == "base"]
-    rate = (base["correct"] / base["samples"]).map(bucket)
-    known = base[stats.ITEM].assign(bucket=rate)
-    return items.merge(known, on=stats.ITEM, how="left")
 
 
 # ---------------------------------------------------------------- the claims
@@ -141,7 +104,7 @@ def the_better_start(e: Evidence) -> list[dict[str, Any]]:
 def distance_not_method(e: Evidence) -> list[dict[str, Any]]:
     """Among runs on one family, the loss of accuracy on the other two grows with the logarithm of
     KL(model || base) on the trained one; at equal KL, GRPO and SFT differ by less than 0.05."""
-    return stats.at_equal_distance(forgotten(e), margin=0.05)
+    return at_equal_distance(forgotten(e), margin=0.05)
 
 
 def forgotten(e: Evidence) -> pd.DataFrame:
@@ -202,3 +165,106 @@ def a_tenth_first(e: Evidence) -> list[dict[str, Any]]:
         e.effect(f"a tenth first - {name.upper()} alone", (1, both), (-1, arm))
         for name, arm in alone.items()
     ]
+
+
+@CLAIMS.register(
+    code="C2", grid="hybrids", chapter="05b_hybrids", dated="2026-11-21",
+    source="the seed of this study",
+    says="Rows divided by pass rate between SFT and RL, trained apart and merged, beat the rest.",
+)  # fmt: skip
+def divide_and_merge(e: Evidence) -> list[dict[str, Any]]:
+    """The merge of the halves by pass rate beats, at equally many sequences, SFT on all rows, GRPO
+    on all rows, SFT followed by GRPO, and the same merge of random halves."""
+    hybrid = e.arm(lambda s: merged(halves("passrate", s), MERGE))
+    rivals = {
+        "SFT": e.arm(doubled(e.profile, "sft")),
+        "GRPO": e.arm(doubled(e.profile, "grpo")),
+        "SFT, then GRPO": e.after(Run("sft"), Run("grpo")),
+        "random halves": e.arm(lambda s: merged(halves("random", s), MERGE)),
+    }
+    return [e.effect(f"hybrid - {name}", (1, hybrid), (-1, arm)) for name, arm in rivals.items()]
+
+
+@CLAIMS.register(
+    code="C3", grid="hybrids", chapter="05b_hybrids", dated="2026-11-21",
+    source="arXiv:2604.13515",
+    says="GRPO after SFT gains on rows that SFT has not seen, and not on those that it has.",
+)  # fmt: skip
+def unseen_rows(e: Evidence) -> list[dict[str, Any]]:
+    """SFT on a random half, then GRPO: accuracy is above that of the SFT half where the rows of
+    GRPO are the other half, and above that of GRPO on the rows of SFT."""
+
+    def after(share: float) -> dict[str, Any]:
+        first, then = halves("random", 0)
+        return e.after(first, replace(then, overlap=share))
+
+    none, full = after(OVERLAPS[0]), after(OVERLAPS[-1])
+    return [
+        e.effect("unseen rows - SFT alone", (1, none), (-1, e.arm(halves("random", 0)[0]))),
+        e.effect("unseen rows - seen rows", (1, none), (-1, full)),
+    ]
+
+
+@CLAIMS.register(
+    code="C6", grid="geometry", chapter="05c_geometry", dated="2026-11-21",
+    source="arXiv:2607.19331",
+    says="RL leaves the singular values of the base as they are, SFT changes them and needs it.",
+)  # fmt: skip
+def spectrum_kept(e: Evidence) -> list[dict[str, Any]]:
+    """The spectral residual of SFT is at least twice that of GRPO (a log ratio above log 2), and
+    putting the base's singular values back costs SFT more accuracy than GRPO."""
+    pairs = e.facts(neighbours(e.profile)["SFT and GRPO of one seed"])
+    spectra = [facts["pair"]["spectra"] for facts in pairs]
+    ratios = [math.log(sft["residual"] / grpo["residual"]) for sft, grpo in spectra]
+    cost = [
+        (sign * side, arm)
+        for sign, method in ((1, "sft"), (-1, "grpo"))
+        for side, arm in ((1, e.arm(Run(method))), (-1, _changed(e, "isospectral", method)))
+    ]
+    return [
+        e.of_seeds("log residual of SFT - log residual of GRPO", ratios, margin=math.log(2)),
+        e.effect("cost to SFT - cost to GRPO of the base's spectrum", *cost),
+    ]
+
+
+@CLAIMS.register(
+    code="C7", grid="geometry", chapter="05c_geometry", dated="2026-11-21",
+    source="arXiv:2601.11258",
+    says="The updates of SFT and RL are near-orthogonal: what each adds leaves the other alone.",
+)  # fmt: skip
+def orthogonal(e: Evidence) -> list[dict[str, Any]]:
+    """Between seeds, the cosine of an SFT and a GRPO update is below 0.1, below that of two SFT
+    updates, and below that of two GRPO updates."""
+    cosines = {
+        what: [facts["pair"]["between"]["cosine"] for facts in e.facts(runs)]
+        for what, runs in neighbours(e.profile).items()
+    }
+    across = cosines["SFT and GRPO"]
+    alike = {what: cosines[what] for what in ("SFT and SFT", "GRPO and GRPO")}
+    return [
+        e.of_seeds("0.1 - cosine of SFT and GRPO", [0.1 - value for value in across]),
+        *(e.of_seeds(f"cosine of {what} - of SFT and GRPO",
+                     [a - b for a, b in zip(values, across, strict=True)])
+          for what, values in alike.items()),
+    ]  # fmt: skip
+
+
+@CLAIMS.register(
+    code="C12", grid="geometry", chapter="05c_geometry", dated="2026-11-21",
+    source="section 4.3 of arXiv:2511.08567, on adapters",
+    says="An RL adapter that is merged into bfloat16 weights loses skill, more than SFT's does.",
+)  # fmt: skip
+def lost_in_rounding(e: Evidence) -> list[dict[str, Any]]:
+    """With the base in bfloat16, a GRPO adapter merged and rounded is more than 0.01 below the same
+    adapter beside the base, and loses more by it than an SFT adapter does."""
+    loss = {m: [(1, _changed(e, "unrounded", m)), (-1, _changed(e, "rounded", m))]
+            for m in ("sft", "grpo")}  # fmt: skip
+    less = [(-sign, arm) for sign, arm in loss["sft"]]
+    return [
+        e.effect("loss of GRPO", *loss["grpo"], margin=0.01),
+        e.effect("loss of GRPO - loss of SFT", *loss["grpo"], *less),
+    ]
+
+
+def _changed(e: Evidence, how: str, method: str) -> dict[str, Any]:
+    return e.arm(lambda seed: changed(how, method, seed))

@@ -1,7 +1,7 @@
 """What does the table look like? Each function turns a tidy frame into one matplotlib figure.
 
-Summaries come from `stats.summarise` (value, low, high per row). Figures are closed before they
-are returned, so that a notebook shows each once, as the value of its cell.
+Summaries come from `stats.summarise`: value, low, high per row. Figures are closed before they are
+returned: a notebook shows each once, as the value of its cell.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def ranking(summary: pd.DataFrame, col: str = "split") -> Figure:
     panels = _ordered(summary[col])
     first = summary[summary[col] == panels[0]].sort_values("value", kind="stable")
     places = {arm: place for place, arm in enumerate(first["arm"])}
-    figure, axes = _panels(len(panels), width=2.2, height=0.9 + 0.24 * len(places))
+    beside = 0.075 * max(map(len, places)) / len(panels)  # room for the names of the arms
+    figure, axes = _panels(len(panels), width=1.9 + beside, height=0.9 + 0.24 * len(places))
     for axis, panel in zip(axes, panels, strict=True):
         shown = summary[summary[col] == panel]
         _band(axis, shown[shown["method"] == "base"], across=True)
@@ -89,8 +90,8 @@ def differences(gaps: pd.DataFrame, what: str = "difference in accuracy (points)
     axes[0].axvline(0, color="black", lw=1, zorder=1)
     style = {"color": COLOURS[0], "marker": MARKERS[0]}
     _points(axes[0], range(len(gaps)), gaps, "", style, line="", across=True)
-    axes[0].set(xlabel=what, ylim=(len(gaps) - 0.4, -0.6))
-    axes[0].set_yticks(range(len(gaps)), list(gaps["arm"]))
+    axes[0].set(xlabel=what, ylim=(len(gaps) - 0.4, -0.6), yticks=range(len(gaps)),
+                yticklabels=list(gaps["arm"]))  # fmt: skip
     axes[0].spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -185,10 +186,9 @@ def histogram(rates: pd.DataFrame, value: str = "passrate", hue: str = "family")
 
 
 def _lines(summary: pd.DataFrame, x: str, hue: str, y: str = "accuracy (%)") -> Figure:
-    panels = _ordered(summary["family"])
+    panels, groups = _ordered(summary["family"]), _groups(summary, hue)
     figure, axes = _panels(len(panels))
     for axis, panel in zip(axes, panels, strict=True):
-        groups = _groups(summary, hue)
         for index, (label, style, group) in enumerate(groups):
             group = group[group["family"] == panel].sort_values(x)
             # Side by side, so that intervals stay readable; on a log axis the shift would distort.

@@ -66,9 +66,15 @@ def code(names: Collection[str], package: Path = PACKAGE) -> dict[str, str]:
         if place in reached or place not in graph:
             continue
         reached.add(place)
-        _, edges, entry = graph[place]
+        _, edges, registry = graph[place]
         todo += [(place[0], "")]
-        todo += [edge for edge in edges if not graph.get(edge, ("", (), ""))[2] or edge[1] in names]
+        # A registry leads to the entries that are used; an entry, to those elsewhere that it builds
+        # on (at home their names double as names of arguments).
+        todo += [
+            edge for edge in edges
+            if not graph.get(edge, ("", (), ""))[2] or edge[1] in names
+            or registry and edge[0] != place[0]
+        ]  # fmt: skip
     parts: dict[str, list[str]] = {}
     for module, name in sorted(reached):
         parts.setdefault(f"{module}.py", []).append(graph[module, name][0])

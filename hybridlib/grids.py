@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from hybridlib.objectives import OBJECTIVES
-from hybridlib.operators import METHODS
 from hybridlib.partition import BUCKETS
 from hybridlib.profiles import Profile
 from hybridlib.registry import Registry
@@ -24,11 +23,11 @@ BUDGET = (0.1, 0.25, 0.5)  # shares of a budget that go to SFT
 PER_BUCKET, PER_SELECTION, PER_BUDGET = 32, 64, 128  # training rows of each family
 
 
-def _seeded(profile: Profile, *runs: Run) -> list[Run]:
+def seeded(profile: Profile, *runs: Run) -> list[Run]:
     return [replace(run, seed=seed) for seed in profile.seeds for run in runs]
 
 
-def _after(first: Run, then: Run) -> list[Run]:
+def after(first: Run, then: Run) -> list[Run]:
     """A run, and another one of the same seed on its adapter."""
     return [first, replace(then, start=first.id, seed=first.seed)]
 
@@ -63,14 +62,14 @@ def base(profile: Profile) -> list[Run]:
 def sweep(profile: Profile) -> list[Run]:
     """Learning rates of SFT and GRPO, equally many each; for a profile that scores validation."""
     runs = [Run(method, learning_rate=rate) for method, rates in RATES.items() for rate in rates]
-    return base(profile) + _seeded(profile, *runs)
+    return base(profile) + seeded(profile, *runs)
 
 
 @GRIDS.register
 def quantised(profile: Profile) -> list[Run]:
     """SFT on the base in full precision and in 4 bits (QLoRA), and the latter through Unsloth."""
     unsloth = Run("sft", nf4=True, backend="unsloth", seed=profile.seeds[0])
-    return base(profile) + _seeded(profile, Run("sft"), Run("sft", nf4=True)) + [unsloth]
+    return base(profile) + seeded(profile, Run("sft"), Run("sft", nf4=True)) + [unsloth]
 
 
 @GRIDS.register
@@ -82,7 +81,7 @@ def sft(profile: Profile) -> list[Run]:
         arms += [Run("sft", steps=steps) for steps in (visits(profile), 40, 240)]
         arms += [Run("sft", target=target) for target in ("answer", "own")]
         arms += [Run("sft", objective=name) for name in OBJECTIVES if name != "nll"]
-    return base(profile) + _seeded(profile, *arms)
+    return base(profile) + seeded(profile, *arms)
 
 
 @GRIDS.register
@@ -92,7 +91,7 @@ def prompts(profile: Profile) -> list[Run]:
         return base(profile)
     asked = [Run("sft"), Run("grpo"), Run("sft", target="templates")]
     arms = [replace(run, also=PROMPTS) for run in asked]
-    return [Run("base", also=PROMPTS), *_seeded(profile, *arms)]
+    return [Run("base", also=PROMPTS), *seeded(profile, *arms)]
 
 
 @GRIDS.register
@@ -101,8 +100,8 @@ def starts(profile: Profile) -> list[Run]:
     firsts = [Run("sft", objective=name) for name in ("nll", "dft", "asft")]
     firsts.append(Run("sft", steps=visits(profile)))
     firsts = firsts if profile.full else firsts[:1]
-    pairs = [_after(first, Run("grpo")) for first in _seeded(profile, *firsts)]
-    return base(profile) + _seeded(profile, Run("grpo")) + [run for pair in pairs for run in pair]
+    pairs = [after(first, Run("grpo")) for first in seeded(profile, *firsts)]
+    return base(profile) + seeded(profile, Run("grpo")) + [run for pair in pairs for run in pair]
 
 
 @GRIDS.register
@@ -110,22 +109,22 @@ def rewards(profile: Profile) -> list[Run]:
     """What RL is paid for: right answers, parts of them, or a coin (the control)."""
     paid = PAID if profile.full else PAID[1:2]
     arms = [Run("grpo"), *(Run("grpo", rewards=names) for names in paid)]
-    return base(profile) + _seeded(profile, *arms)
+    return base(profile) + seeded(profile, *arms)
 
 
 @GRIDS.register
 def losses(profile: Profile) -> list[Run]:
     """TRL's GRPO losses on twice-used samples, group size, temperature, KL to base and to SFT."""
     if not profile.full:
-        return base(profile) + _seeded(profile, Run("grpo"))
+        return base(profile) + seeded(profile, Run("grpo"))
     kinds = [("loss_type=grpo",), ("loss_type=dapo",), ("loss_type=dr_grpo",), ("loss_type=cispo",),
              ("importance_sampling_level=sequence",)]  # fmt: skip
     arms = [Run("grpo"), *(Run("grpo", options=("num_iterations=2", *kind)) for kind in kinds)]
     single = ("num_generations=4", "temperature=0.7", "temperature=1.3", "beta=0.05")
     arms += [Run("grpo", options=(option,)) for option in single]
     anchored = Run("grpo", options=("beta=0.05",))
-    pairs = [_after(first, anchored) for first in _seeded(profile, Run("sft"))]
-    return base(profile) + _seeded(profile, *arms) + [run for pair in pairs for run in pair]
+    pairs = [after(first, anchored) for first in seeded(profile, Run("sft"))]
+    return base(profile) + seeded(profile, *arms) + [run for pair in pairs for run in pair]
 
 
 @GRIDS.register
@@ -137,7 +136,7 @@ def scale(profile: Profile) -> list[Run]:
         arms += [of_size(profile, "sft", n, steps=visits(profile)) for n in sizes]
         paid = ("correct", "arithmetic"), ("format",)
         arms += [Run("grpo", n_train=sizes[2], rewards=names) for names in paid]
-    return base(profile) + _seeded(profile, *arms)
+    return base(profile) + seeded(profile, *arms)
 
 
 @GRIDS.register
@@ -146,10 +145,10 @@ def budget(profile: Profile) -> list[Run]:
     if not profile.full:
         return base(profile)
     whole = [Run(method, n_train=PER_BUDGET) for method in ("sft", "grpo")]
-    runs = base(profile) + _seeded(profile, *whole)
+    runs = base(profile) + seeded(profile, *whole)
     for share in BUDGET:
         first, then = shared(profile, share)
-        runs += [run for one in _seeded(profile, first) for run in _after(one, then)]
+        runs += [run for one in seeded(profile, first) for run in after(one, then)]
     return runs
 
 
@@ -159,7 +158,7 @@ def selection(profile: Profile) -> list[Run]:
     rules = ("window", "sample") if profile.full else ()
     arms = [Run(method, select=rule, n_train=PER_SELECTION)
             for rule in rules for method in ("sft", "grpo")]  # fmt: skip
-    return base(profile) + _seeded(profile, *arms)
+    return base(profile) + seeded(profile, *arms)
 
 
 @GRIDS.register
@@ -169,7 +168,7 @@ def flip(profile: Profile) -> list[Run]:
     for name in BUCKETS if profile.full else ():
         rows = dict(select=name, n_train=PER_BUCKET)
         arms += [Run("sft", **rows), Run("sft", **rows, steps=visits(profile)), Run("grpo", **rows)]
-    return base(profile) + _seeded(profile, *arms)
+    return base(profile) + seeded(profile, *arms)
 
 
 @GRIDS.register
@@ -179,50 +178,7 @@ def forgetting(profile: Profile) -> list[Run]:
     for name in profile.datasets if profile.full else ():
         arms += [Run("sft", on=(name,)), Run("sft", on=(name,), objective="dft"),
                  Run("grpo", on=(name,))]  # fmt: skip
-    return base(profile) + _seeded(profile, *arms)
+    return base(profile) + seeded(profile, *arms)
 
 
-@GRIDS.register
-def partitions(profile: Profile) -> list[Run]:
-    """Rows divided between SFT and GRPO, trained apart, merged; against stages on all rows."""
-    runs, kinds = base(profile), METHODS if profile.full else ("mean", "norm_matched")
-    for seed in profile.seeds:
-        whole = [Run(method, seed=seed) for method in ("sft", "grpo")]
-        runs += [*whole, *_after(whole[0], Run("grpo"))]
-        ids = tuple(run.id for run in whole)
-        runs.append(Run("merge", parents=ids, merge="mean", seed=seed))
-        for rule in ("random", "passrate"):
-            halves = [Run(method, partition=rule, seed=seed) for method in ("sft", "grpo")]
-            merges = kinds if rule == "passrate" else ["mean"]
-            ids = tuple(run.id for run in halves)
-            runs += [*halves, *(Run("merge", parents=ids, merge=m, seed=seed) for m in merges)]
-    return list(dict.fromkeys(runs))
-
-
-@GRIDS.register
-def ranking(profile: Profile) -> list[Run]:
-    """The arms that the last chapter ranks: all of small grids, of large ones the main ones."""
-    if not profile.full:
-        return everything(profile)
-    runs = partitions(profile) + starts(profile) + rewards(profile)
-    return list(dict.fromkeys(runs))
-
-
-@GRIDS.register
-def everything(profile: Profile) -> list[Run]:
-    """All runs of all chapters, each once."""
-    chapters = (
-        flip,
-        scale,
-        starts,
-        budget,
-        forgetting,
-        prompts,
-        rewards,
-        partitions,
-        quantised,
-        sft,
-        selection,
-        losses,
-    )
-    return list(dict.fromkeys(run for grid in chapters for run in grid(profile)))
+from hybridlib import hybrid_grids  # noqa: E402, F401  (it registers its grids)

@@ -1,6 +1,7 @@
 """What is a run, a column or a number called for a reader?"""
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,16 +18,22 @@ NAMES = {
     "kl": "KL from the base (nats per answer)",
 }  # fmt: skip
 
+WAYS = {  # training method -> what an arm is called, where that is not the method in capitals
+    "base": "base", "route": "routing", "cat": "learnt merge", "stack": "GRPO on top",
+    "isospectral": "spectrum restored", "rounded": "merged in bfloat16",
+    "unrounded": "base in bfloat16", "chord_mu": "CHORD-mu", "relift": "ReLIFT",
+    "interleave": "GRPO with interleaved SFT",
+}  # fmt: skip
+
 
 def arm(run: dict[str, Any]) -> str:
     """What is a run called for a reader? Its method and whatever is not usual, but for the seed."""
-    method = run["method"].upper()
-    if run["parents"]:
-        method = f"{run['merge']} merge" if run["merge"] else "routing"
+    method = WAYS.get(run["method"], run["method"].upper())
+    if run["merge"]:
+        method = f"{run['merge']} merge"
     first = f"{_start(run['start'])}, then " if run["start"] else ""
-    words = [first + method.replace("BASE", "base")]
-    rules = sorted({*re.findall(r"_by-([a-z]+)", "+".join(run["parents"]))})
-    words += ["/".join(rules) + " halves" if rules else "all rows"] * bool(run["parents"])
+    words = [first + method]
+    words += [_parents(run["parents"])] * bool(run["parents"])
     words += ["4-bit"] * run["nf4"]
     words += ["Unsloth"] * (run["backend"] == "unsloth")
     for field, usual in {"adapter": "lora", "rank": 8, "learning_rate": 0, "steps": 0}.items():
@@ -36,6 +43,7 @@ def arm(run: dict[str, Any]) -> str:
     words += ["paid " + " + ".join(run["rewards"])] * ([*run["rewards"]] != ["correct"])
     words += [f"selection {run['select']}"] * bool(run["select"])
     words += ["on " + " + ".join(run["on"])] * bool(run["on"])
+    words += [f"lambdas {' and '.join(map(str, run['lambdas']))}"] * bool(run["lambdas"])
     words += [f"overlap {run['overlap']}"] * bool(run["overlap"])
     words += [f"share {run['share']}"] * (run["share"] != 0.5)
     words += [f"target {run['target']}"] * (run["target"] != "solution")
@@ -43,6 +51,16 @@ def arm(run: dict[str, Any]) -> str:
     words += [option.replace("=", " ") for option in run["options"]]
     words += ["asked otherwise"] * bool(run["also"])
     return ", ".join(words).replace("_", "-")
+
+
+def _parents(ids: Sequence[str]) -> str:
+    """Passrate halves, all rows, or what was joined where that is neither."""
+    if rules := sorted({*re.findall(r"_by-([a-z]+)", "+".join(ids))}):
+        return "/".join(rules) + " halves"
+    names = [_start(one) for one in ids]
+    told = "all rows" if names == ["SFT", "GRPO"] else " + ".join(names)
+    seeds = {"".join(re.findall(r"_seed-(\d+)", one)[:1]) for one in ids}
+    return told + " of different seeds" * (len(seeds) > 1)
 
 
 def _start(run_id: str) -> str:

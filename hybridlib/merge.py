@@ -15,11 +15,11 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hybridlib import StudyError
+from hybridlib import StudyError, geometry
 from hybridlib.operators import METHODS
 
 if TYPE_CHECKING:
@@ -42,11 +42,13 @@ def deltas(adapter: Path) -> dict[str, Tensor]:
 
 
 def combine(
-    adapters: Sequence[Path], method: str, out: Path, seed: int = 0, base: Path | None = None
-) -> dict:
+    adapters: Sequence[Path], method: str, out: Path, seed: int = 0, base: Path | None = None,
+    lambdas: Sequence[float] = (),
+) -> dict:  # fmt: skip
     """What does merging these adapters give? Writes one ordinary LoRA adapter, returns facts.
 
     A module that an adapter lacks counts as a zero delta. `out` appears complete or not at all.
+    Lambdas multiply the deltas before they are merged (task arithmetic); () = all 1.
     Ranks are per module whatever the merged delta needs, and alpha equals rank (scaling 1).
     Facts: norms of the inputs and norm of the result (Frobenius, all modules), cosine (inputs x
     inputs), truncation (mean over modules of the relative error of the new factors), rank (the
@@ -59,6 +61,7 @@ def combine(
     configs = [_config(adapter) for adapter in adapters]
     _same_base(adapters, configs)
     parts = [_factors(adapter, config) for adapter, config in zip(adapters, configs, strict=True)]
+    scales = lambdas or [1.0] * len(parts)
     generator = torch.Generator().manual_seed(seed)
     factors, errors, gram, norm2, lost2 = {}, [], 0.0, 0.0, 0.0
     for module in sorted(set().union(*parts)):
@@ -66,7 +69,7 @@ def combine(
         left, right = next(iter(known.values()))
         stack = torch.zeros(len(parts), len(left), right.shape[1])
         for index, (left, right) in known.items():
-            stack[index] = left @ right
+            stack[index] = scales[index] * (left @ right)
         merged = operator(stack, generator)
         left, right = factors[module] = _refactor(merged)
         size = merged.double().norm().item()
@@ -91,6 +94,64 @@ def combine(
     if base is not None:
         facts["bf16_loss"] = math.sqrt(lost2 / norm2) if norm2 else 0.0
     return facts
+
+
+def concatenate(
+    adapters: Sequence[Path], out: Path, weights: Callable[[str], Sequence[float]],
+    on_top: bool = False,
+) -> dict:  # fmt: skip
+    """What is the weighted sum of adapters, exactly? Their factors side by side, in one adapter.
+
+    Args:
+        weights: module -> a factor per adapter.
+        on_top: each adapter was trained where those before it were merged in, so that the later
+            ones name another base; the result belongs to the base of the first.
+    Facts: rank (the largest), modules.
+    """
+    import torch
+
+    configs = [_config(adapter) for adapter in adapters]
+    if not on_top:
+        _same_base(adapters, configs)
+    parts = [_factors(adapter, config) for adapter, config in zip(adapters, configs, strict=True)]
+    factors = {}
+    for module in sorted(set().union(*parts)):
+        known = [(w, *part[module]) for w, part in zip(weights(module), parts, strict=True)
+                 if module in part]  # fmt: skip
+        left = torch.cat([w * left for w, left, _ in known], 1)
+        factors[module] = left, torch.cat([right for *_, right in known])
+    _write(Path(out), factors, configs[0])
+    return {"rank": max(len(right) for _, right in factors.values()), "modules": len(factors)}
+
+
+def rewrite(
+    adapter: Path, change: Callable[[Tensor, Tensor], Tensor], out: Path, base: Path
+) -> dict:
+    """What if every delta were another one? Writes the adapter of the changed deltas.
+
+    Args:
+        change: (weight, delta), both float32 (out, in) -> the delta to write.
+        base: a folder of safetensors, the weights that the adapter adapts.
+    Facts: norm_before, norm (Frobenius, all modules), rank (the largest), modules.
+    """
+    config = _config(adapter)
+    factors, before, after = {}, 0.0, 0.0
+    for module, (left, right) in _factors(adapter, config).items():
+        weight = _weight(base, module)
+        changed = change(weight.T if config.fan_in_fan_out else weight, left @ right)
+        factors[module] = _refactor(changed)
+        before += (left @ right).double().norm().item() ** 2
+        after += changed.double().norm().item() ** 2
+    _write(Path(out), factors, config)
+    return {
+        "norm_before": math.sqrt(before), "norm": math.sqrt(after),
+        "rank": max(len(right) for _, right in factors.values()), "modules": len(factors),
+    }  # fmt: skip
+
+
+def weights(base: Path, modules: Iterable[str]) -> dict[str, Tensor]:
+    """The float32 weights of some modules of a base, by name, in the shape (out, in) they have."""
+    return {module: _weight(base, module) for module in modules}
 
 
 def _config(adapter: Path) -> LoraConfig:
@@ -155,15 +216,11 @@ def _same_base(adapters: Sequence[Path], configs: list[LoraConfig]) -> None:
 
 def _refactor(delta: Tensor) -> tuple[Tensor, Tensor]:
     """B (out, r), A (r, in) with B A = delta, r its numerical rank (at least 1, as PEFT wants)."""
-    import torch
-
-    u, values, v = torch.linalg.svd(delta.double(), full_matrices=False)
-    # What float32 arithmetic left behind is no direction of the update.
-    noise = torch.finfo(torch.float32).eps * values.norm()
-    rank = max(1, int((values > noise).sum()))
-    root = values[:rank].sqrt()
-    left, right = u[:, :rank] * root, root[:, None] * v[:rank]
-    return left.float().contiguous(), right.float().contiguous()
+    left, values, right = geometry.frames(delta)
+    if not len(values):
+        return delta.new_zeros(len(delta), 1), delta.new_zeros(1, delta.shape[1])
+    root = values.sqrt()
+    return (left * root).float().contiguous(), (right * root).T.float().contiguous()
 
 
 def _weight(base: Path, module: str) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from hybridlib import geometry
 from hybridlib.registry import Registry
 
 if TYPE_CHECKING:
@@ -117,11 +118,10 @@ def knots(stack: Tensor, generator: torch.Generator) -> Tensor:
     """
     import torch
 
-    u, values, v = torch.linalg.svd(torch.cat([*stack], 1).double(), full_matrices=False)
     # Directions of no length are arithmetic noise, and would take their share of what is kept.
-    rank = int((values > torch.finfo(torch.float32).eps * values.norm()).sum())
-    blocks = torch.stack(v[:rank].chunk(len(stack), 1))
-    return ((u[:, :rank] * values[:rank]) @ _elected(_trimmed(blocks))).to(stack.dtype)
+    left, values, right = geometry.frames(torch.cat([*stack], 1))
+    blocks = torch.stack(right.T.chunk(len(stack), 1))
+    return ((left * values) @ _elected(_trimmed(blocks))).to(stack.dtype)
 
 
 @METHODS.register

@@ -161,17 +161,18 @@ def table(profile_name: str) -> pd.DataFrame:
 
 def items(profile_name: str, ids: Collection[str] | None = None) -> pd.DataFrame:
     """How did every run do on every item? `stats.unpack` of each record, with id and run fields."""
+    import numpy as np
     import pandas as pd
 
     from hybridlib import stats
 
-    parts = [
-        stats.unpack(record["items"]).assign(**_fields(record))
-        for record in read(profile_name)
-        if ids is None or record["id"] in ids
-    ]
-    base = ["id", "seed", "family", "split", "item", "level", "greedy", "correct", "samples"]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=base)
+    found = [r for r in read(profile_name) if ids is None or r["id"] in ids]
+    if not found:
+        return stats.unpack({}).assign(id="", seed=0)
+    parts, fields = [stats.unpack(r["items"]) for r in found], [_fields(r) for r in found]
+    each = np.repeat(np.arange(len(parts)), [*map(len, parts)])
+    runs = pd.DataFrame(fields).iloc[each].reset_index(drop=True)
+    return pd.concat([pd.concat(parts, ignore_index=True), runs], axis=1)
 
 
 def drift(profile_name: str) -> pd.DataFrame:

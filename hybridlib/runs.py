@@ -11,7 +11,10 @@ from hybridlib.profiles import BACKENDS
 from hybridlib.rewards import REWARDS
 from hybridlib.targets import TARGETS
 
-TRAINING = ("base", "sft", "grpo", "merge", "route")
+MIXED = ("chord_mu", "chord", "relift", "interleave")  # SFT and RL in one training
+COMBINING = ("merge", "route", "cat")  # of several adapters
+CHANGING = ("stack", "isospectral", "rounded", "unrounded")  # of one adapter
+TRAINING = ("base", "sft", "grpo", *MIXED, *COMBINING, *CHANGING)
 SHORT = dict(  # field -> its name in an id
     learning_rate="lr", n_train="n", partition="by", rewards="reward", reward_weights="weights",
     start="after", parents="of", merge="by", options="with", objective="loss",
@@ -48,6 +51,7 @@ class Run:
     options: tuple[str, ...] = ()  # name=value of TRL's config, over the profile's
     overlap: float = 0.0  # share of RL's rows that SFT has seen, too
     also: tuple[str, ...] = ()  # splits that are scored beside the profile's
+    lambdas: tuple[float, ...] = ()  # factors of the parents in a merge by sum, () = all 1
 
     def __post_init__(self) -> None:
         for field in fields(self):  # JSON and flags give lists
@@ -67,8 +71,12 @@ class Run:
         ):  # fmt: skip
             for name in names:
                 registry[name]
-        if self.method in ("merge", "route") and len(self.parents) < 2:
+        if self.method in COMBINING and len(self.parents) < 2:
             raise StudyError(f"a {self.method} needs at least two parents: --parents ID ID")
+        if self.method in CHANGING and not self.start:
+            raise StudyError(f"a {self.method} needs the run that it changes: --start ID")
+        if self.lambdas and (self.merge != "sum" or len(self.lambdas) != len(self.parents)):
+            raise StudyError("lambdas go with --merge sum, one for each parent")
         if self.reward_weights and len(self.reward_weights) != len(self.rewards):
             raise StudyError(f"{len(self.rewards)} rewards need as many weights")
         if not 0 < self.share < 1:
@@ -83,7 +91,8 @@ class Run:
             raise StudyError("--select needs --n-train: how many rows per dataset are kept")
         if wrong := [option for option in self.options if "=" not in option]:
             raise StudyError(f"option {wrong[0]!r} is not name=value")
-        if self.method != "sft" and (self.target, self.objective) != ("solution", "nll"):
+        imitates = self.method in ("sft", *MIXED)
+        if not imitates and (self.target, self.objective) != ("solution", "nll"):
             raise StudyError("target and objective belong to SFT")
 
     @property

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hybridlib import StudyError
-from hybridlib.rates import RESAMPLES, drawn, pass_at_k, wilson
+from hybridlib.rates import RESAMPLES, drawn, pass_at_k, tail, wilson
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,20 +38,21 @@ def unpack(items: dict[str, dict]) -> pd.DataFrame:
     Columns: family, split, item (position), level, greedy (0 or 1), correct (right ones among
     `samples`), samples; greedy and correct are NaN where they were not measured.
     """
-    import numpy as np
     import pandas as pd
 
-    parts = [pd.DataFrame(columns=[*ITEM, "level", "greedy", "correct", "samples"])]
+    columns: dict[str, list] = {c: [] for c in (*ITEM, "level", "greedy", "correct", "samples")}
     for name, stored in items.items():
         family, split = name.rsplit("/", 1)
         n = len(stored["level"])
-        digits = {
-            column: np.array(list(stored.get(column) or [np.nan] * n), float)
-            for column in ("level", "greedy", "correct")
-        }
-        place = {"family": family, "split": split, "item": np.arange(n)}
-        parts.append(pd.DataFrame({**place, **digits, "samples": stored.get("samples", 0)}))
-    return pd.concat(parts[1:] or parts, ignore_index=True).astype({"level": int})
+        place = {"family": [family] * n, "split": [split] * n, "item": range(n)}
+        digits = {c: stored.get(c) or ["nan"] * n for c in ("level", "greedy", "correct")}
+        for column, values in {
+            **place,
+            **digits,
+            "samples": [stored.get("samples", 0)] * n,
+        }.items():
+            columns[column] += values
+    return pd.DataFrame(columns).astype({"level": int, "greedy": float, "correct": float})
 
 
 def scores(items: dict[str, dict], k: int = 0) -> list[dict]:
@@ -146,13 +147,19 @@ def contrast(
         same bootstrap, so that p < .05 where the interval leaves it out; never below 1 / 1000),
         margin, se, se_items (what no number of seeds would take away), n (items), seeds (per term).
     Items are resampled jointly, because all arms met the same ones, an item under another prompt
-    being the same item; seeds independently for each set of runs, because no seed is shared
-    between trainings (Efron and Tibshirani 1993, chapter 16; Owen 2007).
+    being the same item; and so are seeds, because an arm may go on from another one's run of the
+    same seed (Efron and Tibshirani 1993, chapter 16; Owen 2007). Arms whose seeds have nothing in
+    common lose no more by that than a paired test does on unpaired data.
     """
     import numpy as np
 
-    chosen = [_select(items, arm) for _, arm in terms]
-    cells = [_matrix(part, metric, arm) for part, (_, arm) in zip(chosen, terms, strict=True)]
+    fields = {field for _, arm in terms for field in arm}
+    used = {"id", "seed", *ITEM, "greedy", "correct", "samples"} | fields
+    few = items[[column for column in items if column in used]]  # run fields weigh more than items
+    try:
+        cells = [_matrix(_select(few, arm), metric, arm) for _, arm in terms]
+    except StudyError:  # says which fields tell the runs apart
+        cells = [_matrix(_select(items, arm), metric, arm) for _, arm in terms]
     keys = [[(c[0], c[2]) for c in matrix.columns] for matrix in cells]  # family and item
     every = list(dict.fromkeys(key for columns in keys for key in columns))
     place = {key: i for i, key in enumerate(every)}
@@ -160,20 +167,20 @@ def contrast(
     weights = drawn(rng, len(every))
     seeds: dict[tuple, np.ndarray] = {}
     draws, fixed, estimate, spread = np.zeros(RESAMPLES), np.zeros(RESAMPLES), 0.0, 0.0
-    for (factor, _), part, matrix, columns in zip(terms, chosen, cells, keys, strict=True):
-        runs = tuple(sorted(part["id"].unique())) if "id" in part else (id(part),)
-        if runs not in seeds:
-            seeds[runs] = _seed_weights(rng, len(matrix))
+    for (factor, _), matrix, columns in zip(terms, cells, keys, strict=True):
+        known = tuple(matrix.index)
+        if known not in seeds:
+            seeds[known] = _seed_weights(rng, len(matrix))
         own = weights[:, [place[key] for key in columns]]
         own = own / np.maximum(own.sum(1, keepdims=True), 1e-12)
-        draws += factor * ((seeds[runs] @ matrix.to_numpy()) * own).sum(1)
+        draws += factor * ((seeds[known] @ matrix.to_numpy()) * own).sum(1)
         fixed += factor * (own @ matrix.to_numpy().mean(0))
         estimate += factor * matrix.to_numpy().mean()
         spread += abs(factor)
     n = len(every)
     if np.ptp(draws) > 1e-12:
         low, high = np.quantile(draws, [0.025, 0.975])
-        p = _tail(draws, margin)
+        p = tail(draws, margin)
     else:
         # Every item differs by the same amount (most often 0): as far as n items can tell.
         reach = wilson(0, n)[1] * spread / 2
@@ -183,44 +190,6 @@ def contrast(
     return {"estimate": float(estimate), "low": float(low), "high": float(high), "p": float(p),
             "margin": margin, "se": float(draws.std()), "se_items": float(fixed.std()), "n": n,
             "seeds": [len(m) for m in cells]}  # fmt: skip
-
-
-def at_equal_distance(runs: pd.DataFrame, margin: float) -> list[dict]:
-    """Does accuracy lost grow with distance, and do methods differ at equal distance?
-
-    Fits lost = a + b log_kl + c is_rl by least squares to one row per run (columns arm, log_kl,
-    lost, is_rl). Two effects like those of `contrast`: b, and margin - |c|, which is above 0 where
-    the methods are equivalent within the margin. Runs are resampled within their arm.
-    """
-    import numpy as np
-
-    def fit(rows: pd.DataFrame) -> np.ndarray:
-        inputs = np.column_stack([np.ones(len(rows)), rows["log_kl"], rows["is_rl"]])
-        return np.linalg.lstsq(inputs, rows["lost"].to_numpy(float), rcond=None)[0]
-
-    rng, groups = np.random.default_rng(0), [group for _, group in runs.groupby("arm", sort=False)]
-    places = [np.flatnonzero((runs["arm"] == group["arm"].iloc[0]).to_numpy()) for group in groups]
-    drawn_fits = np.array([
-        fit(runs.iloc[np.concatenate([rng.choice(at, len(at)) for at in places])])
-        for _ in range(RESAMPLES)
-    ])  # fmt: skip
-    best, found = fit(runs), []
-    for what, value, draws in (
-        ("loss per unit of log KL", best[1], drawn_fits[:, 1]),
-        ("margin - |RL - SFT at equal KL|", margin - abs(best[2]), margin - abs(drawn_fits[:, 2])),
-    ):
-        low, high = np.quantile(draws, [0.025, 0.975])
-        found.append({"what": what, "estimate": float(value), "low": float(low),
-                      "high": float(high), "p": _tail(draws, 0.0), "margin": 0.0,
-                      "se": float(draws.std()), "se_items": 0.0, "n": len(runs),
-                      "seeds": [min(map(len, places))]})  # fmt: skip
-    return found
-
-
-def _tail(draws: np.ndarray, margin: float) -> float:
-    """The two-sided p value of a bootstrap distribution."""
-    tail = min((draws <= margin).sum(), (draws >= margin).sum())
-    return float(min(1.0, 2 * (tail + 1) / (RESAMPLES + 1)))
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hybridlib import StudyError, models, pay, rewards, rollout, trainers
 from hybridlib.audit import audit
 from hybridlib.objectives import OBJECTIVES
-from hybridlib.profiles import Profile, local
+from hybridlib.profiles import Profile
 from hybridlib.registry import Registry
 
 if TYPE_CHECKING:
@@ -85,34 +85,6 @@ def _config(kind: type, run: "Run", profile: Profile, out: Path, **more: Any) ->
 def base(run: "Run", profile: Profile, out: Path, adapters: Sequence[Path]) -> Trained:
     """Nothing is trained: the bar that every arm must pass."""
     return Trained()
-
-
-@METHODS.register(rows=False)
-def merge(run: "Run", profile: Profile, out: Path, adapters: Sequence[Path]) -> Trained:
-    """One adapter of several, by a merge method (`hybridlib.merge`)."""
-    from hybridlib.merge import combine
-
-    origin = local(profile.model)
-    facts = combine(adapters, run.merge, out / "adapter", run.seed, base=origin)
-    return Trained(out / "adapter", facts=facts)
-
-
-@METHODS.register(rows=False)
-def route(run: "Run", profile: Profile, out: Path, adapters: Sequence[Path]) -> Trained:
-    """Every token goes to the adapter that its hidden state fits best: Arrow (arXiv:2405.11157).
-
-    Nothing is merged and nothing trained; PEFT takes the direction in which an adapter acts most
-    strongly as its prototype. Adapters of one rank on the same modules only.
-    """
-    from peft import ArrowConfig, create_arrow_model
-
-    model, tokenizer = models.load(profile, nf4=run.nf4 or profile.nf4, backend=run.backend)
-    paths = [str(adapter) for adapter in adapters]
-    try:
-        routed = create_arrow_model(model, paths, ArrowConfig(top_k=1))
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise StudyError(f"cannot route between {' and '.join(run.parents)}: {error}") from None
-    return Trained(model=(routed, tokenizer))
 
 
 @METHODS.register(rows=True)
@@ -270,3 +242,6 @@ def _thinned(logged: list[dict[str, Any]], points: int = 30) -> list[dict[str, f
         means = {k: sum(float(e.get(k, 0)) for e in part) / len(part) for k in kept}
         curve.append({"step": part[-1]["step"]} | {k: round(v, 4) for k, v in means.items()})
     return curve
+
+
+from hybridlib import composed, hybrids  # noqa: E402, F401  (they register their methods)

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from hybridlib import ROOT, results, stats
-from hybridlib.claims import CLAIMS, Evidence
+from hybridlib.claims import CLAIMS
+from hybridlib.evidence import Evidence
 from hybridlib.grids import GRIDS
 from hybridlib.profiles import Profile
 

@@ -32,8 +32,23 @@ def test_codes_are_unique():
     assert len({claim.code for claim in CLAIMS.values()}) == len(CLAIMS)
 
 
-def world(monkeypatch, accuracy, kl=lambda run: 1.0):
-    """Stored results in which a run is right as often as `accuracy(run, split, bucket)` says."""
+def alike(kinds):
+    """Facts of a pair whose cosine is .3 within a method, .05 across; SFT bends the spectrum."""
+    cosine = 0.3 if len(kinds) == 1 else 0.05
+    spectra = [{"residual": 0.4}, {"residual": 0.1}]
+    return {"pair": {"between": {"cosine": cosine}, "spectra": spectra}}
+
+
+def parallel(kinds):
+    """Facts of a pair that looks the same whatever the methods are."""
+    return {"pair": {"between": {"cosine": 0.3}, "spectra": [{"residual": 0.1}] * 2}}
+
+
+def world(monkeypatch, accuracy, kl=lambda run: 1.0, facts=alike):
+    """Stored results in which a run is right as often as `accuracy(run, split, bucket)` says.
+
+    facts: of the methods of the parents of a merge.
+    """
     runs = {run.id: run for claim in CLAIMS.values() for run in GRIDS[claim.grid](FULL)}
     rows = []
     for run in runs.values():
@@ -52,6 +67,9 @@ def world(monkeypatch, accuracy, kl=lambda run: 1.0):
     )
     monkeypatch.setattr(results, "items", lambda name: items)
     monkeypatch.setattr(results, "drift", lambda name: drift)
+    found = [{"id": i, "facts": facts({one.split("_")[0] for one in run.parents})}
+             for i, run in runs.items()]  # fmt: skip
+    monkeypatch.setattr(results, "read", lambda name: found)
     return {v.name: v for v in verdicts.ledger(FULL)}
 
 
@@ -73,7 +91,7 @@ def test_the_opposite_world_refutes_it(monkeypatch):
 
 
 def test_a_world_without_differences_decides_nothing(monkeypatch):
-    found = world(monkeypatch, lambda *_: 0.5)
+    found = world(monkeypatch, lambda *_: 0.5, facts=parallel)
     assert {v.verdict for v in found.values()} <= {"undecided", "refuted"}
     assert found["the_flip"].verdict == "undecided"
 
@@ -101,6 +119,41 @@ def test_forgetting_by_distance_alone_is_told_from_forgetting_by_method(monkeypa
 
     found = world(monkeypatch, by_method, kl)["distance_not_method"]
     assert found.effects[1]["high"] < 0 and found.verdict == "refuted"
+
+
+def dividing(run, split, bucket):
+    by_rate = run.method == "merge" and all("by-passrate" in one for one in run.parents)
+    return 0.7 if by_rate else 0.4
+
+
+def test_a_hybrid_that_beats_all_rivals_is_supported_and_one_that_does_not_is_refuted(monkeypatch):
+    assert world(monkeypatch, dividing)["divide_and_merge"].verdict == "supported"
+    opposite = world(monkeypatch, lambda *where: 1 - dividing(*where))
+    assert opposite["divide_and_merge"].verdict == "refuted"
+
+    def sequence_too(run, split, bucket):  # one rival that is better is enough
+        return 0.9 if run.id.startswith("grpo_after-sft") else dividing(run, split, bucket)
+
+    assert world(monkeypatch, sequence_too)["divide_and_merge"].verdict == "refuted"
+
+
+def test_a_loss_by_overlap_shows(monkeypatch):
+    def accuracy(run, split, bucket):
+        return 0.7 - 0.3 * run.overlap if run.start else 0.4
+
+    assert world(monkeypatch, accuracy)["unseen_rows"].verdict == "supported"
+
+
+def test_cosines_and_spectra_decide_by_their_records(monkeypatch):
+    def accuracy(run, split, bucket):
+        return 0.3 if run.method == "isospectral" and "sft" in run.start else 0.7
+
+    found = world(monkeypatch, accuracy)
+    assert found["orthogonal"].verdict == found["spectrum_kept"].verdict == "supported"
+    assert found["lost_in_rounding"].verdict == "refuted"  # nothing is lost
+
+    found = world(monkeypatch, accuracy, facts=parallel)
+    assert found["orthogonal"].verdict == found["spectrum_kept"].verdict == "refuted"
 
 
 def test_what_has_not_run_is_said(monkeypatch):

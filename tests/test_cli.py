@@ -5,7 +5,7 @@ import pytest
 
 from hybridlib import __main__ as cli
 
-VERBS = ["run", "sweep", "table", "book", "base", "verify"]
+VERBS = ["run", "sweep", "table", "book", "base", "verify", "advise"]
 
 
 @pytest.mark.parametrize("verb", VERBS)

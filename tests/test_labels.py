@@ -1,5 +1,6 @@
 """Names of arms: two arms of one grid never share one."""
 
+import re
 from collections import defaultdict
 from dataclasses import asdict, replace
 
@@ -15,9 +16,10 @@ from hybridlib.runs import Run
 @pytest.mark.parametrize("profile", ["tiny", "tiny-full"])
 def test_arms_that_differ_in_more_than_the_seed_have_names_of_their_own(grid, profile):
     def seedless(run):
-        end = f"_seed-{run.seed}"
-        parents = tuple(parent.replace(end, "") for parent in run.parents)
-        return replace(run, seed=0, start=run.start.replace(end, ""), parents=parents)
+        seeds = {"".join(re.findall(r"_seed-(\d+)", one)[:1]) for one in run.parents}
+        parents = tuple(re.sub(r"_seed-\d+", "", one) for one in run.parents)
+        start = re.sub(r"_seed-\d+", "", run.start)
+        return replace(run, seed=0, start=start, parents=parents), len(seeds) > 1
 
     found = defaultdict(set)
     for run in GRIDS[grid](PROFILES[profile]):
@@ -30,6 +32,12 @@ def test_arms_that_differ_in_more_than_the_seed_have_names_of_their_own(grid, pr
     [
         (Run("base"), "base"),
         (Run("grpo", start="sft_loss-chord_phi_seed-1"), "SFT loss chord_phi, then GRPO"),
+        (Run("cat", parents=("sft_by-length", "grpo_by-length")), "learnt merge, length halves"),
+        (
+            Run("merge", parents=("sft", "sft_seed-1"), merge="mean"),
+            "mean merge, SFT + SFT of different seeds",
+        ),
+        (Run("stack", start="sft"), "SFT, then GRPO on top"),
         (Run("sft", options=("warmup_steps=5",)), "SFT, warmup-steps 5"),
         (Run("grpo", rewards=("correct", "format")), "GRPO, paid correct + format"),
     ],

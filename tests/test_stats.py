@@ -142,6 +142,17 @@ def test_a_group_that_mixes_runs_is_refused_by_the_field_to_add():
     assert len(stats.summarise(items, ["method", "rank"], "greedy")) == 2
 
 
+def test_an_arm_that_goes_on_from_another_is_compared_seed_by_seed():
+    rng = np.random.default_rng(0)
+    luck = rng.random((5, 1)) * 0.8
+    before = rng.random((5, 60)) < luck  # seeds differ by a lot
+    after = before.copy()
+    after[:, :6] = True  # and each gains the same few items
+    both = pd.concat([table(before, arm="before"), table(after, arm="after")])
+    found = stats.paired(both, {"arm": "after"}, {"arm": "before"}, "sampled")
+    assert found["low"] > 0 and found["high"] - found["low"] < 0.2  # unpaired: about 0.6
+
+
 def test_seeds_on_different_items_are_refused():
     items = table([[1, 0, 1], [1, 0, 1]], method="sft").iloc[:-1]
     with pytest.raises(StudyError, match="not every seed has a greedy score for every item"):

@@ -35,7 +35,7 @@ def test_grids_have_unique_ids_and_bring_their_parents(grid):
 @pytest.mark.parametrize(
     ("fields", "valid"),
     [
-        (dict(method="sfft"), "base, sft, grpo, merge"),
+        (dict(method="sfft"), "base, sft, grpo, chord_mu"),
         (dict(method="grpo", rewards=("corect",)), "correct"),
         (dict(method="sft", partition="fair"), "passrate"),
         (dict(method="sft", adapter="lorra"), "lora"),
@@ -43,6 +43,10 @@ def test_grids_have_unique_ids_and_bring_their_parents(grid):
         (dict(method="sft", backend="tpu"), "unsloth"),
         (dict(method="merge", parents=("a",), merge="mean"), "two parents"),
         (dict(method="route", parents=("a",)), "two parents"),
+        (dict(method="cat", parents=("a",)), "two parents"),
+        (dict(method="stack"), "needs the run that it changes"),
+        (dict(method="merge", parents=("a", "b"), merge="mean", lambdas=(1, 2)), "lambdas"),
+        (dict(method="merge", parents=("a", "b"), merge="sum", lambdas=(1,)), "one for each"),
         (dict(method="grpo", reward_weights=(1.0, 2.0)), "as many weights"),
         (dict(method="grpo", overlap=0.3), "--partition"),
         (dict(method="grpo", partition="random", overlap=1.5), "0 to 1"),

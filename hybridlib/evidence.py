@@ -1,0 +1,115 @@
+"""What have the finished runs shown? The one way in which claims, and advice, compare arms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from hybridlib import results, stats
+from hybridlib.partition import bucket
+from hybridlib.profiles import Profile
+from hybridlib.rates import RESAMPLES, tail
+from hybridlib.runs import Run
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+
+class Evidence:
+    """The finished runs of a profile, and the one way in which claims compare them."""
+
+    def __init__(self, profile: Profile):
+        self.profile = profile
+        self.items, self.drift = results.items(profile.name), results.drift(profile.name)
+        if not self.items.empty:
+            self.items = _bucketed(self.items)
+
+    @cached_property
+    def records(self) -> dict[str, Any]:
+        """The finished runs' records by id."""
+        return {record["id"]: record for record in results.read(self.profile.name)}
+
+    def arm(self, run: Run | Callable[[int], Run], **where: Any) -> dict[str, Any]:
+        """The rows of a run under all seeds, or of those of its test items that `where` selects.
+
+        A run with parents is told as a function of the seed.
+        """
+        return {"id": self._ids(run), "split": "test"} | where
+
+    def after(self, first: Run, then: Run, **where: Any) -> dict[str, Any]:
+        """The rows of a run that goes on from another one of the same seed."""
+        return self.arm(lambda s: replace(then, start=replace(first, seed=s).id, seed=s), **where)
+
+    def facts(self, runs: Sequence[Run]) -> list[dict[str, Any]]:
+        """What the records of some runs say beside their scores."""
+        return [self.records[run.id]["facts"] for run in runs]
+
+    def _ids(self, run: Run | Callable[[int], Run]) -> list[str]:
+        seeds = self.profile.seeds
+        if isinstance(run, Run):
+            return [replace(run, seed=seed).id for seed in seeds]
+        return [run(seed).id for seed in seeds]
+
+    def effect(
+        self, what: str, *terms: tuple[float, dict[str, Any]], margin: float = 0.0
+    ) -> dict[str, Any]:
+        """A contrast of sampled accuracies that the claim says is above its margin."""
+        return {"what": what} | stats.contrast(self.items, terms, "sampled", margin)
+
+    def of_seeds(self, what: str, values: Sequence[float], margin: float = 0.0) -> dict[str, Any]:
+        """A number that each seed gives once, said to be above its margin: Student's t test."""
+        import numpy as np
+        from scipy.stats import t
+
+        mean, se = float(np.mean(values)), float(np.std(values, ddof=1) / len(values) ** 0.5)
+        reach = float(t.ppf(0.975, len(values) - 1)) * se
+        if se:
+            p = 2 * float(t.sf(abs(mean - margin) / se, len(values) - 1))
+        else:
+            p = float(mean == margin)
+        return {"what": what, "estimate": mean, "low": mean - reach, "high": mean + reach, "p": p,
+                "margin": margin, "se": se, "se_items": 0.0, "n": len(values),
+                "seeds": [len(values)]}  # fmt: skip
+
+
+def _bucketed(items: pd.DataFrame) -> pd.DataFrame:
+    """With the bucket of each item, by the base's own samples."""
+    base = items[items.id == "base"]
+    rate = (base["correct"] / base["samples"]).map(bucket)
+    known = base[stats.ITEM].assign(bucket=rate)
+    return items.merge(known, on=stats.ITEM, how="left")
+
+
+def at_equal_distance(runs: pd.DataFrame, margin: float) -> list[dict]:
+    """Does accuracy lost grow with distance, and do methods differ at equal distance?
+
+    Fits lost = a + b log_kl + c is_rl by least squares to one row per run (columns arm, log_kl,
+    lost, is_rl). Two effects like those of `contrast`: b, and margin - |c|, which is above 0 where
+    the methods are equivalent within the margin. Runs are resampled within their arm.
+    """
+    import numpy as np
+
+    def fit(rows: pd.DataFrame) -> np.ndarray:
+        inputs = np.column_stack([np.ones(len(rows)), rows["log_kl"], rows["is_rl"]])
+        return np.linalg.lstsq(inputs, rows["lost"].to_numpy(float), rcond=None)[0]
+
+    rng, groups = np.random.default_rng(0), [group for _, group in runs.groupby("arm", sort=False)]
+    places = [np.flatnonzero((runs["arm"] == group["arm"].iloc[0]).to_numpy()) for group in groups]
+    drawn_fits = np.array([
+        fit(runs.iloc[np.concatenate([rng.choice(at, len(at)) for at in places])])
+        for _ in range(RESAMPLES)
+    ])  # fmt: skip
+    best, found = fit(runs), []
+    for what, value, draws in (
+        ("loss per unit of log KL", best[1], drawn_fits[:, 1]),
+        ("margin - |RL - SFT at equal KL|", margin - abs(best[2]), margin - abs(drawn_fits[:, 2])),
+    ):
+        low, high = np.quantile(draws, [0.025, 0.975])
+        found.append({"what": what, "estimate": float(value), "low": float(low),
+                      "high": float(high), "p": tail(draws, 0.0), "margin": 0.0,
+                      "se": float(draws.std()), "se_items": 0.0, "n": len(runs),
+                      "seeds": [min(map(len, places))]})  # fmt: skip
+    return found

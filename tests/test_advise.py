@@ -1,0 +1,306 @@
+"""Advice: rows go where the evidence says and no further, bad rows are named."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from datasets import load_dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hybridlib import StudyError, choice, data, grading, intake, results, stats, tasks, train
+from hybridlib import __main__ as cli
+from hybridlib.advise import EVIDENCE, _merge, advise
+from hybridlib.choice import Flip
+from hybridlib.evidence import Evidence
+from hybridlib.grids import GRIDS
+from hybridlib.partition import BUCKETS
+from hybridlib.profiles import PROFILES, resolve
+from hybridlib.runs import Run
+
+FULL = PROFILES[EVIDENCE]
+FAMILIES = ("gsm8k", "math", "mbpp")
+COLUMNS = {"id", "family", "kind", "level", "prompt", "completion", "answer", "passrate"}
+
+
+def frame(rows):
+    columns = ["id", "seed", "family", "split", "item", "level", "greedy", "correct", "samples"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def evidence(monkeypatch, gain=lambda run: 0.0, runs=None, items=150):
+    """Stored runs that are right as often as the base, each item by its own rate, plus a gain."""
+    rng = np.random.default_rng(7)
+    rates = rng.choice([0.02, 0.15, 0.5, 0.9], (len(FAMILIES), items))
+    runs = runs or [run for run in GRIDS["flip"](FULL) if not run.steps]
+    rows = []
+    for run in runs:
+        samples = 6 if run.method == "base" else 3
+        truth = np.clip(rates + (0 if run.method == "base" else gain(run)), 0, 1)
+        right = rng.binomial(samples, truth)
+        rows += [(run.id, run.seed, family, "test", item, 1, 0, right[f, item], samples)
+                 for f, family in enumerate(FAMILIES) for item in range(items)]  # fmt: skip
+    monkeypatch.setattr(results, "items", lambda name: frame(rows))
+    monkeypatch.setattr(results, "drift", lambda name: pd.DataFrame())
+
+
+# ---------------------------------------------------------------- what the evidence says
+
+
+def test_each_bucket_goes_where_it_gains(monkeypatch):
+    gains = {"sft": {"zero": 0.3, "low": 0, "middle": 0.2, "high": 0},
+             "grpo": {"zero": 0, "low": 0, "middle": 0.2, "high": 0.3}}  # fmt: skip
+    evidence(monkeypatch, lambda run: gains[run.method][run.select])
+    found = choice.choices(Flip(FULL))
+    assert [c.verdict for c in found] == ["sft", "leave out", "either", "rl"]
+    assert [c.file for c in found][:2] == ["sft", ""] and found[2].file in ("sft", "rl")
+    assert found[0].sft["estimate"] == pytest.approx(0.3, abs=0.05)
+    assert all(c.gap["seeds"] == [5, 5] and c.gap["n"] > 50 for c in found)
+
+
+def test_luck_of_the_base_is_no_gain(monkeypatch):
+    """Runs no better than the base: buckets of the same samples would find gains and losses."""
+    evidence(monkeypatch)
+    flip = Flip(FULL)
+    found = choice.choices(flip)
+    assert {c.verdict for c in found} == {"leave out"}
+    assert all(abs(c.sft["estimate"]) < 0.05 for c in found)
+    arm, e = Run("sft", select="zero", n_train=32), flip.evidence
+    base = {"id": "base", "split": "test", "bucket": "zero"}
+    assert e.effect("naive", (1, e.arm(arm, bucket="zero")), (-1, base))["low"] > 0
+    assert choice.expected(flip, found, dict.fromkeys(BUCKETS, 0.25)) is None
+
+
+@given(st.floats(-1, 1), st.floats(0, 0.5), st.floats(-1, 1), st.floats(0, 0.5))
+def test_the_rule(sft, reach_sft, rl, reach_rl):
+    def told(value, reach):
+        return {"estimate": value, "low": value - reach, "high": value + reach}
+
+    gap = told(sft - rl, reach_sft + reach_rl)
+    verdict, file = choice.rule(told(sft, reach_sft), told(rl, reach_rl), gap)
+    gains = sft > reach_sft or rl > reach_rl
+    assert (file != "") == gains == (verdict != "leave out")
+    if gains:
+        assert file == ("sft" if gap["estimate"] > 0 else "rl")
+        assert (verdict == "either") == (gap["low"] <= 0 <= gap["high"])
+        assert verdict in ("either", file)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=12))
+def test_no_sample_chooses_the_bucket_that_it_is_compared_in(right):
+    base = frame([("base", 0, "math", "test", i, 1, 0, r, 6) for i, r in enumerate(right)])
+    arm = base.assign(id="sft", correct=1, samples=3)
+    found = choice.crossed(pd.concat([base, arm]).assign(bucket=""))
+    own, other = found[found.id == "base"], found[found.id == "sft"]
+    assert len(own) == len(other) == 6 * len(right)
+    assert list(own.groupby("item")["correct"].sum()) == right
+    assert set(own["samples"]) == {1} and set(other["correct"] / other["samples"]) == {1 / 3}
+    for row in own.itertuples():
+        assert row.bucket == choice.bucket((right[row.item] - row.correct) / 5)
+    assert not found.duplicated(["id", *stats.ITEM]).any()
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.integers(0, 20), min_size=4, max_size=4).filter(any))
+def test_the_expected_gain_is_the_mean_over_the_rows(found_once, sizes):
+    flip, found = found_once
+    shares = {name: n / sum(sizes) for name, n in zip(BUCKETS, sizes, strict=True)}
+    gains = {c.bucket: getattr(c, c.file)["estimate"] if c.file else 0.0 for c in found}
+    told = choice.expected(flip, found, shares)
+    mean = sum(shares[name] * gains[name] for name in BUCKETS)
+    assert (told["estimate"] if told else 0.0) == pytest.approx(mean)
+    assert told is None or told["low"] <= told["estimate"] <= told["high"]
+
+
+@pytest.fixture(scope="module")
+def found_once():
+    with pytest.MonkeyPatch.context() as patch:
+        evidence(patch, lambda run: 0.2 * (run.select in ("zero", "middle")), items=30)
+        flip = Flip(FULL)
+        return flip, choice.choices(flip)
+
+
+def test_merge_or_stack(monkeypatch):
+    runs = GRIDS["partitions"](FULL)
+    for sign in (1, -1):
+        evidence(monkeypatch, lambda run, s=sign: 0.2 * s * (run.merge == "norm_matched"), runs)
+        found = choice.merged(Evidence(FULL))
+        assert 0.1 < sign * found["estimate"] < 0.25  # no rate falls below 0
+        assert min(sign * found["low"], sign * found["high"]) > 0 and found["seeds"] == [5, 5]
+    evidence(monkeypatch, runs=[run for run in runs if not run.start])
+    assert choice.merged(Evidence(FULL)) is None
+
+
+@pytest.mark.parametrize(("gain", "told"), [(0.3, "Merge"), (-0.3, "Stack"), (0, "not separate")])
+def test_what_is_said_of_merging(monkeypatch, gain, told):
+    runs = dict.fromkeys(run for name in ("flip", "partitions") for run in GRIDS[name](FULL))
+    evidence(monkeypatch, lambda run: gain * (run.merge == "norm_matched"), runs, items=40)
+    flip, some = Flip(FULL), [{"id": "a"}]
+    said = _merge(flip, {"sft": some, "rl": some})
+    assert told in said and "120 test rows, 5 seeds" in said
+    assert "at most one method" in _merge(flip, {"sft": some, "rl": []})
+
+
+def test_missing_evidence_is_one_line_with_the_command(monkeypatch):
+    evidence(monkeypatch, runs=[Run("base")])
+    with pytest.raises(StudyError, match="lacks 40 of 41 .* sweep flip --profile tiny-full"):
+        Flip(FULL)
+
+
+# ---------------------------------------------------------------- the rows
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def mixture(n):
+    return [row for name in sorted(tasks.FAMILIES) for row in tasks.raw(name, "train", n)]
+
+
+@pytest.mark.parametrize("name", ["tiny_math", "gsm8k"])
+def test_rows_of_a_known_set_are_those_of_data(hub, name):
+    rows, refused = intake.usable(name, 40)
+    expected = data.load(name, "train", 40)
+    assert rows.to_list() == expected.select_columns(list(intake.COLUMNS)).to_list()
+    assert not refused
+
+
+def test_a_file_may_mix_the_forms(tmp_path):
+    rows, refused = intake.usable(write(tmp_path / "mix.jsonl", mixture(5)))
+    assert not refused and len(rows) == 15
+    assert {*zip(rows["family"], rows["kind"], strict=True)} == {
+        *zip(FAMILIES, grading.KINDS, strict=True)
+    }
+    again, refused = intake.usable(write(tmp_path / "again.jsonl", rows.to_list()))
+    strip = [column for column in intake.COLUMNS if column != "id"]
+    assert not refused and again["id"][14] == "again/train/14"
+    assert again.select_columns(strip).to_list() == rows.select_columns(strip).to_list()
+
+
+def test_every_bad_row_is_named_with_its_reason_and_the_rest_goes_on(tmp_path):
+    good, bad = mixture(2), {
+        "'answer' is empty": {"question": "2+2?", "answer": None},
+        "no '#### number'": {"question": "2+2?", "answer": "It is four."},
+        "no \\boxed": {"problem": "2+2?", "solution": "4"},
+        "no asserts": {"text": "Add.", "code": "def f(): pass", "test_list": []},
+        "invalid syntax": {"text": "Add.", "code": "def f(:", "test_list": ["assert f() == 1"]},
+        "its own solution gives 'wrong'": {
+            "text": "Add.", "code": "def f(): return 2", "test_list": ["assert f() == 1"]},
+        "unknown kind 'essay'": {"kind": "essay", "prompt": [], "completion": [], "answer": "x"},
+        "no column question, problem, test_list, kind": {"text": "2+2?"},
+    }  # fmt: skip
+    rows, refused = intake.usable(write(tmp_path / "a.jsonl", [*good, *bad.values()]))
+    assert list(rows["id"]) == [f"a/train/{i}" for i in range(len(good))]
+    assert sorted(refused) == sorted(f"a/train/{len(good) + i}" for i in range(len(bad)))
+    for i, reason in enumerate(bad):
+        assert reason in refused[f"a/train/{len(good) + i}"]
+
+
+def test_columns_of_ones_own_keep_every_row_but_the_empty(tmp_path):
+    rows = [{"ask": f"{i}+1?", "say": None if i == 4 else i + 1} for i in range(30)]
+    columns = {"question": "ask", "answer": "say"}
+    found, refused = intake.usable(write(tmp_path / "a.jsonl", rows), columns=columns)
+    assert len(found) == 29 and list(refused) == ["a/train/4"] and "empty" in refused["a/train/4"]
+    assert found[0]["completion"][0]["content"] == "#### 1"
+    assert len(intake.usable(str(tmp_path / "a.jsonl"), 10, columns)[0]) in (9, 10)
+    with pytest.raises(StudyError, match="need 'question' and 'answer'"):
+        intake.usable(str(tmp_path / "a.jsonl"), columns={"question": "ask"})
+
+
+# ---------------------------------------------------------------- the whole
+
+
+def profile_of(file, small, **columns):
+    mine = resolve("tiny", dataset=file, columns=columns)
+    return replace(small, name=mine.name, datasets=mine.datasets, columns=mine.columns)
+
+
+@pytest.mark.slow
+def test_rows_come_out_ready_to_train_on(monkeypatch, world, small, tmp_path, capsys):
+    both = {"sft": {"zero"}, "grpo": {"low", "middle", "high"}}
+    evidence(monkeypatch, lambda run: 0.3 * (run.select in both[run.method]), items=60)
+    mine = profile_of(write(tmp_path / "mix.jsonl", [*mixture(5), {"text": "?"}]), small)
+    summary = advise(mine, tmp_path / "out")
+    parts = {name: load_dataset("json", data_files=str(tmp_path / "out" / f"{name}.jsonl"))["train"]
+             for name in ("sft", "rl")}  # fmt: skip
+    assert len(parts["sft"]) + len(parts["rl"]) == 15
+    assert all(set(part.column_names) == COLUMNS for part in parts.values())
+    assert set(parts["sft"]["passrate"]) == {0} and min(parts["rl"]["passrate"]) > 0
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert report.startswith(summary.rpartition("\nWritten")[0])
+    assert f"sft.jsonl has {len(parts['sft'])} rows" in summary and "1 cannot" in summary
+    assert "| mix/train/15 | of unknown kind" in report and "mix/train/15" not in summary
+    assert "sweep partitions" in summary and "larger model or for other sets is unt" in summary
+    assert "points of sampled accuracy on rows like these" in summary
+    # A second time nothing is measured, and nothing changes.
+    stored = sorted((world / "data" / "results" / mine.name / "difficulty").iterdir())
+    assert advise(mine, tmp_path / "out") == summary and len(stored) == 3
+    for name, method in choice.METHODS.items():
+        run = Run(method)
+        trained = train.METHODS[method](run, small, parts[name], world / "runs" / run.id)
+        assert (trained.adapter / "adapter_model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_rows_that_the_base_never_solves_are_called_that(monkeypatch, world, small, tmp_path):
+    evidence(monkeypatch, items=60)  # in which nothing gains
+    out = tmp_path / "out"
+    rows = [{"ask": f"What is {i} to the power of 31?", "say": str(i**31)} for i in range(3, 9)]
+    file = write(tmp_path / "far.jsonl", rows)
+    out.mkdir()
+    write(out / "rl.jsonl", [{"of": "yesterday"}])
+    summary = advise(profile_of(file, small, question="ask", answer="say"), out)
+    assert "6 of 6 rows (100.0 %) none of 2 answers is right" in summary
+    assert "out of the base's reach" in summary and "stronger base" in summary
+    assert "6 of its rows hold the answer alone" in summary
+    assert "Nothing that the evidence could tell" in summary
+    assert "points of sampled accuracy on rows like these" not in summary
+    assert not (out / "rl.jsonl").exists() and (out / "sft.jsonl").exists()
+
+
+def test_help_answers_without_the_heavy_imports():
+    code = (
+        "import sys\n"
+        "sys.argv = ['hybridlib', 'advise', '--help']\n"
+        "import hybridlib.__main__ as cli\n"
+        "try: cli.main()\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "heavy = {'torch', 'transformers', 'trl', 'peft', 'datasets', 'pandas', 'papermill'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(flag in done.stdout for flag in ("--dataset", "--model", "--columns", "--rows"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("advise --profile tinny", "tiny-full"),
+        ("advise --data gsm9k", "tiny_gsm8k"),
+        ("advise --model ./nowhere", "does not exist"),
+        ("advise --columns question=q,answer=a", "--dataset"),
+        ("advise", "python -m hybridlib sweep flip --profile tiny-full"),
+    ],
+)
+def test_an_error_is_one_line_and_code_2(words, said, capsys, world):
+    assert cli.main(words.split()) == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error and "\n" not in error
+
+
+def test_no_row_left_and_no_place_to_write(monkeypatch, world, tmp_path, capsys):
+    evidence(monkeypatch, items=10)
+    file = write(tmp_path / "a.jsonl", [{"question": "2+2?", "answer": "4"}])
+    assert cli.main(["advise", "--data", file, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "a/train/0: the answer has no '#### number'" in error and "--columns" in error
+    assert cli.main(["advise", "--data", file, "--out", file]) == 2
+    assert "cannot write to" in capsys.readouterr().err
