@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from hybridlib import StudyError, difficulty, intake, results
-from hybridlib.choice import METHODS, Choice, Flip, choices, expected, merged
+from hybridlib.choice import METHODS, Choice, Flip, choices, expected, merge_or_stack
 from hybridlib.grids import PER_BUCKET
+from hybridlib.hybrid_grids import MERGE
 from hybridlib.labels import interval
 from hybridlib.partition import BUCKETS, bucket
 from hybridlib.profiles import PROFILES, Profile
@@ -148,19 +149,19 @@ def _reach(zero: int, n: int, k: int, rows: Sequence[dict]) -> str:
 def _merge(flip: Flip, files: dict[str, list[dict]]) -> str:
     if not (files["sft"] and files["rl"]):
         return "Neither: at most one method gets rows."
-    found = merged(flip.evidence)
+    found = merge_or_stack(flip.evidence)
     if found is None:
         return (
-            "Not known, as runs are missing: python -m hybridlib sweep partitions "
+            "Not known, as runs are missing: python -m hybridlib sweep hybrids "
             f"--profile {flip.profile.name} makes them."
         )
     gap = f"{interval(found | {'value': found['estimate']}, '+')} points"
     seeds = f"{found['n']} test rows, {found['seeds'][0]} seeds"
     told = (
-        "Merge the two adapters (norm_matched)" if found["low"] > 0
+        f"Merge the two adapters ({MERGE})" if found["low"] > 0
         else "Stack: GRPO on the adapter of SFT" if found["high"] < 0
         else "The evidence does not separate the two; the estimate is larger for "
-        + ("merging (norm_matched)" if found["estimate"] > 0 else "stacking, GRPO after SFT")
+        + (f"merging ({MERGE})" if found["estimate"] > 0 else "stacking, GRPO after SFT")
     )  # fmt: skip
     return f"{told}. Halves by pass rate merged, minus SFT then GRPO on all rows: {gap} ({seeds})."
 

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from hybridlib import StudyError, stats
+from hybridlib import StudyError, hybrid_grids, stats
 from hybridlib.evidence import Evidence
-from hybridlib.grids import GRIDS, PER_BUCKET
+from hybridlib.grids import PER_BUCKET
+from hybridlib.hybrid_grids import MERGE
 from hybridlib.partition import BUCKETS, bucket
 from hybridlib.profiles import Profile
 from hybridlib.runs import Run
@@ -120,13 +121,12 @@ def expected(
     return flip.contrast(terms) if terms else None
 
 
-def merged(e: Evidence) -> dict[str, Any] | None:
+def merge_or_stack(e: Evidence) -> dict[str, Any] | None:
     """Halves by pass rate merged, minus SFT then GRPO on all rows; None where runs are missing."""
-    runs = {run.id: run for run in GRIDS["partitions"](e.profile)}
-    merges = [run.id for run in runs.values() if run.merge == "norm_matched"
-              and runs[run.parents[0]].partition == "passrate"]  # fmt: skip
-    stacked = [run.id for run in runs.values() if run.start]
-    if {*merges, *stacked} - set(e.items["id"]):
+    arms = (
+        e.arm(lambda seed: hybrid_grids.merged(hybrid_grids.halves("passrate", seed), MERGE)),
+        e.after(Run("sft"), Run("grpo")),
+    )
+    if {one for arm in arms for one in arm["id"]} - set(e.items["id"]):
         return None
-    arms = ({"id": ids, "split": "test"} for ids in (merges, stacked))
     return e.effect("merged - stacked", *zip((1, -1), arms, strict=True))

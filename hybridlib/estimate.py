@@ -1,12 +1,13 @@
 """What will this run do, and what will it cost? Told before anything is loaded or fetched."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from hybridlib import results, train
 from hybridlib.adapters import ADAPTERS
 from hybridlib.profiles import Profile, local
+from hybridlib.runs import MIXED
 from hybridlib.study import Run, folder
 
 RATES = {
@@ -24,9 +25,9 @@ def show(run: Run, profile: Profile) -> None:
     for name, value in asdict(profile).items():
         if name not in ("sft", "grpo"):
             print(f"  {name:<22} {value}")
-    if run.method in ("sft", "grpo"):
+    if trainer := _trainer(run):
         chosen = trainer_options(run, profile)
-        print(f"trainer   trl.{'SFTConfig' if run.method == 'sft' else 'GRPOConfig'}")
+        print(f"trainer   trl.{trainer.upper()}Config")
         for name, value in sorted(chosen.items()):
             print(f"  {name:<22} {value}")
     print("estimate")
@@ -39,8 +40,16 @@ def trainer_options(run: Run, profile: Profile) -> dict[str, Any]:
     """All of TRL's options with the values this run gives them, defaults included."""
     import trl
 
-    config = trl.SFTConfig if run.method == "sft" else trl.GRPOConfig
-    return config(**train.options(run, profile, folder(run.id, profile))).to_dict()
+    kind = _trainer(run)
+    alone = replace(run, method=kind, target="solution", objective="nll", parents=(), start="")
+    config = getattr(trl, f"{kind.upper()}Config")
+    return config(**train.options(alone, profile, folder(run.id, profile))).to_dict()
+
+
+def _trainer(run: Run) -> str:
+    """The trainer that a run's steps are those of: sft, grpo, or "" where nothing is trained."""
+    known = {"sft": "sft", "cat": "sft"} | dict.fromkeys(("grpo", "stack", *MIXED), "grpo")
+    return known.get(run.method, "")
 
 
 def parameters(run: Run, profile: Profile) -> tuple[int, int]:
@@ -74,16 +83,15 @@ def cost(run: Run, profile: Profile) -> dict[str, str]:
         return {"parameters": f"unknown until {json.dumps(profile.model)} is fetched"}
     from hybridlib.pool import gpus
 
-    own = profile.sft if run.method == "sft" else profile.grpo
-    if run.method not in ("sft", "grpo"):
-        own = {}
+    trainer = _trainer(run)
+    own = {"sft": profile.sft, "grpo": profile.grpo}.get(trainer, {})
     width = 2 if "16" in profile.dtype else 4
     rows = own.get("per_device_train_batch_size", 0)
-    length = profile.max_completion_tokens * (1.5 if run.method == "grpo" else 0.75)
+    length = profile.max_completion_tokens * (1.5 if trainer == "grpo" else 0.75)
     memory = n * (0.65 if run.nf4 or profile.nf4 else width) + adapter * (width + 12)
     memory += rows * length * (n / 40) ** 0.5 * 40 * width  # activations grow with width x depth
     steps = (run.steps or own.get("max_steps", 0)) * own.get("gradient_accumulation_steps", 1)
-    flop = steps * rows * length * n * (8 if run.method == "grpo" else 6)
+    flop = steps * rows * length * n * (8 if trainer == "grpo" else 6)
     rows = len(profile.datasets) * len(profile.splits) * (profile.n_eval or 1000)
     answers = rows * (profile.n_samples + 1)
     flop += answers * profile.max_completion_tokens * 2 * n

@@ -151,7 +151,7 @@ def table(profile_name: str) -> pd.DataFrame:
     import pandas as pd
 
     rows = [
-        _fields(record) | {"profile": record["profile"]} | score | record["cost"]
+        run_fields(record) | {"profile": record["profile"]} | score | record["cost"]
         | {f"advantage_{k}": v["of_advantage"] for k, v in record["facts"].get("pay", {}).items()}
         for record in read(profile_name) for score in record["scores"]
     ]  # fmt: skip
@@ -166,12 +166,11 @@ def items(profile_name: str, ids: Collection[str] | None = None) -> pd.DataFrame
 
     from hybridlib import stats
 
-    found = [r for r in read(profile_name) if ids is None or r["id"] in ids]
-    if not found:
+    if not (found := [r for r in read(profile_name) if ids is None or r["id"] in ids]):
         return stats.unpack({}).assign(id="", seed=0)
-    parts, fields = [stats.unpack(r["items"]) for r in found], [_fields(r) for r in found]
+    parts, runs = [stats.unpack(r["items"]) for r in found], map(run_fields, found)
     each = np.repeat(np.arange(len(parts)), [*map(len, parts)])
-    runs = pd.DataFrame(fields).iloc[each].reset_index(drop=True)
+    runs = pd.DataFrame(runs).iloc[each].reset_index(drop=True)
     return pd.concat([pd.concat(parts, ignore_index=True), runs], axis=1)
 
 
@@ -184,12 +183,12 @@ def drift(profile_name: str) -> pd.DataFrame:
         found = dict(record["facts"].get("drift", {}))
         loss = found.pop("corpus_loss", math.nan)
         for family, measured in found.items():
-            rows.append(_fields(record) | {"family": family, "corpus_loss": loss} | measured)
+            rows.append(run_fields(record) | {"family": family, "corpus_loss": loss} | measured)
     base = ["id", "family", "kl", "entropy", "tokens", "distinct", "corpus_loss"]
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=base)
 
 
-def _fields(record: dict) -> dict:
+def run_fields(record: dict) -> dict:
     """Id and run fields as table cells; several values of one field are joined by +."""
     return {"id": record["id"]} | {
         field: "+".join(map(str, value)) if isinstance(value, list) else value

@@ -18,6 +18,7 @@ from hybridlib.advise import EVIDENCE, _merge, advise
 from hybridlib.choice import Flip
 from hybridlib.evidence import Evidence
 from hybridlib.grids import GRIDS
+from hybridlib.hybrid_grids import MERGE
 from hybridlib.partition import BUCKETS
 from hybridlib.profiles import PROFILES, resolve
 from hybridlib.runs import Run
@@ -126,20 +127,20 @@ def found_once():
 
 
 def test_merge_or_stack(monkeypatch):
-    runs = GRIDS["partitions"](FULL)
+    runs = GRIDS["hybrids"](FULL)
     for sign in (1, -1):
-        evidence(monkeypatch, lambda run, s=sign: 0.2 * s * (run.merge == "norm_matched"), runs)
-        found = choice.merged(Evidence(FULL))
+        evidence(monkeypatch, lambda run, s=sign: 0.2 * s * (run.merge == MERGE), runs)
+        found = choice.merge_or_stack(Evidence(FULL))
         assert 0.1 < sign * found["estimate"] < 0.25  # no rate falls below 0
         assert min(sign * found["low"], sign * found["high"]) > 0 and found["seeds"] == [5, 5]
     evidence(monkeypatch, runs=[run for run in runs if not run.start])
-    assert choice.merged(Evidence(FULL)) is None
+    assert choice.merge_or_stack(Evidence(FULL)) is None
 
 
 @pytest.mark.parametrize(("gain", "told"), [(0.3, "Merge"), (-0.3, "Stack"), (0, "not separate")])
 def test_what_is_said_of_merging(monkeypatch, gain, told):
-    runs = dict.fromkeys(run for name in ("flip", "partitions") for run in GRIDS[name](FULL))
-    evidence(monkeypatch, lambda run: gain * (run.merge == "norm_matched"), runs, items=40)
+    runs = dict.fromkeys(run for name in ("flip", "hybrids") for run in GRIDS[name](FULL))
+    evidence(monkeypatch, lambda run: gain * (run.merge == MERGE), runs, items=40)
     flip, some = Flip(FULL), [{"id": "a"}]
     said = _merge(flip, {"sft": some, "rl": some})
     assert told in said and "120 test rows, 5 seeds" in said

@@ -139,6 +139,37 @@ def test_accumulated_micro_batches_give_the_update_of_one_batch(small, world):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("loss", ["grpo", "dapo"])
+def test_accumulated_micro_batches_of_grpo_give_the_update_of_one_batch(
+    small, world, monkeypatch, loss
+):
+    from dataclasses import replace
+
+    import torch
+    from safetensors.torch import load_file
+
+    from hybridlib.rewards import REWARDS
+
+    monkeypatch.setitem(REWARDS, "correct", lambda completions, **_: [
+        float(len(str(text)) % 3 == 0) for text in completions
+    ])  # fmt: skip
+    start = _tuned(small, world / "sft")
+    options = "optim=sgd", "lr_scheduler_type=constant", f"loss_type={loss}"
+    run = study.Run("grpo", options=options, learning_rate=0.5, steps=2)
+    parts = replace(
+        small, grpo=small.grpo | dict(per_device_train_batch_size=2, gradient_accumulation_steps=4)
+    )
+    before, a, b = (
+        load_file(adapter / "adapter_model.safetensors")
+        for adapter in (start, *(train.grpo(run, p, _rows(p, run), world / n, start).adapter
+                                 for p, n in ((small, "a"), (parts, "b"))))
+    )  # fmt: skip
+    assert max(float((a[name] - before[name]).abs().max()) for name in a) > 1e-3
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.slow
 def test_draws_depend_on_seed_and_step_alone(small):
     """So that a run that goes on from a checkpoint is the run that was not interrupted."""
     from types import SimpleNamespace

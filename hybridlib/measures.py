@@ -1,0 +1,163 @@
+"""What is a run worth beside accuracy? One number per measure, read from its record.
+
+A measure is one decorated function, record -> number, or None where the record does not say; over
+families it is their mean. Its facts are the words of a reader and which way is better: 1 up, -1
+down, 0 neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+from hybridlib import results
+from hybridlib.registry import Registry
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MEASURES = Registry("measure", "words", "better")
+LAST = 10  # points of the curve that count as the end of training
+
+
+def table(profile_name: str, ids: Collection[str] | None = None) -> pd.DataFrame:
+    """One row per run: its id, its run fields, and a column per measure, NaN where unknown."""
+    import pandas as pd
+
+    rows = [
+        results.run_fields(record) | {name: fn(record) for name, fn in MEASURES.items()}
+        for record in results.read(profile_name)
+        if ids is None or record["id"] in ids
+    ]
+    frame = pd.DataFrame(rows)
+    return frame.astype(dict.fromkeys(MEASURES, float)) if rows else frame
+
+
+def _mean(values: Collection[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _score(record: dict[str, Any], metric: str, split: str = "test") -> float | None:
+    return _mean([s["value"] for s in record["scores"]
+                  if s["split"] == split and s["metric"].split("@")[0] == metric])  # fmt: skip
+
+
+def _solutions(record: dict[str, Any], name: str) -> float | None:
+    return _mean([family.get(name) for family in record["facts"].get("solutions", {}).values()])
+
+
+def _drift(record: dict[str, Any], name: str) -> float | None:
+    found = record["facts"].get("drift", {})
+    return _mean([family.get(name) for family in found.values() if isinstance(family, dict)])
+
+
+# ---------------------------------------------------------------- right or wrong
+
+
+@MEASURES.register(words="one sampled answer", better=1)
+def sampled(record: dict[str, Any]) -> float | None:
+    """Share of right answers at temperature 1."""
+    return _score(record, "sampled")
+
+
+@MEASURES.register(words="greedy answer", better=1)
+def greedy(record: dict[str, Any]) -> float | None:
+    """Share of right greedy answers."""
+    return _score(record, "greedy")
+
+
+@MEASURES.register(words="any of k", better=1)
+def any_of_k(record: dict[str, Any]) -> float | None:
+    """pass@k, k being the answers per question (arXiv:2107.03374)."""
+    return _score(record, "pass")
+
+
+@MEASURES.register(words="majority", better=1)
+def majority(record: dict[str, Any]) -> float | None:
+    """Share of questions whose most frequent answer is right (arXiv:2203.11171)."""
+    return _solutions(record, "majority_accuracy")
+
+
+@MEASURES.register(words="longer chains", better=1)
+def longer(record: dict[str, Any]) -> float | None:
+    """Share of right answers to questions with more steps than were trained on."""
+    return _score(record, "sampled", "longer")
+
+
+@MEASURES.register(words="other wording", better=1)
+def wording(record: dict[str, Any]) -> float | None:
+    """Share of right answers to questions in words that were not trained on."""
+    return _score(record, "sampled", "wording")
+
+
+# ---------------------------------------------------------------- how it is reached
+
+
+@MEASURES.register(words="agreement", better=1)
+def agreement(record: dict[str, Any]) -> float | None:
+    """How often two answers to one question agree: consistency, right or wrong."""
+    return _solutions(record, "agreement")
+
+
+@MEASURES.register(words="right steps", better=1)
+def right_steps(record: dict[str, Any]) -> float | None:
+    """Share of the equations of an answer that hold, final answer right or wrong."""
+    return _solutions(record, "steps_right")
+
+
+@MEASURES.register(words="steps of the solution found", better=1)
+def recall(record: dict[str, Any]) -> float | None:
+    """Share of the intermediate values of the worked solution that the answer shows."""
+    return _solutions(record, "intermediate_recall")
+
+
+@MEASURES.register(words="answer follows", better=1)
+def follows(record: dict[str, Any]) -> float | None:
+    """Share of answers that state the value of their own last step."""
+    return _solutions(record, "answer_follows")
+
+
+@MEASURES.register(words="pay in excess", better=-1)
+def excess(record: dict[str, Any]) -> float | None:
+    """Reward alignment of RL: mean reward at the end of training minus held-out accuracy.
+
+    The hacking gap (`metrics.hacking_gap`); rewards whose range is not 0 to 1 have none.
+    """
+    paid = [point["reward"] for point in record["curve"][-LAST:] if "reward" in point]
+    held_out = _score(record, "sampled")
+    known = paid and held_out is not None and all(0 <= value <= 1 for value in paid)
+    return sum(paid) / len(paid) - held_out if known else None
+
+
+# ---------------------------------------------------------------- what it costs
+
+
+@MEASURES.register(words="length (tokens)", better=0)
+def length(record: dict[str, Any]) -> float | None:
+    """Tokens of an answer."""
+    return _drift(record, "tokens")
+
+
+@MEASURES.register(words="different answers", better=0)
+def variety(record: dict[str, Any]) -> float | None:
+    """Share of the answers to one question that differ in any token."""
+    return _drift(record, "distinct")
+
+
+@MEASURES.register(words="KL from the base (nats)", better=-1)
+def distance(record: dict[str, Any]) -> float | None:
+    """KL(model || base) of an answer, which predicts forgetting (arXiv:2509.04259)."""
+    return _drift(record, "kl")
+
+
+@MEASURES.register(words="corpus loss (nats)", better=-1)
+def corpus(record: dict[str, Any]) -> float | None:
+    """Nats per token of what the base was pretrained on: what has been forgotten."""
+    return record["facts"].get("drift", {}).get("corpus_loss")
+
+
+@MEASURES.register(words="training (s)", better=-1)
+def seconds(record: dict[str, Any]) -> float | None:
+    """Seconds of this run's own training, without its parents'."""
+    return record["cost"]["train_seconds"]

@@ -1,0 +1,49 @@
+"""Measures of a run: each is documented, reads a real record, and says nothing where it cannot."""
+
+import json
+import math
+
+import pytest
+
+from hybridlib import ROOT, results
+from hybridlib.measures import MEASURES, table
+
+RECORD = {
+    "id": "grpo", "profile": "toy", "run": {"method": "grpo", "seed": 0, "rewards": ["correct"]},
+    "scores": [
+        {"family": "a", "split": "test", "metric": "sampled", "value": 0.5},
+        {"family": "b", "split": "test", "metric": "sampled", "value": 0.7},
+        {"family": "a", "split": "longer", "metric": "sampled", "value": 0.1},
+        {"family": "a", "split": "test", "metric": "pass@3", "value": 0.9},
+    ],
+    "curve": [{"step": 1, "reward": 0.2}] + [{"step": s, "reward": 0.8} for s in range(2, 12)],
+    "cost": {"train_seconds": 40.0},
+    "facts": {"solutions": {"a": {"agreement": 0.4, "steps_right": 0.9}, "b": {"agreement": 0.6}},
+              "drift": {"a": {"kl": 0.2}, "b": {"kl": 0.4}, "corpus_loss": 0.1}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(MEASURES))
+def test_every_measure_says_what_it_is_and_reads_committed_records(name):
+    measure = MEASURES[name]
+    assert measure.__doc__ and measure.words and measure.better in (-1, 0, 1)
+    found = [json.loads(path.read_text())
+             for path in sorted((ROOT / "data/results/tiny-full").glob("*.json"))[:8]]  # fmt: skip
+    values = [measure(record) for record in found]
+    assert any(value is not None for value in values) or not found
+    assert all(math.isfinite(value) for value in values if value is not None)
+
+
+def test_values_are_means_over_families_and_missing_ones_stay_missing(monkeypatch):
+    bare = RECORD | {"id": "base", "run": {"method": "base", "seed": 0, "rewards": []},
+                     "curve": [], "facts": {}}  # fmt: skip
+    monkeypatch.setattr(results, "read", lambda name: [RECORD, bare])
+    found = table("toy").set_index("id")
+    assert found.loc["grpo", "sampled"] == pytest.approx(0.6)
+    assert found.loc["grpo", "longer"] == 0.1 and found.loc["grpo", "any_of_k"] == 0.9
+    assert found.loc["grpo", "agreement"] == pytest.approx(0.5)
+    assert found.loc["grpo", "right_steps"] == 0.9 and found.loc["grpo", "corpus"] == 0.1
+    assert found.loc["grpo", "distance"] == pytest.approx(0.3)
+    assert found.loc["grpo", "excess"] == pytest.approx(0.8 - 0.6)
+    assert found.loc["base", ["excess", "agreement", "corpus", "greedy"]].isna().all()
+    assert set(table("toy", ["base"])["id"]) == {"base"} and table("toy", []).empty
