@@ -408,8 +408,15 @@ def test_two_active_adapters_are_their_sum(tmp_path, qwen):
     assert (logits(composed) - logits(merged)).abs().max() < 1e-4
 
 
-def test_pefts_linear_is_off_by_about_the_whole_mean(tmp_path, qwen):
-    """Why this module exists: the default of `add_weighted_adapter` is no mean of the deltas."""
+PEFTS = {  # combination type -> options, and the relative error to the mean that it makes
+    "cat": ({}, 0, 1e-5), "svd": (dict(svd_rank=16), 0, 1e-4), "linear": ({}, 0.8, 1.2),
+    "ties": (dict(density=0.5), 0.8, 1.2), "magnitude_prune": (dict(density=0.5), 0.8, 1.2),
+    "dare_linear": (dict(density=0.5), 1.5, 3.5),
+}  # fmt: skip
+
+
+def test_what_pefts_merges_are_off_by(tmp_path, qwen):
+    """Why this module exists: most of `add_weighted_adapter` is no merge of the deltas."""
     from peft import PeftModel
 
     parts = [adapter(tmp_path / "a", 0, 8), adapter(tmp_path / "b", 1, 8)]
@@ -417,13 +424,14 @@ def test_pefts_linear_is_off_by_about_the_whole_mean(tmp_path, qwen):
     model = PeftModel.from_pretrained(qwen(), parts[0], adapter_name="a")
     model.load_adapter(parts[1], adapter_name="b")
     model.load_adapter(tmp_path / "out", adapter_name="ours")
-    for kind in ("linear", "cat"):
-        model.add_weighted_adapter(["a", "b"], [0.5, 0.5], adapter_name=kind, combination_type=kind)
-    errors = {kind: [] for kind in ("linear", "cat", "ours")}
+    halves = ["a", "b"], [0.5, 0.5]
+    for kind, (options, _, _) in PEFTS.items():
+        model.add_weighted_adapter(*halves, adapter_name=kind, combination_type=kind, **options)
+    model.add_weighted_adapter(*halves, adapter_name="cut", combination_type="svd", svd_rank=8)
     one, two = map(merge.deltas, parts)
-    for module in SHAPES:
-        layer, mean = model.base_model.model.get_submodule(module), (one[module] + two[module]) / 2
-        for kind, found in errors.items():
-            found.append(relative(layer.get_delta_weight(kind), mean))
-    assert all(0.8 < error < 1.2 for error in errors["linear"])
-    assert max(errors["cat"] + errors["ours"]) < 1e-5
+    bounds = {kind: told[1:] for kind, told in PEFTS.items()} | {"ours": (0, 1e-5)}
+    for kind, (low, high) in (bounds | {"cut": (0.3, 0.65)}).items():
+        for module in SHAPES:
+            layer = model.base_model.model.get_submodule(module)
+            mean = (one[module] + two[module]) / 2
+            assert low <= relative(layer.get_delta_weight(kind), mean) <= high, (kind, module)
