@@ -143,7 +143,8 @@ def run(args: argparse.Namespace) -> None:
 
     chosen = Run(**{f.name: getattr(args, f.name) for f in fields(Run)})
     profile = resolve(args.profile, args.model, args.dataset, args.columns)
-    if profile.backend == "unsloth" and args.backend == "hf" and gpus():
+    known = args.method in ("base", "sft", "grpo", "route")  # by Unsloth, too
+    if known and profile.backend == "unsloth" and args.backend == "hf" and gpus():
         chosen = replace(chosen, backend="unsloth")
     if args.dry_run:
         from hybridlib import estimate

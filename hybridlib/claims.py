@@ -233,25 +233,25 @@ def spectrum_kept(e: Evidence) -> list[dict[str, Any]]:
     says="The updates of SFT and RL are near-orthogonal: what each adds leaves the other alone.",
 )  # fmt: skip
 def orthogonal(e: Evidence) -> list[dict[str, Any]]:
-    """Between seeds, the cosine of an SFT and a GRPO update is below 0.1, below that of two SFT
-    updates, and below that of two GRPO updates."""
+    """Between seeds, the cosine of an SFT and a GRPO update lies within 0.1 of zero, nearer to it
+    than that of two SFT updates, and than that of two GRPO updates."""
     cosines = {
         what: [facts["pair"]["between"]["cosine"] for facts in e.facts(runs)]
         for what, runs in neighbours(e.profile).items()
     }
-    across = cosines["SFT and GRPO"]
+    across = [abs(value) for value in cosines["SFT and GRPO"]]
     alike = {what: cosines[what] for what in ("SFT and SFT", "GRPO and GRPO")}
     return [
-        e.of_seeds("0.1 - cosine of SFT and GRPO", [0.1 - value for value in across]),
+        e.of_seeds("0.1 - cosine of SFT and GRPO", [0.1 - value for value in across], ring=True),
         *(e.of_seeds(f"cosine of {what} - of SFT and GRPO",
-                     [a - b for a, b in zip(values, across, strict=True)])
+                     [a - b for a, b in zip(values, across, strict=True)], ring=True)
           for what, values in alike.items()),
     ]  # fmt: skip
 
 
 @CLAIMS.register(
     code="C12", grid="geometry", chapter="05c_geometry", dated="2026-11-21",
-    source="section 4.3 of arXiv:2511.08567, on adapters",
+    source="this study, after arXiv:2511.08567",
     says="An RL adapter that is merged into bfloat16 weights loses skill, more than SFT's does.",
 )  # fmt: skip
 def lost_in_rounding(e: Evidence) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridlib import StudyError, geometry, models, pairs
-from hybridlib.merge import combine, concatenate, rewrite
+from hybridlib.merge import check, combine, concatenate, rewrite
 from hybridlib.profiles import Profile, local
 from hybridlib.train import METHODS, Trained, grpo
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from hybridlib.runs import Run
 
-CAT_SHARE, CAT_RATE = 0.05, 0.02
+CAT_SHARE, CAT_RATE = 0.05, 0.05
 """Share of the training rows on which `cat` learns its weights, and their learning rate."""
 
 
@@ -27,11 +27,12 @@ CAT_SHARE, CAT_RATE = 0.05, 0.02
 def merge(run: "Run", profile: Profile, out: Path, adapters: Sequence[Path]) -> Trained:
     """One adapter of several, by a merge method (`hybridlib.merge`).
 
-    Of the mean of two the facts also say how these two lie to each other (`hybridlib.pairs`).
+    Of the mean of two, in the full grids, the facts also say how these lie to each other
+    (`hybridlib.pairs`), for which all updates have to fit into memory.
     """
     origin = local(profile.model)
     facts = combine(adapters, run.merge, out / "adapter", run.seed, origin, run.lambdas)
-    if run.merge == "mean" and len(adapters) == 2:
+    if run.merge == "mean" and len(adapters) == 2 and profile.full:
         facts["pair"] = pairs.measure(profile, adapters)
     return Trained(out / "adapter", facts=facts)
 
@@ -60,7 +61,9 @@ def cat(run: "Run", profile: Profile, rows: "Dataset", out: Path, *adapters: Pat
 
     The adapters stay as they are. Weights start at 1 / adapters, the mean, and are learnt by the
     likelihood of the solutions of CAT_SHARE of the rows, with the steps of the profile's SFT.
+    They are no part of PEFT's checkpoints, so a training that was stopped starts again.
     """
+    check(adapters)
     from trl import SFTConfig, SFTTrainer
 
     from hybridlib.train import _config, _train
@@ -75,7 +78,10 @@ def cat(run: "Run", profile: Profile, rows: "Dataset", out: Path, *adapters: Pat
         parameter.requires_grad_(False)
     weights = _weighted(model, names)
     few = rows.shuffle(seed=run.seed).select(range(max(1, round(CAT_SHARE * len(rows)))))
-    plain = replace(run, method="sft", learning_rate=run.learning_rate or CAT_RATE)
+    plain = replace(
+        run, method="sft", learning_rate=run.learning_rate or CAT_RATE,
+        options=(*run.options, "save_strategy=no"),
+    )  # fmt: skip
     trainer = SFTTrainer(
         model=model,
         args=_config(SFTConfig, plain, profile, out, max_length=None, completion_only_loss=True),
@@ -124,7 +130,13 @@ def stack(run: "Run", profile: Profile, rows: "Dataset", out: Path, start: Path)
 
     Differs from going on with the same adapter (`grpo` with a start) by the room that each stage
     has: its own rank. What is left behind is one adapter of both, side by side.
+    Raises StudyError where that would not be the model that was trained: on a 4-bit base, whose
+    rounding changes with what is merged in, and for adapters that are no dense delta.
     """
+    check([start])
+    if run.nf4 or profile.nf4 or run.adapter == "dora":
+        what = "DoRA" if run.adapter == "dora" else "a base in 4 bits"
+        raise StudyError(f"a stack is no sum with {what}; go on with one adapter: --method grpo")
     merged = out / "base"
     model, tokenizer = models.load(profile, start=start, trainable=False)
     model.merge_and_unload().save_pretrained(merged)

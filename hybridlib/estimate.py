@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, replace
 from typing import Any
 
-from hybridlib import results, train
+from hybridlib import composed, results, train
 from hybridlib.adapters import ADAPTERS
 from hybridlib.profiles import Profile, local
 from hybridlib.runs import MIXED
@@ -42,6 +42,8 @@ def trainer_options(run: Run, profile: Profile) -> dict[str, Any]:
 
     kind = _trainer(run)
     alone = replace(run, method=kind, target="solution", objective="nll", parents=(), start="")
+    if run.method == "cat":
+        alone = replace(alone, learning_rate=run.learning_rate or composed.CAT_RATE)
     config = getattr(trl, f"{kind.upper()}Config")
     return config(**train.options(alone, profile, folder(run.id, profile))).to_dict()
 

@@ -59,12 +59,22 @@ class Evidence:
         """A contrast of sampled accuracies that the claim says is above its margin."""
         return {"what": what} | stats.contrast(self.items, terms, "sampled", margin)
 
-    def of_seeds(self, what: str, values: Sequence[float], margin: float = 0.0) -> dict[str, Any]:
-        """A number that each seed gives once, said to be above its margin: Student's t test."""
+    def of_seeds(
+        self, what: str, values: Sequence[float], margin: float = 0.0, ring: bool = False
+    ) -> dict[str, Any]:
+        """A number that each seed gives, said to be above its margin: a t test by the jackknife.
+
+        ring: the number is of a seed and the next, so that each seed stands in two of them; all
+        numbers of a seed are left out together (Efron and Tibshirani 1993, chapter 11).
+        """
         import numpy as np
         from scipy.stats import t
 
-        mean, se = float(np.mean(values)), float(np.std(values, ddof=1) / len(values) ** 0.5)
+        n = len(values)
+        without = [[v for i, v in enumerate(values) if i != s and not (ring and (i + 1) % n == s)]
+                   for s in range(n)]  # fmt: skip
+        mean, spread = float(np.mean(values)), np.array([np.mean(left) for left in without])
+        se = float(np.sqrt((n - 1) / n * ((spread - spread.mean()) ** 2).sum()))
         reach = float(t.ppf(0.975, len(values) - 1)) * se
         if se:
             p = 2 * float(t.sf(abs(mean - margin) / se, len(values) - 1))

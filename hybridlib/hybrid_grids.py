@@ -19,6 +19,7 @@ MIXED = {  # a training of both losses -> the best of GRPO's candidate rates, in
 }
 LAMBDAS = (0.0, 0.5, 1.0, 1.5)  # factors of each adapter in the surface of task arithmetic
 CHANGES = ("isospectral", "rounded", "unrounded")
+CAT_STEPS = 20  # on top of the two adapters whose weights are learnt
 OVERLAPS = (0.0, 0.3, 1.0)  # shares of RL's rows that SFT has seen (arXiv:2604.13515)
 
 
@@ -34,7 +35,10 @@ def merged(parents: Sequence[Run], how: str, lambdas: tuple[float, ...] = ()) ->
 
 
 def mixed(profile: Profile) -> list[Run]:
-    """Trainings of both losses, as long as SFT and GRPO together in sequences, and a control."""
+    """Trainings of both losses, and their controls, as long as SFT and GRPO are together.
+
+    In sequences; what ReLIFT and its control imitate comes on top.
+    """
     from hybridlib.hybrids import EXPERTS
 
     batch = profile.grpo["per_device_train_batch_size"]
@@ -44,7 +48,8 @@ def mixed(profile: Profile) -> list[Run]:
     for run, rate in MIXED.items():
         step = batch * (1 + EXPERTS) if "chord" in run.method else batch  # relift: of GRPO alone
         runs.append(replace(run, steps=round(total / step), learning_rate=rate))
-    return [*runs, replace(runs[-1], method="interleave")]
+    _, phi, relift = runs
+    return [*runs, replace(phi, objective="nll"), replace(relift, method="interleave")]
 
 
 def doubled(profile: Profile, method: str) -> Run:
@@ -76,13 +81,18 @@ def choices(profile: Profile) -> list[Run]:
     for seed in profile.seeds:
         parts = [replace(run, learning_rate=rates[run.method]) for run in halves("passrate", seed)]
         runs += [*parts, *(merged(parts, how) for how in MERGES)]
-    tried = [replace(run, learning_rate=rate) for run in MIXED for rate in RATES["grpo"]]
+    tried = [replace(run, learning_rate=rate)
+             for run in mixed(profile)[: len(MIXED)] for rate in RATES["grpo"]]  # fmt: skip
     return runs + seeded(profile, *tried)
 
 
 @GRIDS.register
 def hybrids(profile: Profile) -> list[Run]:
-    """Every way to have SFT and RL, at equally many sequences: stages, one training, merges."""
+    """Every way to have SFT and RL: stages, one training, merges.
+
+    As many sequences as SFT and GRPO get together, but for SFT, GRPO and the halves by themselves,
+    which have half, and for what `mixed` and `cat` spend on top.
+    """
     if not profile.full:
         return base(profile)
     alone = [doubled(profile, method) for method in ("sft", "grpo")]
@@ -98,7 +108,8 @@ def hybrids(profile: Profile) -> list[Run]:
             if rule in ("random", "passrate"):
                 runs += after(parts[0], replace(parts[1], seed=seed))
         ids = tuple(run.id for run in halves("passrate", seed))
-        runs += [Run(method, parents=ids, seed=seed) for method in ("route", "cat")]
+        runs += [Run("route", parents=ids, seed=seed)]
+        runs += [Run("cat", parents=ids, steps=CAT_STEPS, seed=seed)]
         first, then = halves("random", seed)
         runs += [after(first, replace(then, overlap=share))[1] for share in OVERLAPS]
     return list(dict.fromkeys(runs))
@@ -140,20 +151,22 @@ def neighbours(profile: Profile) -> dict[str, list[Run]]:
     """
     seeds = profile.seeds
     ring = list(zip(seeds, [*seeds[1:], seeds[0]], strict=True))
-    families = profile.datasets[:2]
 
     def pair(one: Run, other: Run) -> list[Run]:
         return [merged([replace(one, seed=s), replace(other, seed=t)], "mean") for s, t in ring]
 
     sft, grpo = Run("sft"), Run("grpo")
-    ones = [replace(sft, on=(name,)) for name in families]
-    return {
+    found = {
         "SFT and SFT": pair(sft, sft), "GRPO and GRPO": pair(grpo, grpo),
-        "SFT and GRPO": pair(sft, grpo), "SFT on one family and SFT on another": pair(*ones),
+        "SFT and GRPO": pair(sft, grpo),
         "SFT and GRPO of one seed": [
             merged([replace(sft, seed=s), replace(grpo, seed=s)], "mean") for s in seeds
         ],
     }  # fmt: skip
+    if len(profile.datasets) > 1:
+        ones = [replace(sft, on=(name,)) for name in profile.datasets[:2]]
+        found["SFT on one family and SFT on another"] = pair(*ones)
+    return found
 
 
 @GRIDS.register

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 COLUMNS = ("id", "family", "kind", "level", "prompt", "completion", "answer")
 FORMS = {"question": "tiny_gsm8k", "problem": "tiny_math", "test_list": "tiny_mbpp"}
 """The column that a form of rows has and no other -> a set of that form."""
-UNUSABLE = (KeyError, ValueError, TypeError, AttributeError, SyntaxError)
+UNUSABLE = (LookupError, ValueError, TypeError, AttributeError, SyntaxError)
 
 
 def usable(
@@ -78,7 +78,8 @@ def _by_form() -> Callable[[dict[str, Any]], dict[str, Any]]:
     known["kind"] = _written
 
     def convert(row: dict[str, Any]) -> dict[str, Any]:
-        told = next((column for column in reversed(known) if column in row), None)
+        marks = [*FORMS, *["kind"] * ({"kind", "prompt", "completion"} <= row.keys())]
+        told = next((column for column in reversed(marks) if column in row), None)
         if told is None:
             raise ValueError(f"of unknown kind, as no column {', '.join(known)} is filled")
         return known[told](row)

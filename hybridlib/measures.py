@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hybridlib import results
 from hybridlib.registry import Registry
+from hybridlib.rewards import REWARDS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,11 +123,17 @@ def follows(record: dict[str, Any]) -> float | None:
 def excess(record: dict[str, Any]) -> float | None:
     """Reward alignment of RL: mean reward at the end of training minus held-out accuracy.
 
-    The hacking gap (`metrics.hacking_gap`); rewards whose range is not 0 to 1 have none.
+    The hacking gap (`metrics.hacking_gap`). Rewards that do not add up to 0 .. 1 have none, and
+    runs on chosen rows have none, because their rows are not like the held-out ones.
     """
-    paid = [point["reward"] for point in record["curve"][-LAST:] if "reward" in point]
+    paid, run = [p["reward"] for p in record["curve"][-LAST:] if "reward" in p], record["run"]
+    weights = run["reward_weights"] or [1.0] * len(run["rewards"])
+    ranges = [(w * REWARDS[name].low, w * REWARDS[name].high)
+              for w, name in zip(weights, run["rewards"], strict=True)]  # fmt: skip
+    unit = sum(map(min, ranges)) >= 0 and sum(map(max, ranges)) <= 1
+    whole = run["partition"] in ("all", "random") and not run["select"] and not run["on"]
     held_out = _score(record, "sampled")
-    known = paid and held_out is not None and all(0 <= value <= 1 for value in paid)
+    known = paid and unit and whole and held_out is not None
     return sum(paid) / len(paid) - held_out if known else None
 
 

@@ -58,10 +58,9 @@ def combine(
     import torch
 
     operator = METHODS[method]
-    configs = [_config(adapter) for adapter in adapters]
-    _same_base(adapters, configs)
+    configs = check(adapters)
     parts = [_factors(adapter, config) for adapter, config in zip(adapters, configs, strict=True)]
-    scales = lambdas or [1.0] * len(parts)
+    scales = torch.tensor(lambdas or [1.0] * len(parts))
     generator = torch.Generator().manual_seed(seed)
     factors, errors, gram, norm2, lost2 = {}, [], 0.0, 0.0, 0.0
     for module in sorted(set().union(*parts)):
@@ -69,8 +68,8 @@ def combine(
         left, right = next(iter(known.values()))
         stack = torch.zeros(len(parts), len(left), right.shape[1])
         for index, (left, right) in known.items():
-            stack[index] = scales[index] * (left @ right)
-        merged = operator(stack, generator)
+            stack[index] = left @ right
+        merged = operator(scales[:, None, None] * stack, generator)
         left, right = factors[module] = _refactor(merged)
         size = merged.double().norm().item()
         errors.append((left @ right - merged).double().norm().item() / size if size else 0.0)
@@ -110,9 +109,7 @@ def concatenate(
     """
     import torch
 
-    configs = [_config(adapter) for adapter in adapters]
-    if not on_top:
-        _same_base(adapters, configs)
+    configs = [_config(adapter) for adapter in adapters] if on_top else check(adapters)
     parts = [_factors(adapter, config) for adapter, config in zip(adapters, configs, strict=True)]
     factors = {}
     for module in sorted(set().union(*parts)):
@@ -200,8 +197,12 @@ def _factors(adapter: Path, config: LoraConfig) -> dict[str, tuple[Tensor, Tenso
     return factors
 
 
-def _same_base(adapters: Sequence[Path], configs: list[LoraConfig]) -> None:
-    """A delta means something on its own base only: refuse adapters of two bases."""
+def check(adapters: Sequence[Path]) -> list[LoraConfig]:
+    """The settings of adapters that can be merged: dense deltas, of one base.
+
+    Raises StudyError for any other; a delta means something on its own base only.
+    """
+    configs = [_config(adapter) for adapter in adapters]
     if not configs:
         raise StudyError("nothing to merge: name at least one adapter")
     for adapter, config in zip(adapters, configs, strict=True):
@@ -212,6 +213,7 @@ def _same_base(adapters: Sequence[Path], configs: list[LoraConfig]) -> None:
                     f"cannot merge {Path(adapters[0]).name} with {Path(adapter).name}: "
                     f"{field} is {first} there and {other} here; train both on one base"
                 )
+    return configs
 
 
 def _refactor(delta: Tensor) -> tuple[Tensor, Tensor]:

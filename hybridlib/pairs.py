@@ -103,7 +103,8 @@ def _active(model: Any, names: Sequence[str]) -> Iterator[None]:
 def _interference(model: Any, batches: list) -> float:
     choices = (NAMES, NAMES[:1], NAMES[1:], ())
     together, apart = 0.0, 0.0
-    for both, one, other, none in zip(*(_logits(model, c, batches) for c in choices), strict=True):
+    for batch in batches:
+        both, one, other, none = ([*_logits(model, names, [batch])][0] for names in choices)
         together += float((both - one - other + none).abs().sum())
         apart += float((one - none).abs().sum() + (other - none).abs().sum())
     return together / apart if apart else 0.0

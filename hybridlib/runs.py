@@ -73,8 +73,8 @@ class Run:
                 registry[name]
         if self.method in COMBINING and len(self.parents) < 2:
             raise StudyError(f"a {self.method} needs at least two parents: --parents ID ID")
-        if self.method in CHANGING and not self.start:
-            raise StudyError(f"a {self.method} needs the run that it changes: --start ID")
+        if self.method in CHANGING and (not self.start or self.parents):
+            raise StudyError(f"a {self.method} needs the one run that it changes: --start ID")
         if self.lambdas and (self.merge != "sum" or len(self.lambdas) != len(self.parents)):
             raise StudyError("lambdas go with --merge sum, one for each parent")
         if self.reward_weights and len(self.reward_weights) != len(self.rewards):

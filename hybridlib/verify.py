@@ -7,7 +7,7 @@ from hybridlib import StudyError, results, study
 from hybridlib.pool import Pool
 from hybridlib.profiles import Profile
 
-COMPARED = ("scores", "items", "curve", "samples")
+COMPARED = ("scores", "items", "curve", "samples", "facts")
 
 
 def verify(profile: Profile, sample: int = 2, seed: int = 0, ids: Sequence[str] = ()) -> bool:

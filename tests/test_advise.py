@@ -174,7 +174,8 @@ def test_rows_of_a_known_set_are_those_of_data(hub, name):
 
 
 def test_a_file_may_mix_the_forms(tmp_path):
-    rows, refused = intake.usable(write(tmp_path / "mix.jsonl", mixture(5)))
+    mixed = [row | {"kind": "a column that says something else"} for row in mixture(5)]
+    rows, refused = intake.usable(write(tmp_path / "mix.jsonl", mixed))
     assert not refused and len(rows) == 15
     assert {*zip(rows["family"], rows["kind"], strict=True)} == {
         *zip(FAMILIES, grading.KINDS, strict=True)
@@ -195,6 +196,8 @@ def test_every_bad_row_is_named_with_its_reason_and_the_rest_goes_on(tmp_path):
         "its own solution gives 'wrong'": {
             "text": "Add.", "code": "def f(): return 2", "test_list": ["assert f() == 1"]},
         "unknown kind 'essay'": {"kind": "essay", "prompt": [], "completion": [], "answer": "x"},
+        "list index out of range": {
+            "kind": "number", "prompt": [], "completion": [], "answer": "1"},
         "no column question, problem, test_list, kind": {"text": "2+2?"},
     }  # fmt: skip
     rows, refused = intake.usable(write(tmp_path / "a.jsonl", [*good, *bad.values()]))

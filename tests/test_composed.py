@@ -7,7 +7,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from hybridlib import composed, merge, models, pairs, results, study, train
+from hybridlib import StudyError, composed, merge, models, pairs, results, study, train
 from hybridlib.runs import Run
 
 
@@ -79,7 +79,9 @@ def test_learnt_weights_start_at_the_mean_and_move(trained, tmp_path):
 def test_lambdas_scale_the_parents(trained, tmp_path):
     profile, adapters = trained
     parts = [adapters["sft"], adapters["grpo"]]
-    merge.combine(parts, "sum", tmp_path / "sum", lambdas=(0.5, -2.0))
+    plain = merge.combine(parts, "sum", tmp_path / "plain")
+    facts = merge.combine(parts, "sum", tmp_path / "sum", lambdas=(0.5, -2.0))
+    assert (facts["norms"], facts["cosine"]) == (plain["norms"], plain["cosine"])
     one, other = (merge.deltas(part) for part in parts)
     for module, delta in merge.deltas(tmp_path / "sum").items():
         expected = 0.5 * one[module] - 2 * other[module]
@@ -122,6 +124,37 @@ def test_a_pair_is_measured_in_weights_and_in_words(trained, tmp_path, monkeypat
 
 
 @pytest.mark.slow
+def test_interference_is_that_of_all_texts(trained, monkeypatch):
+    monkeypatch.setattr(pairs, "ROWS", 1)
+    profile, adapters = trained
+    model, batches = pairs._loaded(profile, [adapters["sft"], adapters["grpo"]])
+    assert len(batches) == 3
+    with torch.no_grad():
+        ways = (pairs.NAMES, pairs.NAMES[:1], pairs.NAMES[1:], ())
+        both, one, other, none = (torch.cat([*pairs._logits(model, w, batches)]) for w in ways)
+        together = (both - one - other + none).abs().sum()
+        apart = (one - none).abs().sum() + (other - none).abs().sum()
+        found = pairs._interference(model, batches)
+    assert found == pytest.approx(float(together / apart), rel=1e-4) and found > 0.01
+
+
+@pytest.mark.parametrize(
+    ("run", "reason"),
+    [
+        (Run("stack", start="sft", nf4=True), "4 bits"),
+        (Run("stack", start="sft", adapter="dora"), "DoRA"),
+    ],
+)
+@pytest.mark.slow
+def test_a_stack_that_would_be_no_sum_is_refused_before_training(trained, tmp_path, run, reason):
+    profile, adapters = trained
+    rows = study.rows_for(run, profile)
+    with pytest.raises(StudyError, match=reason):
+        composed.stack(run, profile, rows, tmp_path, adapters["sft"])
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
 def test_the_logits_of_a_pair_are_those_of_peft(trained):
     profile, adapters = trained
     model, batches = pairs._loaded(profile, [adapters["sft"], adapters["grpo"]])
@@ -134,6 +167,7 @@ def test_the_logits_of_a_pair_are_those_of_peft(trained):
 
 @pytest.mark.slow
 def test_composed_runs_go_through_the_study(small, world):
+    small = replace(small, full=True)  # where pairs are measured
     sft, grpo = Run("sft"), Run("grpo")
     parents = (sft.id, grpo.id)
     made = [

@@ -59,7 +59,7 @@ def test_what_a_run_does_not_reach_leaves_it_alone(package, file, old, new):
         ("rewards.py", "verdict.correct", "not verdict.correct", GRPO),
         ("objectives.py", "ANCHOR = 0.05", "ANCHOR = 0.5", SFT | {"asft"}),
         ("operators.py", "DENSITY = 0.2", "DENSITY = 0.3", GRPO | {"merge", "ties"}),
-        ("composed.py", "0.05, 0.02", "0.05, 0.03", SFT | {"cat"}),
+        ("composed.py", "0.05, 0.05", "0.05, 0.03", SFT | {"cat"}),
         ("train.py", "1_000_003", "1_000_033", SFT - {"sft"} | {"stack", "correct"}),  # GRPO's
     ],
 )  # fmt: skip

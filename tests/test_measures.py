@@ -8,8 +8,10 @@ import pytest
 from hybridlib import ROOT, results
 from hybridlib.measures import MEASURES, table
 
+RUN = {"method": "grpo", "seed": 0, "rewards": ["correct"], "reward_weights": [],
+       "partition": "all", "select": "", "on": []}  # fmt: skip
 RECORD = {
-    "id": "grpo", "profile": "toy", "run": {"method": "grpo", "seed": 0, "rewards": ["correct"]},
+    "id": "grpo", "profile": "toy", "run": RUN,
     "scores": [
         {"family": "a", "split": "test", "metric": "sampled", "value": 0.5},
         {"family": "b", "split": "test", "metric": "sampled", "value": 0.7},
@@ -35,7 +37,7 @@ def test_every_measure_says_what_it_is_and_reads_committed_records(name):
 
 
 def test_values_are_means_over_families_and_missing_ones_stay_missing(monkeypatch):
-    bare = RECORD | {"id": "base", "run": {"method": "base", "seed": 0, "rewards": []},
+    bare = RECORD | {"id": "base", "run": RUN | {"method": "base"},
                      "curve": [], "facts": {}}  # fmt: skip
     monkeypatch.setattr(results, "read", lambda name: [RECORD, bare])
     found = table("toy").set_index("id")
@@ -46,4 +48,6 @@ def test_values_are_means_over_families_and_missing_ones_stay_missing(monkeypatc
     assert found.loc["grpo", "distance"] == pytest.approx(0.3)
     assert found.loc["grpo", "excess"] == pytest.approx(0.8 - 0.6)
     assert found.loc["base", ["excess", "agreement", "corpus", "greedy"]].isna().all()
+    for field, value in (("rewards", ["correct", "format"]), ("select", "high")):
+        assert MEASURES["excess"](RECORD | {"run": RUN | {field: value}}) is None
     assert set(table("toy", ["base"])["id"]) == {"base"} and table("toy", []).empty
