@@ -30,16 +30,18 @@ from hybridlib.runs import Run
 if TYPE_CHECKING:
     import pandas as pd
 
-CLAIMS = Registry("claim", "code", "says", "source", "grid", "chapter", "dated")
-"""Dated: the day on which the rule was written, before the runs; git shows it."""
+CLAIMS = Registry("claim", "code", "effects", "says", "source", "grid", "chapter", "dated")
+"""Effects: how many the claim has. Dated: the day its rule was written, before the runs that are
+its own; git shows it."""
 
 
 # ---------------------------------------------------------------- the claims
 
 
 @CLAIMS.register(
-    code="C1", grid="flip", chapter="04b_flip", dated="2026-11-21", source="arXiv:2506.07527",
-    says="Rows that the base never solves are for SFT, rows that it solves at times are for RL.",
+    code="C1", effects=3, grid="flip", chapter="04b_flip", dated="2026-11-21",
+    source="arXiv:2506.07527",
+    says="Rows that the base never solves are for SFT, those it solves often enough are for RL.",
 )  # fmt: skip
 def the_flip(e: Evidence) -> list[dict[str, Any]]:
     """Trained on the rows of one bucket and measured on its test rows: SFT beats GRPO on `zero`,
@@ -55,13 +57,14 @@ def the_flip(e: Evidence) -> list[dict[str, Any]]:
 
 
 @CLAIMS.register(
-    code="C4", grid="scale", chapter="04_scale", dated="2026-11-21",
+    code="C4", effects=2, grid="scale", chapter="04b_flip", dated="2026-11-21",
     source="the seed of this study",
     says="SFT gains from more data, RL from the structure of its reward.",
 )  # fmt: skip
 def data_or_reward(e: Evidence) -> list[dict[str, Any]]:
     """Accuracy grows more with each doubling of distinct rows under SFT than under GRPO, at equally
-    many sequences; and GRPO paid for answers and steps beats GRPO paid for answers alone."""
+    many sequences; and on 64 rows of each family GRPO paid for answers and steps beats GRPO that is
+    paid for answers alone."""
     logs = [math.log2(n) for n in SIZES]
     centre = sum(logs) / len(logs)
     spread = sum((x - centre) ** 2 for x in logs)
@@ -79,7 +82,7 @@ def data_or_reward(e: Evidence) -> list[dict[str, Any]]:
 
 
 @CLAIMS.register(
-    code="C8", grid="starts", chapter="02b_imitation", dated="2026-11-21",
+    code="C8", effects=2, grid="starts", chapter="02b_imitation", dated="2026-11-21",
     source="arXiv:2508.05629",
     says="SFT weighted by the policy's own probability is the better start for RL.",
 )  # fmt: skip
@@ -97,7 +100,7 @@ def the_better_start(e: Evidence) -> list[dict[str, Any]]:
 
 
 @CLAIMS.register(
-    code="C9", grid="forgetting", chapter="02b_imitation", dated="2026-11-21",
+    code="C9", effects=2, grid="forgetting", chapter="02b_imitation", dated="2026-11-21",
     source="arXiv:2509.04259",
     says="What is forgotten depends on the distance from the base, not on SFT or RL.",
 )  # fmt: skip
@@ -121,7 +124,7 @@ def forgotten(e: Evidence) -> pd.DataFrame:
             away = [f for f in accuracy["base"].index if f != home]
             lost = sum(accuracy["base", f] - accuracy[run.id, f] for f in away) / len(away)
             rows.append(
-                {"arm": replace(run, seed=0).id, "kl": moved[run.id, home],
+                {"arm": replace(run, seed=0).id, "home": home, "kl": moved[run.id, home],
                  "log_kl": math.log(max(moved[run.id, home], 1e-6)),
                  "lost": lost, "is_rl": float(run.method == "grpo")}
             )  # fmt: skip
@@ -129,7 +132,7 @@ def forgotten(e: Evidence) -> pd.DataFrame:
 
 
 @CLAIMS.register(
-    code="C11", grid="prompts", chapter="02b_imitation", dated="2026-11-21",
+    code="C11", effects=2, grid="prompts", chapter="02b_imitation", dated="2026-11-21",
     source="arXiv:2510.00237",
     says="SFT is fragile under other prompts because it has only seen one.",
 )  # fmt: skip
@@ -152,7 +155,8 @@ def fragile_prompts(e: Evidence) -> list[dict[str, Any]]:
 
 
 @CLAIMS.register(
-    code="C13", grid="budget", chapter="04b_flip", dated="2026-11-21", source="arXiv:2502.11284",
+    code="C13", effects=2, grid="budget", chapter="04b_flip", dated="2026-11-21",
+    source="arXiv:2502.11284",
     says="A tenth of the budget spent on SFT first beats spending all of it on RL, or on SFT.",
 )  # fmt: skip
 def a_tenth_first(e: Evidence) -> list[dict[str, Any]]:
@@ -168,9 +172,9 @@ def a_tenth_first(e: Evidence) -> list[dict[str, Any]]:
 
 
 @CLAIMS.register(
-    code="C2", grid="hybrids", chapter="05b_hybrids", dated="2026-11-21",
+    code="C2", effects=4, grid="hybrids", chapter="05b_hybrids", dated="2026-11-21",
     source="the seed of this study",
-    says="Rows divided by pass rate between SFT and RL, trained apart and merged, beat the rest.",
+    says="Rows divided by pass rate, trained apart and merged, beat SFT, RL, both in turn, a coin.",
 )  # fmt: skip
 def divide_and_merge(e: Evidence) -> list[dict[str, Any]]:
     """The merge of the halves by pass rate beats, at equally many sequences, SFT on all rows, GRPO
@@ -186,9 +190,9 @@ def divide_and_merge(e: Evidence) -> list[dict[str, Any]]:
 
 
 @CLAIMS.register(
-    code="C3", grid="hybrids", chapter="05b_hybrids", dated="2026-11-21",
+    code="C3", effects=2, grid="hybrids", chapter="05b_hybrids", dated="2026-11-21",
     source="arXiv:2604.13515",
-    says="GRPO after SFT gains on rows that SFT has not seen, and not on those that it has.",
+    says="GRPO after SFT gains, and gains more on rows that SFT has not seen.",
 )  # fmt: skip
 def unseen_rows(e: Evidence) -> list[dict[str, Any]]:
     """SFT on a random half, then GRPO: accuracy is above that of the SFT half where the rows of
@@ -206,9 +210,9 @@ def unseen_rows(e: Evidence) -> list[dict[str, Any]]:
 
 
 @CLAIMS.register(
-    code="C6", grid="geometry", chapter="05c_geometry", dated="2026-11-21",
+    code="C6", effects=2, grid="geometry", chapter="05c_geometry", dated="2026-11-21",
     source="arXiv:2607.19331",
-    says="RL leaves the singular values of the base as they are, SFT changes them and needs it.",
+    says="RL changes the singular values of the base far less than SFT does, and needs it less.",
 )  # fmt: skip
 def spectrum_kept(e: Evidence) -> list[dict[str, Any]]:
     """The spectral residual of SFT is at least twice that of GRPO (a log ratio above log 2), and
@@ -228,9 +232,9 @@ def spectrum_kept(e: Evidence) -> list[dict[str, Any]]:
 
 
 @CLAIMS.register(
-    code="C7", grid="geometry", chapter="05c_geometry", dated="2026-11-21",
+    code="C7", effects=3, grid="geometry", chapter="05c_geometry", dated="2026-11-21",
     source="arXiv:2601.11258",
-    says="The updates of SFT and RL are near-orthogonal: what each adds leaves the other alone.",
+    says="The updates of SFT and RL are near-orthogonal, more than two of one method are.",
 )  # fmt: skip
 def orthogonal(e: Evidence) -> list[dict[str, Any]]:
     """Between seeds, the cosine of an SFT and a GRPO update lies within 0.1 of zero, nearer to it
@@ -250,7 +254,7 @@ def orthogonal(e: Evidence) -> list[dict[str, Any]]:
 
 
 @CLAIMS.register(
-    code="C12", grid="geometry", chapter="05c_geometry", dated="2026-11-21",
+    code="C12", effects=2, grid="geometry", chapter="05c_geometry", dated="2026-11-21",
     source="this study, after arXiv:2511.08567",
     says="An RL adapter that is merged into bfloat16 weights loses skill, more than SFT's does.",
 )  # fmt: skip

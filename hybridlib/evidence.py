@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hybridlib import results, stats
 from hybridlib.partition import bucket
 from hybridlib.profiles import Profile
-from hybridlib.rates import RESAMPLES, tail
+from hybridlib.rates import RESAMPLES
 from hybridlib.runs import Run
 
 if TYPE_CHECKING:
@@ -96,30 +96,36 @@ def _bucketed(items: pd.DataFrame) -> pd.DataFrame:
 def at_equal_distance(runs: pd.DataFrame, margin: float) -> list[dict]:
     """Does accuracy lost grow with distance, and do methods differ at equal distance?
 
-    Fits lost = a + b log_kl + c is_rl by least squares to one row per run (columns arm, log_kl,
-    lost, is_rl). Two effects like those of `contrast`: b, and margin - |c|, which is above 0 where
-    the methods are equivalent within the margin. Runs are resampled within their arm.
+    Fits lost = a_home + b log_kl + c is_rl by least squares to one row per run (columns arm, home,
+    log_kl, lost, is_rl), so that families of different height explain nothing. Two effects like
+    those of `stats.contrast`: b, and margin - |c|, which is above 0 where the methods are
+    equivalent within the margin. Runs are resampled within their arm; Student's intervals.
     """
     import numpy as np
+    from scipy.stats import t
+
+    homes = sorted(runs["home"].unique())
 
     def fit(rows: pd.DataFrame) -> np.ndarray:
-        inputs = np.column_stack([np.ones(len(rows)), rows["log_kl"], rows["is_rl"]])
+        levels = [rows["home"] == home for home in homes]
+        inputs = np.column_stack([rows["log_kl"], rows["is_rl"], *levels]).astype(float)
         return np.linalg.lstsq(inputs, rows["lost"].to_numpy(float), rcond=None)[0]
 
-    rng, groups = np.random.default_rng(0), [group for _, group in runs.groupby("arm", sort=False)]
-    places = [np.flatnonzero((runs["arm"] == group["arm"].iloc[0]).to_numpy()) for group in groups]
+    rng = np.random.default_rng(0)
+    places = [np.flatnonzero(runs["arm"] == arm) for arm in runs["arm"].unique()]
     drawn_fits = np.array([
         fit(runs.iloc[np.concatenate([rng.choice(at, len(at)) for at in places])])
         for _ in range(RESAMPLES)
     ])  # fmt: skip
-    best, found = fit(runs), []
+    best, found, df = fit(runs), [], len(runs) - 2 - len(homes)
     for what, value, draws in (
-        ("loss per unit of log KL", best[1], drawn_fits[:, 1]),
-        ("margin - |RL - SFT at equal KL|", margin - abs(best[2]), margin - abs(drawn_fits[:, 2])),
+        ("loss per unit of log KL", best[0], drawn_fits[:, 0]),
+        ("margin - |RL - SFT at equal KL|", margin - abs(best[1]), margin - abs(drawn_fits[:, 1])),
     ):
-        low, high = np.quantile(draws, [0.025, 0.975])
-        found.append({"what": what, "estimate": float(value), "low": float(low),
-                      "high": float(high), "p": tail(draws, 0.0), "margin": 0.0,
-                      "se": float(draws.std()), "se_items": 0.0, "n": len(runs),
+        se = float(max(draws.std(), 1e-12))
+        reach = float(t.ppf(0.975, df)) * se
+        found.append({"what": what, "estimate": float(value), "low": float(value) - reach,
+                      "high": float(value) + reach, "p": 2 * float(t.sf(abs(value) / se, df)),
+                      "margin": 0.0, "se": se, "se_items": 0.0, "n": len(runs),
                       "seeds": [min(map(len, places))]})  # fmt: skip
     return found

@@ -77,6 +77,17 @@ def interval(row: dict[str, Any], sign: str = "") -> str:
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
+def questions(gap: dict[str, Any], target: float = 0.0) -> str:
+    """How many questions would bring the end of an interval to the target, seeds as they are?
+
+    gap: a result of `stats.paired`. "about 2.5 times as many questions", or that none would do.
+    """
+    left = ((gap["value"] - target) / 1.96) ** 2 - (gap["se"] ** 2 - gap["se_items"] ** 2)
+    return f"about {gap['se_items'] ** 2 / left:.2g} times as many questions" if left > 0 else (
+        "no number of questions, but more seeds,"
+    )  # fmt: skip
+
+
 def column(rows: "pd.DataFrame") -> "pd.Series":
     """Estimates (value, low, high) as words for a table, as in 0.123 [0.1, 0.15]."""
 

@@ -76,8 +76,14 @@ def any_of_k(record: dict[str, Any]) -> float | None:
 
 @MEASURES.register(words="majority", better=1)
 def majority(record: dict[str, Any]) -> float | None:
-    """Share of questions whose most frequent answer is right (arXiv:2203.11171)."""
-    return _solutions(record, "majority_accuracy")
+    """Share of questions whose most frequent answer is right (arXiv:2203.11171).
+
+    Of runs with the profile's samples: a majority of more of them is another measure.
+    """
+    usual = record["setting"]["n_samples"]
+    same = all(part["samples"] == usual for name, part in record["items"].items()
+               if name.endswith("/test"))  # fmt: skip
+    return _solutions(record, "majority_accuracy") if same else None
 
 
 @MEASURES.register(words="longer chains", better=1)
@@ -97,8 +103,15 @@ def wording(record: dict[str, Any]) -> float | None:
 
 @MEASURES.register(words="agreement", better=1)
 def agreement(record: dict[str, Any]) -> float | None:
-    """How often two answers to one question agree: consistency, right or wrong."""
-    return _solutions(record, "agreement")
+    """How often two different answers to one question agree: consistency, right or wrong.
+
+    The record counts the agreement of an answer with itself, too; here it does not count.
+    """
+    found = []
+    for family, told in record["facts"].get("solutions", {}).items():
+        n = record["items"][f"{family}/test"]["samples"]
+        found.append((n * told["agreement"] - 1) / (n - 1) if n > 1 else None)
+    return _mean(found)
 
 
 @MEASURES.register(words="right steps", better=1)

@@ -90,9 +90,3 @@ def drawn(rng: np.random.Generator, n: int) -> np.ndarray:
     import numpy as np
 
     return rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
-
-
-def tail(draws: np.ndarray, margin: float) -> float:
-    """The two-sided p value of a bootstrap distribution."""
-    tail = min((draws <= margin).sum(), (draws >= margin).sum())
-    return float(min(1.0, 2 * (tail + 1) / (RESAMPLES + 1)))

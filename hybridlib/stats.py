@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hybridlib import StudyError
-from hybridlib.rates import RESAMPLES, drawn, pass_at_k, tail, wilson
+from hybridlib.rates import RESAMPLES, drawn, pass_at_k, wilson
 
 if TYPE_CHECKING:
     import numpy as np
@@ -143,15 +143,18 @@ def contrast(
             that is a list or a set selects any of it. Differences of differences and slopes are
             contrasts, too.
     Returns:
-        estimate, low, high (95 %), p (two-sided, of being no other than `margin`, by inverting the
-        same bootstrap, so that p < .05 where the interval leaves it out; never below 1 / 1000),
-        margin, se, se_items (what no number of seeds would take away), n (items), seeds (per term).
+        estimate, low, high (95 %), p (two-sided, of being no other than `margin`; below .05 where
+        the interval leaves it out), margin, se, se_items (what no number of seeds would take away),
+        n (items), seeds (per term).
     Items are resampled jointly, because all arms met the same ones, an item under another prompt
     being the same item; and so are seeds, because an arm may go on from another one's run of the
     same seed (Efron and Tibshirani 1993, chapter 16; Owen 2007). Arms whose seeds have nothing in
-    common lose no more by that than a paired test does on unpaired data.
+    common lose no more by that than a paired test does on unpaired data. The bootstrap gives the
+    standard error; with few seeds its tails are too short, so interval and p are Student's, with
+    Satterthwaite's degrees of freedom for the part of the variance that is the seeds'.
     """
     import numpy as np
+    from scipy.stats import t as student
 
     fields = {field for _, arm in terms for field in arm}
     used = {"id", "seed", *ITEM, "greedy", "correct", "samples"} | fields
@@ -178,9 +181,13 @@ def contrast(
         estimate += factor * matrix.to_numpy().mean()
         spread += abs(factor)
     n = len(every)
+    se, se_items = float(draws.std()), float(fixed.std())
     if np.ptp(draws) > 1e-12:
-        low, high = np.quantile(draws, [0.025, 0.975])
-        p = tail(draws, margin)
+        several = [len(m) - 1 for m in cells if len(m) > 1]
+        own = max(0.0, se**2 - se_items**2)
+        df = min(several) * (se**2 / own) ** 2 if several and own else np.inf
+        low, high = (estimate + sign * student.ppf(0.975, df) * se for sign in (-1, 1))
+        p = 2 * student.sf(abs(estimate - margin) / se, df)
     else:
         # Every item differs by the same amount (most often 0): as far as n items can tell.
         reach = wilson(0, n)[1] * spread / 2
@@ -188,7 +195,7 @@ def contrast(
         sure = min(1.0, 2 * 0.5**n + 1 / RESAMPLES)  # a sign test
         p = sure if abs(estimate - margin) > 1e-12 else 1.0
     return {"estimate": float(estimate), "low": float(low), "high": float(high), "p": float(p),
-            "margin": margin, "se": float(draws.std()), "se_items": float(fixed.std()), "n": n,
+            "margin": margin, "se": se, "se_items": se_items, "n": n,
             "seeds": [len(m) for m in cells]}  # fmt: skip
 
 

@@ -25,7 +25,7 @@ def test_every_claim_has_a_rule_a_date_runs_and_a_chapter(name):
     assert claim.__doc__ and claim.says.endswith(".") and claim.source
     assert date.fromisoformat(claim.dated) <= date.today()
     assert (ROOT / "notebooks" / f"{claim.chapter}.ipynb").exists()
-    assert len(GRIDS[claim.grid](FULL)) > 1
+    assert len(GRIDS[claim.grid](FULL)) > 1 and claim.effects > 0
 
 
 def test_codes_are_unique():
@@ -94,6 +94,9 @@ def test_a_world_without_differences_decides_nothing(monkeypatch):
     found = world(monkeypatch, lambda *_: 0.5, facts=parallel)
     assert {v.verdict for v in found.values()} <= {"undecided", "refuted"}
     assert found["the_flip"].verdict == "undecided"
+    assert {name: len(one.effects) for name, one in found.items()} == {
+        name: claim.effects for name, claim in CLAIMS.items()
+    }
 
 
 def test_a_gain_from_data_shows_in_the_slope(monkeypatch):

@@ -20,7 +20,10 @@ RECORD = {
     ],
     "curve": [{"step": 1, "reward": 0.2}] + [{"step": s, "reward": 0.8} for s in range(2, 12)],
     "cost": {"train_seconds": 40.0},
-    "facts": {"solutions": {"a": {"agreement": 0.4, "steps_right": 0.9}, "b": {"agreement": 0.6}},
+    "setting": {"n_samples": 3},
+    "items": {"a/test": {"samples": 3}, "b/test": {"samples": 3}, "a/longer": {"samples": 1}},
+    "facts": {"solutions": {"a": {"agreement": 0.4, "majority_accuracy": 0.5, "steps_right": 0.9},
+                            "b": {"agreement": 0.6}},
               "drift": {"a": {"kl": 0.2}, "b": {"kl": 0.4}, "corpus_loss": 0.1}},
 }  # fmt: skip
 
@@ -43,7 +46,12 @@ def test_values_are_means_over_families_and_missing_ones_stay_missing(monkeypatc
     found = table("toy").set_index("id")
     assert found.loc["grpo", "sampled"] == pytest.approx(0.6)
     assert found.loc["grpo", "longer"] == 0.1 and found.loc["grpo", "any_of_k"] == 0.9
-    assert found.loc["grpo", "agreement"] == pytest.approx(0.5)
+    assert found.loc["grpo", "agreement"] == pytest.approx(
+        ((3 * 0.4 - 1) / 2 + (3 * 0.6 - 1) / 2) / 2
+    )
+    assert found.loc["grpo", "majority"] == 0.5
+    more = RECORD | {"items": {"a/test": {"samples": 6}}}
+    assert MEASURES["majority"](more) is None
     assert found.loc["grpo", "right_steps"] == 0.9 and found.loc["grpo", "corpus"] == 0.1
     assert found.loc["grpo", "distance"] == pytest.approx(0.3)
     assert found.loc["grpo", "excess"] == pytest.approx(0.8 - 0.6)
