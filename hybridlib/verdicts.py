@@ -125,7 +125,8 @@ def page(profile: Profile, verdicts: Sequence[Verdict], history: Sequence[dict])
         "Holm's correction over the effects of all claims, run or not, and *undecided* otherwise. "
         "The runs of SFT, GRPO and the two in turn serve several claims and had finished when the "
         "later ones were written. Effects are differences of sampled accuracy with 95 % intervals "
-        f"over seeds and items, unless they say else. Evidence: profile `{profile.name}`, {len(profile.seeds)} seeds.",
+        "over seeds and items, unless they say else. "
+        f"Evidence: profile `{profile.name}`, {len(profile.seeds)} seeds.",
         "",
         "| claim | verdict |", "|---|---|",
         *(f"| [{CLAIMS[v.name].code}. {CLAIMS[v.name].says}](#{_anchor(v)}) | {v.verdict} |"
