@@ -241,7 +241,7 @@ def test_rows_come_out_ready_to_train_on(monkeypatch, world, small, tmp_path, ca
     assert report.startswith(summary.rpartition("\nWritten")[0])
     assert f"sft.jsonl has {len(parts['sft'])} rows" in summary and "1 cannot" in summary
     assert "| mix/train/15 | of unknown kind" in report and "mix/train/15" not in summary
-    assert "sweep partitions" in summary and "larger model or for other sets is unt" in summary
+    assert "sweep hybrids" in summary and "larger model or for other sets is unt" in summary
     assert "points of sampled accuracy on rows like these" in summary
     # A second time nothing is measured, and nothing changes.
     stored = sorted((world / "data" / "results" / mine.name / "difficulty").iterdir())
