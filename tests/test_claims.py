@@ -15,7 +15,7 @@ from hybridlib.grids import GRIDS
 from hybridlib.profiles import PROFILES
 from hybridlib.verdicts import Verdict
 
-FULL = replace(PROFILES["tiny-full"], name="toy", seeds=(0, 1, 2))
+FULL = replace(PROFILES["tiny-full"], name="toy", seeds=(0, 1, 2), splits=("test",))
 BASE = {"zero": 0, "low": 2, "middle": 4, "high": 8}
 
 
