@@ -12,7 +12,7 @@ from hybridlib.runs import Run
 
 MERGES = ("sum", "mean", "norm_matched", "ties", "knots")
 MERGE = "ties"  # the best of them in `tiny-sweep`, on validation rows
-MIXED = {  # a training of both losses -> the best of GRPO's candidate rates, in `tiny-sweep`, too
+MIXED = {  # a training of both losses -> its rate: GRPO's, until the grid `choices` has run whole
     Run("chord_mu"): 1.5e-3,
     Run("chord", objective="chord_phi"): 1.5e-3,
     Run("relift"): 1.5e-3,

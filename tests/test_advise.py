@@ -284,22 +284,6 @@ def test_help_answers_without_the_heavy_imports():
     assert all(flag in done.stdout for flag in ("--dataset", "--model", "--columns", "--rows"))
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ("advise --profile tinny", "tiny-full"),
-        ("advise --data gsm9k", "tiny_gsm8k"),
-        ("advise --model ./nowhere", "does not exist"),
-        ("advise --columns question=q,answer=a", "--dataset"),
-        ("advise", "python -m hybridlib sweep flip --profile tiny-full"),
-    ],
-)
-def test_an_error_is_one_line_and_code_2(words, said, capsys, world):
-    assert cli.main(words.split()) == 2
-    error = capsys.readouterr().err.strip()
-    assert said in error and "\n" not in error
-
-
 def test_no_row_left_and_no_place_to_write(monkeypatch, world, tmp_path, capsys):
     evidence(monkeypatch, items=10)
     file = write(tmp_path / "a.jsonl", [{"question": "2+2?", "answer": "4"}])

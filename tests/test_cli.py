@@ -36,6 +36,11 @@ def test_help_answers_without_the_heavy_imports(verb):
         ("book --only 09_nothing", "01_data"),
         ("book -p 01_data sed 3", "profile"),
         ("verify no_such_run", "no "),
+        ("advise --profile tinny", "tiny-full"),
+        ("advise --data gsm9k", "tiny_gsm8k"),
+        ("advise --model ./nowhere", "does not exist"),
+        ("advise --columns question=q,answer=a", "--dataset"),
+        ("advise", "python -m hybridlib sweep flip --profile tiny-full"),
     ],
 )
 def test_an_unknown_name_is_one_line_with_the_valid_ones_and_code_2(words, valid, capsys, world):
