@@ -11,7 +11,7 @@ book: .venv/installed            # train what is missing, run stale chapters, re
 
 test: .venv/installed            # style and all tests, the slow ones too
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 serve: .venv/installed                     # the rendered book at http://localhost:8000
 	$(BIN)/python -m http.server --directory _build/html

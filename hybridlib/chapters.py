@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Chapter:
-    """One notebook: what it needs, its parameters, its code cells; `full`: for large grids only."""
+    """One notebook: what it needs, its parameters, its code cells; `full`: for large grids only.
+
+    `reads`: other profiles whose stored results it shows, beside those of the one it runs for.
+    """
 
     name: str
     path: Path
@@ -27,6 +30,7 @@ class Chapter:
     parameters: dict[str, Any]
     code: tuple[str, ...]
     full: bool = False
+    reads: tuple[str, ...] = ()
 
 
 @dataclass
@@ -71,6 +75,7 @@ def catalogue() -> dict[str, Chapter]:
                 parameters,
                 tuple(code),
                 bool(links.get("full")),
+                tuple(links.get("reads", ())),
             )
         except (ValueError, KeyError, SyntaxError) as error:
             raise StudyError(f"notebooks/{path.name} cannot be read: {error!r}") from error
@@ -145,6 +150,8 @@ def plan(
             run.id: results.folder(profile.name) / f"{run.id}.json"
             for run in _runs([chapter], profile)
         }
+        for other in chapter.reads:
+            shown |= {f"{other}/{p.stem}": p for p in results.folder(other).glob("*.json")}
         parts = keys.parts(
             chapter.code, values, shown, {name: steps[name].key for name in chapter.after}
         )

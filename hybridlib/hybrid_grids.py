@@ -12,10 +12,10 @@ from hybridlib.runs import Run
 
 MERGES = ("sum", "mean", "norm_matched", "ties", "knots")
 MERGE = "ties"  # the best of them in `tiny-sweep`, on validation rows
-MIXED = {  # a training of both losses -> its rate: GRPO's, until the grid `choices` has run whole
-    Run("chord_mu"): 1.5e-3,
+MIXED = {  # a training of both losses -> its rate, chosen there too, from as many as GRPO's
+    Run("chord_mu"): 3e-3,
     Run("chord", objective="chord_phi"): 1.5e-3,
-    Run("relift"): 1.5e-3,
+    Run("relift"): 3e-3,
 }
 LAMBDAS = (0.0, 0.5, 1.0, 1.5)  # factors of each adapter in the surface of task arithmetic
 CHANGES = ("isospectral", "rounded", "unrounded")

@@ -26,7 +26,7 @@ def root(tmp_path, monkeypatch):
     return tmp_path
 
 
-def write(root, name, *code, after=(), grids=(), seed=0, prose="Prose."):
+def write(root, name, *code, after=(), grids=(), reads=(), seed=0, prose="Prose."):
     """A notebook of title, parameters cell and one cell per piece of code."""
     cell = {"metadata": {}, "execution_count": None, "outputs": [], "cell_type": "code"}
     cells = [
@@ -40,7 +40,7 @@ def write(root, name, *code, after=(), grids=(), seed=0, prose="Prose."):
         *(cell | {"id": f"code{i}", "source": text, "metadata": {}} for i, text in enumerate(code)),
     ]
     metadata = {
-        "hybridlib": {"after": list(after), "grids": list(grids)},
+        "hybridlib": {"after": list(after), "grids": list(grids), "reads": list(reads)},
         "kernelspec": {"name": "mine", "display_name": "Mine", "language": "python"},
     }
     path = root / "notebooks" / f"{name}.ipynb"
@@ -121,6 +121,17 @@ def test_key_follows_imports_but_not_annotations(tmp_path, monkeypatch):
     assert keys.imported(["%matplotlib inline\nfrom hybridlib import train"]) == [
         "__init__", "models", "train"]  # fmt: skip
     assert keys.imported(["import hybridlib.merge as m"]) == ["__init__", "merge", "stats"]
+
+
+def test_a_chapter_follows_the_other_profiles_whose_results_it_reads(root):
+    write(root, "01_a")
+    write(root, "02_b", reads=["searched"])
+    before = [step.key for step in chapters.plan(chapters.catalogue(), TOY)]
+    folder = results.folder("searched")
+    folder.mkdir(parents=True)
+    (folder / "sft.json").write_text("{}")
+    after = [step.key for step in chapters.plan(chapters.catalogue(), TOY)]
+    assert after[0] == before[0] and after[1] != before[1]
 
 
 @pytest.mark.parametrize(

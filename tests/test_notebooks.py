@@ -80,7 +80,7 @@ def test_it_reruns_and_diffs_cleanly(path):
     assert notebook["metadata"]["kernelspec"] == {
         "display_name": "Python 3", "language": "python", "name": "python3"}  # fmt: skip
     assert {*notebook["metadata"]} <= {"kernelspec", "language_info", "hybridlib"}
-    assert {*notebook["metadata"]["hybridlib"]} <= {"after", "grids", "full"}
+    assert {*notebook["metadata"]["hybridlib"]} <= {"after", "grids", "full", "reads"}
 
 
 @chapter

@@ -1,7 +1,8 @@
 import pytest
 
-from hybridlib import StudyError, profiles
+from hybridlib import StudyError, profiles, results, stats
 from hybridlib.data import DATASETS
+from hybridlib.hybrid_grids import MERGE, MERGES, MIXED
 
 
 @pytest.mark.parametrize("name", profiles.PROFILES)
@@ -24,3 +25,22 @@ def test_bad_names_say_what_is_valid():
         profiles.resolve("tiny", model="./nowhere")
     with pytest.raises(StudyError, match="--dataset"):
         profiles.resolve("tiny", columns={"question": "q"})
+
+
+def test_what_the_large_grids_use_is_the_best_on_validation_rows():
+    rows = results.items("tiny-sweep")
+    assert set(rows["split"]) == {"valid"}
+
+    def best(column, **kind):
+        of = rows[(rows[[*kind]] == kind).all(axis=1)]
+        return stats.summarise(of, [column], "sampled").set_index(column)["value"]
+
+    merges = best("merge", method="merge")
+    assert merges.idxmax() == MERGE and {*merges.index} == {*MERGES}
+    full = profiles.resolve("tiny-full")
+    for method in ("sft", "grpo"):
+        rates = best("learning_rate", method=method, partition="all")
+        assert rates.idxmax() == getattr(full, method)["learning_rate"]
+        assert rates.index[0] < rates.idxmax() < rates.index[-1]  # not at the edge of the search
+    for run, rate in MIXED.items():
+        assert best("learning_rate", method=run.method, objective=run.objective).idxmax() == rate
