@@ -112,16 +112,16 @@ def ram(stack: Tensor, generator: torch.Generator) -> Tensor:
 def knots(stack: Tensor, generator: torch.Generator) -> Tensor:
     """TIES in the basis that the deltas share (Stoica et al. 2024, arXiv:2410.19735).
 
-    [D_1 ... D_n] = U S [V_1 ... V_n]; the blocks V_i are merged by trimming and electing signs,
-    and U S V_merged is the delta. Low-rank updates that share no entries may share directions.
-    One adapter alone, or with itself, has its own V trimmed.
+    [D_1 ... D_n] = U S [V_1 ... V_n]; the blocks S V_i are merged by trimming and electing signs,
+    and U times the result is the delta. Low-rank updates that share no entries may share
+    directions. One adapter alone, or with itself, has its own S V trimmed.
     """
     import torch
 
     # Directions of no length are arithmetic noise, and would take their share of what is kept.
     left, values, right = geometry.frames(torch.cat([*stack], 1))
-    blocks = torch.stack(right.T.chunk(len(stack), 1))
-    return ((left * values) @ _elected(_trimmed(blocks))).to(stack.dtype)
+    blocks = torch.stack((values[:, None] * right.T).chunk(len(stack), 1))
+    return (left @ _elected(_trimmed(blocks))).to(stack.dtype)
 
 
 @METHODS.register

@@ -98,8 +98,8 @@ def reference_ram(stack):
 def reference_knots(stack):
     u, values, v = np.linalg.svd(np.concatenate(stack, 1), full_matrices=False)
     rank = (values > 1e-6 * values[0]).sum()
-    blocks = np.split(v[:rank], len(stack), 1)
-    return (u[:, :rank] * values[:rank]) @ reference_ties([torch.tensor(b) for b in blocks])
+    blocks = np.split(values[:rank, None] * v[:rank], len(stack), 1)
+    return u[:, :rank] @ reference_ties([torch.tensor(b) for b in blocks])
 
 
 REFERENCE = {
