@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from hybridlib import results, stats
+from hybridlib.grids import GRIDS
 from hybridlib.partition import bucket
 from hybridlib.profiles import Profile
-from hybridlib.rates import RESAMPLES
+from hybridlib.rates import drawn
 from hybridlib.runs import Run
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
 
@@ -60,12 +62,17 @@ class Evidence:
         return {"what": what} | stats.contrast(self.items, terms, "sampled", margin)
 
     def of_seeds(
-        self, what: str, values: Sequence[float], margin: float = 0.0, ring: bool = False
+        self,
+        what: str,
+        values: Sequence[Any],
+        margin: float = 0.0,
+        ring: bool = False,
+        of: Callable[[Sequence[Any]], float] = fmean,
     ) -> dict[str, Any]:
-        """A number that each seed gives, said to be above its margin: a t test by the jackknife.
+        """A statistic `of` what each seed gives, said to be above its margin: jackknife and t test.
 
-        ring: the number is of a seed and the next, so that each seed stands in two of them; all
-        numbers of a seed are left out together (Efron and Tibshirani 1993, chapter 11).
+        ring: a value is of a seed and the next, so that each seed stands in two of them; all
+        values of a seed are left out together (Efron and Tibshirani 1993, chapter 11).
         """
         import numpy as np
         from scipy.stats import t
@@ -73,16 +80,13 @@ class Evidence:
         n = len(values)
         without = [[v for i, v in enumerate(values) if i != s and not (ring and (i + 1) % n == s)]
                    for s in range(n)]  # fmt: skip
-        mean, spread = float(np.mean(values)), np.array([np.mean(left) for left in without])
+        estimate, spread = float(of(values)), np.array([of(left) for left in without])
         se = float(np.sqrt((n - 1) / n * ((spread - spread.mean()) ** 2).sum()))
-        reach = float(t.ppf(0.975, len(values) - 1)) * se
-        if se:
-            p = 2 * float(t.sf(abs(mean - margin) / se, len(values) - 1))
-        else:
-            p = float(mean == margin)
-        return {"what": what, "estimate": mean, "low": mean - reach, "high": mean + reach, "p": p,
-                "margin": margin, "se": se, "se_items": 0.0, "n": len(values),
-                "seeds": [len(values)]}  # fmt: skip
+        reach = float(t.ppf(0.975, n - 1)) * se
+        p = 2 * float(t.sf(abs(estimate - margin) / se, n - 1)) if se else float(estimate == margin)
+        return {"what": what, "estimate": estimate, "low": estimate - reach,
+                "high": estimate + reach, "p": p, "margin": margin, "se": se, "se_items": 0.0,
+                "n": n, "seeds": [n]}  # fmt: skip
 
 
 def _bucketed(items: pd.DataFrame) -> pd.DataFrame:
@@ -93,39 +97,69 @@ def _bucketed(items: pd.DataFrame) -> pd.DataFrame:
     return items.merge(known, on=stats.ITEM, how="left")
 
 
-def at_equal_distance(runs: pd.DataFrame, margin: float) -> list[dict]:
+def forgotten(e: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What have runs on one family lost on the others?
+
+    Returns:
+        One row per run: arm, home, kl and its log there, accuracy lost elsewhere, is_rl. And what
+        each test item has to do with the loss, (runs, items): the sums of its rows are the losses.
+    """
+    import pandas as pd
+
+    test = e.items[e.items["split"] == "test"].assign(value=lambda x: x["correct"] / x["samples"])
+    right = test.pivot_table("value", "id", ["family", "item"])
+    families = right.columns.get_level_values("family")
+    moved = e.drift.set_index(["id", "family"])["kl"]
+    rows, shares = [], []
+    for run in GRIDS["forgetting"](e.profile):
+        if run.on:
+            home = run.on[0].removeprefix("tiny_")
+            away = families != home
+            each = families.map(families[away].value_counts() * families[away].nunique())
+            shares.append(((right.loc["base"] - right.loc[run.id]) / each).where(away, 0.0))
+            kl = moved[run.id, home]
+            rows.append(
+                {"arm": replace(run, seed=0).id, "home": home, "kl": kl,
+                 "log_kl": math.log(max(kl, 1e-6)), "lost": float(shares[-1].sum()),
+                 "is_rl": float(run.method == "grpo")}
+            )  # fmt: skip
+    return pd.DataFrame(rows), pd.DataFrame(shares).reset_index(drop=True)
+
+
+def at_equal_distance(runs: pd.DataFrame, shares: pd.DataFrame, margin: float) -> list[dict]:
     """Does accuracy lost grow with distance, and do methods differ at equal distance?
 
-    Fits lost = a_home + b log_kl + c is_rl by least squares to one row per run (columns arm, home,
-    log_kl, lost, is_rl), so that families of different height explain nothing. Two effects like
-    those of `stats.contrast`: b, and margin - |c|, which is above 0 where the methods are
-    equivalent within the margin. Runs are resampled within their arm; Student's intervals.
+    Fits lost = a_home + b log_kl + c is_rl by least squares to the rows of `forgotten`, so that
+    families of different height explain nothing. Two effects like those of `stats.contrast`: b, and
+    margin - |c|, which is above 0 where the methods are equivalent within the margin; its error is
+    that of c (two one-sided tests, Schuirmann 1987). Runs are resampled within their arm, the test
+    items, which all runs share, within their family; Student's intervals with Satterthwaite's
+    degrees of freedom. Where the distances of the two methods do not meet, c is an extrapolation.
     """
     import numpy as np
     from scipy.stats import t
 
     homes = sorted(runs["home"].unique())
-
-    def fit(rows: pd.DataFrame) -> np.ndarray:
-        levels = [rows["home"] == home for home in homes]
-        inputs = np.column_stack([rows["log_kl"], rows["is_rl"], *levels]).astype(float)
-        return np.linalg.lstsq(inputs, rows["lost"].to_numpy(float), rcond=None)[0]
-
+    levels = [runs["home"] == home for home in homes]
+    inputs = np.column_stack([runs["log_kl"], runs["is_rl"], *levels]).astype(float)
     rng = np.random.default_rng(0)
+    sizes = shares.columns.get_level_values("family").value_counts(sort=False)
+    lost = np.hstack([n * drawn(rng, n) for n in sizes]) @ shares.to_numpy().T  # (draws, runs)
     places = [np.flatnonzero(runs["arm"] == arm) for arm in runs["arm"].unique()]
-    drawn_fits = np.array([
-        fit(runs.iloc[np.concatenate([rng.choice(at, len(at)) for at in places])])
-        for _ in range(RESAMPLES)
+    draws = np.array([
+        np.linalg.lstsq(inputs[pick], row[pick], rcond=None)[0][:2]
+        for row in lost for pick in [np.concatenate([rng.choice(at, len(at)) for at in places])]
     ])  # fmt: skip
-    best, found, df = fit(runs), [], len(runs) - 2 - len(homes)
-    for what, value, draws in (
-        ("loss per unit of log KL", best[0], drawn_fits[:, 0]),
-        ("margin - |RL - SFT at equal KL|", margin - abs(best[1]), margin - abs(drawn_fits[:, 1])),
-    ):
-        se = float(max(draws.std(), 1e-12))
+    solve = np.linalg.pinv(inputs)[:2]
+    (b, c), found = solve @ runs["lost"].to_numpy(float), []
+    values = {"loss per unit of log KL": b, "margin - |RL - SFT at equal KL|": margin - abs(c)}
+    errors = zip(draws.std(0), (lost @ solve.T).std(0), strict=True)
+    for (what, value), (se, of_items) in zip(values.items(), errors, strict=True):
+        se = max(float(se), 1e-12)
+        df = (len(runs) - 2 - len(homes)) * (se**2 / max(se**2 - of_items**2, 1e-30)) ** 2
         reach = float(t.ppf(0.975, df)) * se
         found.append({"what": what, "estimate": float(value), "low": float(value) - reach,
                       "high": float(value) + reach, "p": 2 * float(t.sf(abs(value) / se, df)),
-                      "margin": 0.0, "se": se, "se_items": 0.0, "n": len(runs),
+                      "margin": 0.0, "se": se, "se_items": float(of_items), "n": shares.shape[1],
                       "seeds": [min(map(len, places))]})  # fmt: skip
     return found

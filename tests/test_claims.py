@@ -4,13 +4,15 @@ import math
 from dataclasses import replace
 from datetime import date
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridlib import ROOT, StudyError, results, verdicts
-from hybridlib.claims import CLAIMS
+from hybridlib.claims import CLAIMS, relative
+from hybridlib.evidence import Evidence, at_equal_distance, forgotten
 from hybridlib.grids import GRIDS
 from hybridlib.profiles import PROFILES
 from hybridlib.verdicts import Verdict
@@ -33,15 +35,17 @@ def test_codes_are_unique():
 
 
 def alike(kinds):
-    """Facts of a pair whose cosine is .3 within a method, .05 across; SFT bends the spectrum."""
-    cosine = 0.3 if len(kinds) == 1 else 0.05
+    """Facts of a pair whose cosine is .1 within a method, .02 across; SFT bends the spectrum."""
+    cosine = 0.1 if len(kinds) == 1 else 0.02
     spectra = [{"residual": 0.4}, {"residual": 0.1}]
-    return {"pair": {"between": {"cosine": cosine}, "spectra": spectra}}
+    between = {"cosine": cosine, "functional": 2 * cosine}
+    return {"pair": {"between": between, "spectra": spectra}}
 
 
 def parallel(kinds):
-    """Facts of a pair that looks the same whatever the methods are."""
-    return {"pair": {"between": {"cosine": 0.3}, "spectra": [{"residual": 0.1}] * 2}}
+    """Facts of a pair that looks the same whatever the methods are, nearly orthogonal by chance."""
+    between = {"cosine": 0.02, "functional": 0.05}
+    return {"pair": {"between": between, "spectra": [{"residual": 0.1}] * 2}}
 
 
 def world(monkeypatch, accuracy, kl=lambda run: 1.0, facts=alike):
@@ -157,6 +161,32 @@ def test_cosines_and_spectra_decide_by_their_records(monkeypatch):
 
     found = world(monkeypatch, accuracy, facts=parallel)
     assert found["orthogonal"].verdict == found["spectrum_kept"].verdict == "refuted"
+
+
+def test_what_is_forgotten_is_shared_out_to_the_items(monkeypatch):
+    world(monkeypatch, flipping)
+    runs, shares = forgotten(Evidence(FULL))
+    assert len(runs) == len(shares) and shares.sum(axis=1).to_numpy() == pytest.approx(runs["lost"])
+    for home, row in zip(runs["home"], shares.itertuples(index=False), strict=True):
+        own = shares.columns.get_level_values("family") == home
+        assert not any(v for v, mine in zip(row, own, strict=True) if mine)
+
+
+def test_methods_that_differ_within_chance_are_not_called_equal():
+    rng = np.random.default_rng(1)
+    rows = [{"arm": f"{m}{home}", "home": home, "log_kl": rng.normal(), "is_rl": float(m == "rl")}
+            for home in "ab" for m in ("rl", "sft") for _ in range(3)]  # fmt: skip
+    columns = pd.MultiIndex.from_product([["a", "b"], range(8)], names=["family", "item"])
+    for noise, sure in ((0.5, False), (0.01, True)):
+        shares = pd.DataFrame(rng.normal(0, noise / 16**0.5, (len(rows), 16)), columns=columns)
+        runs = pd.DataFrame(rows).assign(lost=shares.sum(axis=1))
+        assert (at_equal_distance(runs, shares, 0.05)[1]["low"] > 0) == sure
+
+
+@given(st.floats(0.01, 1), st.floats(0.01, 1), st.floats(0, 1))
+def test_a_relative_cosine_forgets_what_makes_single_updates_differ(sft, rl, shared):
+    noisy = [(shared * math.sqrt(sft * rl), sft, rl)] * 3
+    assert relative(noisy) == pytest.approx(shared)
 
 
 def test_what_has_not_run_is_said(monkeypatch):
