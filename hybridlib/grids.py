@@ -37,11 +37,16 @@ def of_size(profile: Profile, method: str, n: int, **fields: Any) -> Run:
     return Run(method, n_train=0 if n == profile.n_train else n, **fields)
 
 
+def batch(profile: Profile, method: str) -> int:
+    """How many sequences does one optimizer step of a method see?"""
+    own = getattr(profile, method)
+    return own["per_device_train_batch_size"] * own.get("gradient_accumulation_steps", 1)
+
+
 def visits(profile: Profile) -> int:
     """SFT steps after which SFT has visited as many rows as GRPO has prompts."""
-    per_step = profile.grpo["per_device_train_batch_size"] // profile.grpo["num_generations"]
-    rows = profile.grpo["max_steps"] * per_step
-    return -(-rows // profile.sft["per_device_train_batch_size"])
+    rows = profile.grpo["max_steps"] * batch(profile, "grpo") // profile.grpo["num_generations"]
+    return -(-rows // batch(profile, "sft"))
 
 
 def shared(profile: Profile, share: float) -> tuple[Run, Run]:

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hybridlib.grids import GRIDS, RATES, after, base, seeded
+from hybridlib.grids import GRIDS, RATES, after, base, batch, seeded
 from hybridlib.operators import METHODS
 from hybridlib.partition import RULES
 from hybridlib.profiles import PROFILES, Profile
@@ -41,12 +41,11 @@ def mixed(profile: Profile) -> list[Run]:
     """
     from hybridlib.hybrids import EXPERTS
 
-    batch = profile.grpo["per_device_train_batch_size"]
-    total = profile.grpo["max_steps"] * batch
-    total += profile.sft["max_steps"] * profile.sft["per_device_train_batch_size"]
+    own = batch(profile, "grpo")
+    total = sum(getattr(profile, m)["max_steps"] * batch(profile, m) for m in ("sft", "grpo"))
     runs = []
     for run, rate in MIXED.items():
-        step = batch * (1 + EXPERTS) if "chord" in run.method else batch  # relift: of GRPO alone
+        step = own * (1 + EXPERTS) if "chord" in run.method else own  # relift: of GRPO alone
         runs.append(replace(run, steps=round(total / step), learning_rate=rate))
     _, phi, relift = runs
     return [*runs, replace(phi, objective="nll"), replace(relift, method="interleave")]

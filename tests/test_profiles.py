@@ -2,7 +2,8 @@ import pytest
 
 from hybridlib import StudyError, profiles, results, stats
 from hybridlib.data import DATASETS
-from hybridlib.hybrid_grids import MERGE, MERGES, MIXED
+from hybridlib.grids import visits
+from hybridlib.hybrid_grids import MERGE, MERGES, MIXED, mixed
 
 
 @pytest.mark.parametrize("name", profiles.PROFILES)
@@ -44,3 +45,18 @@ def test_what_the_large_grids_use_is_the_best_on_validation_rows():
         assert rates.index[0] < rates.idxmax() < rates.index[-1]  # not at the edge of the search
     for run, rate in MIXED.items():
         assert best("learning_rate", method=run.method, objective=run.objective).idxmax() == rate
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-full", "qwen-0.5b", "qwen-7b"])
+def test_arms_are_as_long_in_sequences_whatever_a_step_accumulates(name):
+    profile = profiles.resolve(name)
+    step = {
+        m: own["per_device_train_batch_size"] * own.get("gradient_accumulation_steps", 1)
+        for m, own in (("sft", profile.sft), ("grpo", profile.grpo))
+    }
+    both = sum(getattr(profile, m)["max_steps"] * step[m] for m in step)
+    for run in mixed(profile):
+        seen = run.steps * step["grpo"] * (1.25 if "chord" in run.method else 1)
+        assert abs(seen - both) <= step["grpo"]
+    prompts = profile.grpo["max_steps"] * step["grpo"] / profile.grpo["num_generations"]
+    assert 0 <= visits(profile) * step["sft"] - prompts < step["sft"]
