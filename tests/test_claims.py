@@ -165,8 +165,15 @@ def test_cosines_and_spectra_decide_by_their_records(monkeypatch):
 
 def test_what_is_forgotten_is_shared_out_to_the_items(monkeypatch):
     world(monkeypatch, flipping)
-    runs, shares = forgotten(Evidence(FULL))
+    evidence = Evidence(FULL)
+    runs, shares = forgotten(evidence)
     assert len(runs) == len(shares) and shares.sum(axis=1).to_numpy() == pytest.approx(runs["lost"])
+    right = evidence.items.assign(value=lambda x: x["correct"] / x["samples"])
+    right = right.groupby(["id", "family"])["value"].mean().unstack()
+    named = [run for run in GRIDS["forgetting"](FULL) if run.on]
+    for run, home, lost in zip(named, runs["home"], runs["lost"], strict=True):
+        gaps = (right.loc["base"] - right.loc[run.id]).drop(home)
+        assert lost == pytest.approx(gaps.mean())
     for home, row in zip(runs["home"], shares.itertuples(index=False), strict=True):
         own = shares.columns.get_level_values("family") == home
         assert not any(v for v, mine in zip(row, own, strict=True) if mine)
