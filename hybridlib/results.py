@@ -197,10 +197,12 @@ def run_fields(record: dict) -> dict:
 
 
 def _load(path: Path) -> dict:
+    """One record; a field of a run that it lacks is younger than it and means its default."""
     try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise StudyError(f"{path} is no readable record ({error}); delete it to rerun") from error
+        record = json.loads(path.read_text("utf-8"))
+        return record | {"run": {**record["run"], **_defaults("run"), **record["run"]}}
+    except (ValueError, KeyError, TypeError) as error:
+        raise StudyError(f"{path} is no readable record ({error!r}); delete it to rerun") from error
 
 
 def _drift(record: dict, run: Run, profile: Profile) -> list[str]:
@@ -211,7 +213,7 @@ def _drift(record: dict, run: Run, profile: Profile) -> list[str]:
 def _changes(part: str, stored: dict, now: dict) -> list[str]:
     """["setting n_eval: 10 -> 12"]: what differs between two records, stored -> now.
 
-    A field that a record lacks is younger than it and means its default.
+    A field that a setting lacks is younger than it and means its default, too.
     """
     old, new = ({**_defaults(part), **record[part]} for record in (stored, now))
     return [

@@ -139,6 +139,10 @@ def test_a_field_that_a_record_lacks_means_its_default():
     assert results.stale_reason(Run(), Profile()) == ""
     path.write_text(json.dumps(stored | {"run": {**stored["run"], "objective": "dft"}}))
     assert results.stale_reason(Run(), Profile()) == "run objective: dft -> nll"
+    older = {name: value for name, value in stored["run"].items() if name != "rewards"}
+    path.write_text(json.dumps(stored | {"run": older}))
+    assert results.read("tiny")[0]["run"]["rewards"] == ["correct"]
+    assert results.read("tiny")[0]["run"]["lambdas"] == []
 
 
 def test_a_file_that_is_no_record_is_named():
