@@ -83,9 +83,11 @@ def questions(gap: dict[str, Any], target: float = 0.0) -> str:
     gap: a result of `stats.paired`. "about 2.5 times as many questions", or that none would do.
     """
     left = ((gap["value"] - target) / 1.96) ** 2 - (gap["se"] ** 2 - gap["se_items"] ** 2)
-    return f"about {gap['se_items'] ** 2 / left:.2g} times as many questions" if left > 0 else (
-        "no number of questions, but more seeds,"
-    )  # fmt: skip
+    if left <= 0:
+        return "no number of questions, but more seeds,"
+    times = gap["se_items"] ** 2 / left
+    text = f"about {times:.2g} times as many questions"
+    return text if times > 1 else f"{text} (fewer than were asked)"
 
 
 def column(rows: "pd.DataFrame") -> "pd.Series":

@@ -50,3 +50,11 @@ def test_numbers_are_written_with_their_interval():
     row = {"value": 0.5, "low": 0.412, "high": 0.6}
     assert labels.interval(row).replace("\N{NO-BREAK SPACE}", " ") == "50.0 [41.2, 60.0]"
     assert labels.name("n_train") == "training rows" and labels.name("a_b") == "a b"
+
+
+def test_questions_are_counted_at_the_seeds_that_there_are():
+    few, many = (labels.questions(dict(value=v, se=0.02, se_items=0.02)) for v in (0.1, 0.01))
+    assert few == "about 0.15 times as many questions (fewer than were asked)"
+    assert many == "about 15 times as many questions"
+    noisy = dict(value=0.01, se=0.03, se_items=0.01)  # most of the error is the seeds'
+    assert labels.questions(noisy).startswith("no number of questions")
