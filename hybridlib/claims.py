@@ -28,9 +28,11 @@ from hybridlib.hybrid_grids import MERGE, OVERLAPS, changed, doubled, halves, me
 from hybridlib.registry import Registry
 from hybridlib.runs import Run
 
-CLAIMS = Registry("claim", "code", "effects", "says", "source", "grid", "chapter", "dated")
-"""Effects: how many the claim has. Dated: the day its rule was written, before the runs that are
-its own; git shows it."""
+CLAIMS = Registry(
+    "claim", "code", "effects", "says", "source", "grid", "chapter", "figure", "dated"
+)
+"""Effects: how many the claim has. Figure: the cell of its chapter that draws them. Dated: the day
+its rule was written, before the runs that are its own; git shows it."""
 
 
 # ---------------------------------------------------------------- the claims
@@ -38,7 +40,7 @@ its own; git shows it."""
 
 @CLAIMS.register(
     code="C1", effects=3, grid="flip", chapter="04b_flip", dated="2026-11-21",
-    source="arXiv:2506.07527",
+    source="arXiv:2506.07527", figure="04b-effects-figure",
     says="Rows that the base never solves are for SFT, those it solves often enough are for RL.",
 )  # fmt: skip
 def the_flip(e: Evidence) -> list[dict[str, Any]]:
@@ -56,7 +58,7 @@ def the_flip(e: Evidence) -> list[dict[str, Any]]:
 
 @CLAIMS.register(
     code="C4", effects=2, grid="scale", chapter="04b_flip", dated="2026-11-21",
-    source="the seed of this study",
+    source="the seed of this study", figure="04b-claims-figure",
     says="SFT gains from more data, RL from the structure of its reward.",
 )  # fmt: skip
 def data_or_reward(e: Evidence) -> list[dict[str, Any]]:
@@ -81,7 +83,7 @@ def data_or_reward(e: Evidence) -> list[dict[str, Any]]:
 
 @CLAIMS.register(
     code="C8", effects=2, grid="starts", chapter="02b_imitation", dated="2026-11-21",
-    source="arXiv:2508.05629",
+    source="arXiv:2508.05629", figure="02b-effects-figure",
     says="SFT weighted by the policy's own probability is the better start for RL.",
 )  # fmt: skip
 def the_better_start(e: Evidence) -> list[dict[str, Any]]:
@@ -99,7 +101,7 @@ def the_better_start(e: Evidence) -> list[dict[str, Any]]:
 
 @CLAIMS.register(
     code="C9", effects=2, grid="forgetting", chapter="02b_imitation", dated="2026-11-21",
-    source="arXiv:2509.04259",
+    source="arXiv:2509.04259", figure="02b-effects-figure",
     says="What is forgotten depends on the distance from the base, not on SFT or RL.",
 )  # fmt: skip
 def distance_not_method(e: Evidence) -> list[dict[str, Any]]:
@@ -112,7 +114,7 @@ def distance_not_method(e: Evidence) -> list[dict[str, Any]]:
 
 @CLAIMS.register(
     code="C11", effects=2, grid="prompts", chapter="02b_imitation", dated="2026-11-21",
-    source="arXiv:2510.00237",
+    source="arXiv:2510.00237", figure="02b-effects-figure",
     says="SFT is fragile under other prompts because it has only seen one.",
 )  # fmt: skip
 def fragile_prompts(e: Evidence) -> list[dict[str, Any]]:
@@ -135,7 +137,7 @@ def fragile_prompts(e: Evidence) -> list[dict[str, Any]]:
 
 @CLAIMS.register(
     code="C13", effects=2, grid="budget", chapter="04b_flip", dated="2026-11-21",
-    source="arXiv:2502.11284",
+    source="arXiv:2502.11284", figure="04b-claims-figure",
     says="A tenth of the budget spent on SFT first beats spending all of it on RL, or on SFT.",
 )  # fmt: skip
 def a_tenth_first(e: Evidence) -> list[dict[str, Any]]:
@@ -152,7 +154,7 @@ def a_tenth_first(e: Evidence) -> list[dict[str, Any]]:
 
 @CLAIMS.register(
     code="C2", effects=4, grid="hybrids", chapter="05b_hybrids", dated="2026-11-21",
-    source="the seed of this study",
+    source="the seed of this study", figure="05b-effects-figure",
     says="Rows divided by pass rate, trained apart and merged, beat SFT, RL, both in turn, a coin.",
 )  # fmt: skip
 def divide_and_merge(e: Evidence) -> list[dict[str, Any]]:
@@ -170,7 +172,7 @@ def divide_and_merge(e: Evidence) -> list[dict[str, Any]]:
 
 @CLAIMS.register(
     code="C3", effects=2, grid="hybrids", chapter="05b_hybrids", dated="2026-11-21",
-    source="arXiv:2604.13515",
+    source="arXiv:2604.13515", figure="05b-unseen-figure",
     says="GRPO after SFT gains, and gains more on rows that SFT has not seen.",
 )  # fmt: skip
 def unseen_rows(e: Evidence) -> list[dict[str, Any]]:
@@ -190,7 +192,7 @@ def unseen_rows(e: Evidence) -> list[dict[str, Any]]:
 
 @CLAIMS.register(
     code="C6", effects=3, grid="geometry", chapter="05c_geometry", dated="2026-11-22",
-    source="arXiv:2607.19331",
+    source="arXiv:2607.19331", figure="05c-effects-figure",
     says="Under LoRA, too, RL leaves the singular values of the base alone, and SFT does not.",
 )  # fmt: skip
 def spectrum_kept(e: Evidence) -> list[dict[str, Any]]:
@@ -214,7 +216,7 @@ def spectrum_kept(e: Evidence) -> list[dict[str, Any]]:
 
 @CLAIMS.register(
     code="C7", effects=2, grid="geometry", chapter="05c_geometry", dated="2026-11-22",
-    source="arXiv:2601.11258",
+    source="arXiv:2601.11258", figure="05c-effects-figure",
     says="The updates of SFT and RL are near-orthogonal: less than half as parallel as two of one "
          "method.",
 )  # fmt: skip
@@ -250,7 +252,7 @@ def relative(cosines: Sequence[tuple[float, float, float]]) -> float:
 
 @CLAIMS.register(
     code="C12", effects=2, grid="geometry", chapter="05c_geometry", dated="2026-11-21",
-    source="this study, after arXiv:2511.08567",
+    source="this study, after arXiv:2511.08567", figure="05c-effects-figure",
     says="An RL adapter that is merged into bfloat16 weights loses skill, more than SFT's does.",
 )  # fmt: skip
 def lost_in_rounding(e: Evidence) -> list[dict[str, Any]]:

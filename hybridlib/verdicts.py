@@ -135,7 +135,12 @@ def page(profile: Profile, verdicts: Sequence[Verdict], history: Sequence[dict])
     for one in verdicts:
         claim = CLAIMS[one.name]
         rule = " ".join((claim.__doc__ or "").split())
-        shown = f"in [](../notebooks/{claim.chapter}.ipynb)" if profile.full else "in `tiny-full`"
+        chapter = f"../notebooks/{claim.chapter}"
+        shown = (
+            f"in []({chapter}.ipynb), their effects in "
+            f'<a href="{chapter}.html#fig-{claim.figure}">one figure</a>'
+            if profile.full else "in `tiny-full`"
+        )  # fmt: skip
         lines += [f"({_anchor(one)})=", f"## {claim.code}. {claim.says}", "",
                   f"Source: {claim.source}. Rule of {claim.dated}: {rule} The runs are those of "
                   f"the grid `{claim.grid}`, shown {shown}.", "",
@@ -171,8 +176,9 @@ def _row(effect: dict[str, Any]) -> str:
     seeds = seeds_needed(effect)
     needed = "enough" if effect["holm"] < LEVEL else "no number" if seeds == math.inf else seeds
     numbers = (f"{effect[k]:+.3f}" for k in ("low", "high"))
+    what = effect["what"].replace("|", "\\|")  # it would end the table's cell
     return (
-        f"| {effect['what']} | {effect['estimate']:+.3f} | [{', '.join(numbers)}] | "
+        f"| {what} | {effect['estimate']:+.3f} | [{', '.join(numbers)}] | "
         f"{effect['margin']:g} | {effect['holm']:.3f} | {stats.detectable(effect['se']):.3f} | "
         f"{needed} |"
     )

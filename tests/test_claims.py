@@ -1,6 +1,8 @@
 """Claims and verdicts: every claim is complete, and a verdict follows from the runs alone."""
 
+import json
 import math
+import re
 from dataclasses import replace
 from datetime import date
 
@@ -26,7 +28,9 @@ def test_every_claim_has_a_rule_a_date_runs_and_a_chapter(name):
     claim = CLAIMS[name]
     assert claim.__doc__ and claim.says.endswith(".") and claim.source
     assert date.fromisoformat(claim.dated) <= date.today()
-    assert (ROOT / "notebooks" / f"{claim.chapter}.ipynb").exists()
+    cells = json.loads((ROOT / "notebooks" / f"{claim.chapter}.ipynb").read_text())["cells"]
+    figure = next(cell["metadata"]["mystnb"] for cell in cells if cell["id"] == claim.figure)
+    assert figure["figure"]["name"] == f"fig-{claim.figure}", "the page links to this name"
     assert len(GRIDS[claim.grid](FULL)) > 1 and claim.effects > 0
 
 
@@ -205,6 +209,15 @@ def test_what_has_not_run_is_said(monkeypatch):
     page = verdicts.page(FULL, found, [])
     assert page.count("Not run.") == len(CLAIMS) and "runs are missing" in page
     assert all(claim.says in page and claim.dated in page for claim in CLAIMS.values())
+
+
+def test_a_bar_in_an_effect_does_not_end_its_cell():
+    effect = {"what": "margin - |RL - SFT|", "estimate": 0.1, "low": 0.0, "high": 0.2, "margin": 0}
+    effect |= {"holm": 0.5, "se": 0.05, "se_items": 0.0, "seeds": [5, 5]}
+    found = [Verdict(name, "undecided", (effect,)) for name in CLAIMS]
+    tables = [r for r in verdicts.page(FULL, found, []).splitlines() if r.startswith("| margin")]
+    assert len(tables) == len(CLAIMS)
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in tables} == {8}
 
 
 @given(st.lists(st.tuples(st.floats(-1, 1), st.floats(0, 1)), min_size=1, max_size=5))
