@@ -57,8 +57,21 @@ def code(names: Collection[str], package: Path = PACKAGE) -> dict[str, str]:
         names: the entries of registries that the run uses: method, rewards, adapter, data sets ...
     Comments, docstrings and layout do not count.
     """
-    paths = sorted(package.glob("*.py"))
-    graph = _graph(tuple((path, path.stat().st_mtime_ns) for path in paths))
+    paths = sorted(package.glob("*.py"), key=str)
+    files = tuple((path, path.stat().st_mtime_ns) for path in paths)
+    return dict(_reached(files, _entries(files).intersection(names)))
+
+
+@functools.lru_cache(maxsize=4)
+def _entries(files: tuple[tuple[Path, int], ...]) -> frozenset[str]:
+    """The names of all entries of all registries."""
+    return frozenset(name for (_, name), (_, _, kind) in _graph(files).items() if kind)
+
+
+@functools.lru_cache(maxsize=256)
+def _reached(files: tuple[tuple[Path, int], ...], entries: frozenset[str]) -> dict[str, str]:
+    """Module -> digest, for these entries of registries: runs that differ in numbers share it."""
+    graph = _graph(files)
     reached: set[Place] = set()
     todo = list(ROOTS)
     while todo:
@@ -72,7 +85,7 @@ def code(names: Collection[str], package: Path = PACKAGE) -> dict[str, str]:
         # on (at home their names double as names of arguments).
         todo += [
             edge for edge in edges
-            if not graph.get(edge, ("", (), ""))[2] or edge[1] in names
+            if not graph.get(edge, ("", (), ""))[2] or edge[1] in entries
             or registry and edge[0] != place[0]
         ]  # fmt: skip
     parts: dict[str, list[str]] = {}
@@ -167,18 +180,18 @@ def _leads(
 
 
 def _code(node: ast.stmt) -> str:
-    """The source without comments, docstrings and imports."""
+    """The source without comments, docstrings and imports; the node itself loses its docstrings."""
     if isinstance(node, ast.Import | ast.ImportFrom):
         return ""
-    node = ast.parse(ast.unparse(node))
-    for part in ast.walk(node):
+    tree = ast.Module([node], [])
+    for part in ast.walk(tree):
         body = getattr(part, "body", None)
         if isinstance(body, list):
             part.body = [
                 s for s in body
                 if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))
             ] or [ast.Pass()]  # fmt: skip
-    return ast.unparse(node)
+    return ast.unparse(tree)
 
 
 @functools.lru_cache(maxsize=16)

@@ -65,9 +65,12 @@ def base(profile: Profile) -> list[Run]:
 
 @GRIDS.register
 def sweep(profile: Profile) -> list[Run]:
-    """Learning rates of SFT and GRPO, equally many each; for a profile that scores validation."""
+    """Learning rates of SFT and GRPO, equally many each; for a profile that scores validation.
+
+    Five seeds each: two do not tell neighbouring rates apart.
+    """
     runs = [Run(method, learning_rate=rate) for method, rates in RATES.items() for rate in rates]
-    return base(profile) + seeded(profile, *runs)
+    return base(profile) + seeded(replace(profile, seeds=tuple(range(5))), *runs)
 
 
 @GRIDS.register
