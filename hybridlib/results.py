@@ -166,12 +166,13 @@ def items(profile_name: str, ids: Collection[str] | None = None) -> pd.DataFrame
 
     from hybridlib import stats
 
-    if not (found := [r for r in read(profile_name) if ids is None or r["id"] in ids]):
-        return stats.unpack({}).assign(id="", seed=0)
-    parts, runs = [stats.unpack(r["items"]) for r in found], map(run_fields, found)
-    each = np.repeat(np.arange(len(parts)), [*map(len, parts)])
-    runs = pd.DataFrame(runs).iloc[each].reset_index(drop=True)
-    return pd.concat([pd.concat(parts, ignore_index=True), runs], axis=1)
+    found = [r for r in read(profile_name) if ids is None or r["id"] in ids]
+    table = stats.unpack(*(r["items"] for r in found))
+    if not found:
+        return table.assign(id="", seed=0)
+    sizes = [sum(len(part["level"]) for part in r["items"].values()) for r in found]
+    runs = pd.DataFrame(map(run_fields, found)).loc[np.repeat(np.arange(len(found)), sizes)]
+    return pd.concat([table, runs.reset_index(drop=True)], axis=1)
 
 
 def drift(profile_name: str) -> pd.DataFrame:

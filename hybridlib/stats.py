@@ -5,6 +5,7 @@ Everything here reads the long table of `results.items`: one row per run and ite
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -32,27 +33,36 @@ def score(items: pd.DataFrame, metric: str) -> np.ndarray:
     raise StudyError(f"unknown metric {metric!r}; valid: greedy, sampled, pass@k")
 
 
-def unpack(items: dict[str, dict]) -> pd.DataFrame:
-    """What did one run do on each item? The `items` of a record as one row per item.
+def unpack(*items: dict[str, dict]) -> pd.DataFrame:
+    """What did runs do on each item? The `items` of their records as one row per item, in order.
 
     Columns: family, split, item (position), level, greedy (0 or 1), correct (right ones among
     `samples`), samples; greedy and correct are NaN where they were not measured.
     """
+    import numpy as np
     import pandas as pd
 
-    columns: dict[str, list] = {c: [] for c in (*ITEM, "level", "greedy", "correct", "samples")}
-    for name, stored in items.items():
-        family, split = name.rsplit("/", 1)
-        n = len(stored["level"])
-        place = {"family": [family] * n, "split": [split] * n, "item": range(n)}
-        digits = {c: stored.get(c) or ["nan"] * n for c in ("level", "greedy", "correct")}
-        for column, values in {
-            **place,
-            **digits,
-            "samples": [stored.get("samples", 0)] * n,
-        }.items():
-            columns[column] += values
-    return pd.DataFrame(columns).astype({"level": int, "greedy": float, "correct": float})
+    names = [name.rsplit("/", 1) for run in items for name in run]
+    parts = [part for run in items for part in run.values()]
+    sizes = [len(part["level"]) for part in parts]
+
+    def digits(column: str) -> np.ndarray:
+        values = [
+            np.frombuffer(part[column].encode(), np.uint8) - 48.0  # "0" is 48
+            if part.get(column) else np.full(n, np.nan)
+            for part, n in zip(parts, sizes, strict=True)
+        ]  # fmt: skip
+        return np.concatenate(values) if values else np.empty(0)
+
+    return pd.DataFrame({
+        "family": np.repeat([family for family, _ in names], sizes),
+        "split": np.repeat([split for _, split in names], sizes),
+        "item": [place for n in sizes for place in range(n)],
+        "level": digits("level").astype(int),
+        "greedy": digits("greedy"),
+        "correct": digits("correct"),
+        "samples": np.repeat([part.get("samples", 0) for part in parts], sizes),
+    })  # fmt: skip
 
 
 def scores(items: dict[str, dict], k: int = 0) -> list[dict]:
@@ -93,9 +103,8 @@ def summarise(items: pd.DataFrame, by: list[str], metric: str) -> pd.DataFrame:
         cells = _matrix(group, metric, dict(zip(by, key, strict=True))).to_numpy()
         seeds, n = cells.shape
         value = cells.mean()
-        rng = np.random.default_rng(0)
-        items_drawn = drawn(rng, n)
-        draws = ((_seed_weights(rng, seeds) @ cells) * items_drawn).sum(1)
+        each, several = _resampled(n, seeds)
+        draws = ((_seed_weights(several) @ cells) * each).sum(1)
         low, high = np.quantile(draws, [0.025, 0.975]) if np.ptp(cells) else wilson(value * n, n)
         # A skewed group can push the percentiles past what a share can be, by the seed correction.
         rows.append((*key, metric, value, max(low, 0.0), min(high, 1.0), n, seeds))
@@ -166,17 +175,16 @@ def contrast(
     keys = [[(c[0], c[2]) for c in matrix.columns] for matrix in cells]  # family and item
     every = list(dict.fromkeys(key for columns in keys for key in columns))
     place = {key: i for i, key in enumerate(every)}
-    rng = np.random.default_rng(0)
-    weights = drawn(rng, len(every))
-    seeds: dict[tuple, np.ndarray] = {}
+    known = dict.fromkeys(tuple(matrix.index) for matrix in cells)
+    weights, *shares = _resampled(len(every), *map(len, known))
+    seeds = {own: _seed_weights(share) for own, share in zip(known, shares, strict=True)}
     draws, fixed, estimate, spread = np.zeros(RESAMPLES), np.zeros(RESAMPLES), 0.0, 0.0
     for (factor, _), matrix, columns in zip(terms, cells, keys, strict=True):
-        known = tuple(matrix.index)
-        if known not in seeds:
-            seeds[known] = _seed_weights(rng, len(matrix))
-        own = weights[:, [place[key] for key in columns]]
-        own = own / np.maximum(own.sum(1, keepdims=True), 1e-12)
-        draws += factor * ((seeds[known] @ matrix.to_numpy()) * own).sum(1)
+        own = weights
+        if columns != every:  # an arm that has met only some of the items
+            own = weights[:, [place[key] for key in columns]]
+            own = own / np.maximum(own.sum(1, keepdims=True), 1e-12)
+        draws += factor * ((seeds[tuple(matrix.index)] @ matrix.to_numpy()) * own).sum(1)
         fixed += factor * (own @ matrix.to_numpy().mean(0))
         estimate += factor * matrix.to_numpy().mean()
         spread += abs(factor)
@@ -232,13 +240,22 @@ def _matrix(group: pd.DataFrame, metric: str, name: dict) -> pd.DataFrame:
     return cells
 
 
-def _seed_weights(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Weights of seeds in each bootstrap draw, (RESAMPLES, count)."""
-    seeds = drawn(rng, count)
-    if count > 1:
-        # Resampling S seeds shows (S-1)/S of the variance of their mean: half of it for two.
-        seeds = 1 / count + (seeds - 1 / count) * (count / (count - 1)) ** 0.5
-    return seeds
+@functools.lru_cache(maxsize=8)
+def _resampled(*counts: int) -> list[np.ndarray]:
+    """Shares of things of several kinds in each bootstrap draw; all groups meet the same draws."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    return [drawn(rng, count) for count in counts]
+
+
+def _seed_weights(shares: np.ndarray) -> np.ndarray:
+    """Weights of seeds in each draw from their shares: S seeds show (S-1)/S of a mean's variance.
+
+    That is half of it for two seeds, so deviations are drawn out by the root of S/(S-1).
+    """
+    count = shares.shape[1]
+    return 1 / count + (shares - 1 / count) * (count / (count - 1)) ** 0.5 if count > 1 else shares
 
 
 def _select(items: pd.DataFrame, arm: dict) -> pd.DataFrame:
