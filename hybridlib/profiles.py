@@ -115,7 +115,8 @@ FULL = dict(
     ),
 )  # fmt: skip
 profile(name="tiny-sweep", **FULL | dict(splits=("valid",), n_eval=100, seeds=(0, 1), drift=False))
-# The best rates of that sweep, in which every run but the base names its own.
+# Rates of that sweep, in which every run but the base names its own: the best when these grids
+# began, not told apart from the best when five seeds and newer code repeated it.
 profile(
     name="tiny-full",
     **FULL

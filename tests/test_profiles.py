@@ -28,7 +28,7 @@ def test_bad_names_say_what_is_valid():
         profiles.resolve("tiny", columns={"question": "q"})
 
 
-def test_what_the_large_grids_use_is_the_best_on_validation_rows():
+def test_nothing_is_told_to_be_better_on_validation_rows_than_what_the_large_grids_use():
     rows = results.items("tiny-sweep")
     assert set(rows["split"]) == {"valid"}
 
@@ -40,9 +40,12 @@ def test_what_the_large_grids_use_is_the_best_on_validation_rows():
     assert merges.idxmax() == MERGE and {*merges.index} == {*MERGES}
     full = profiles.resolve("tiny-full")
     for method in ("sft", "grpo"):
-        rates = best("learning_rate", method=method, partition="all")
-        assert rates.idxmax() == getattr(full, method)["learning_rate"]
-        assert rates.index[0] < rates.idxmax() < rates.index[-1]  # not at the edge of the search
+        tried = dict(method=method, partition="all")
+        rates, used = best("learning_rate", **tried), getattr(full, method)["learning_rate"]
+        arms = (tried | {"learning_rate": rate} for rate in (rates.idxmax(), used))
+        assert stats.paired(rows, *arms, "sampled")["low"] < 0, "the best is told from what is used"
+        assert rates.index[0] < min(used, rates.idxmax())  # not at the edge of the search
+        assert max(used, rates.idxmax()) < rates.index[-1]
     for run, rate in MIXED.items():
         assert best("learning_rate", method=run.method, objective=run.objective).idxmax() == rate
 
