@@ -27,8 +27,7 @@ class Evidence:
         self.profile = profile
         self.items, self.drift = results.items(profile.name), results.drift(profile.name)
         if not self.items.empty:
-            # Claims select by id, over and over; of a category only the codes are compared.
-            self.items = _bucketed(self.items).astype({"id": "category"})
+            self.items = _bucketed(self.items)
 
     @cached_property
     def records(self) -> dict[str, Any]:
