@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+METRICS = "sampled", "greedy"
+"""What claims are judged by, and what stands beside it."""
+
+
 class Evidence:
     """The finished runs of a profile, and the one way in which claims compare them."""
 
@@ -58,8 +62,12 @@ class Evidence:
     def effect(
         self, what: str, *terms: tuple[float, dict[str, Any]], margin: float = 0.0
     ) -> dict[str, Any]:
-        """A contrast of sampled accuracies that the claim says is above its margin."""
-        return {"what": what} | stats.contrast(self.items, terms, "sampled", margin)
+        """A contrast of sampled accuracies that the claim says is above its margin.
+
+        `greedy` is the same of greedy decoding (estimate, low, high), shown beside it.
+        """
+        found, greedy = (stats.contrast(self.items, terms, m, margin) for m in METRICS)
+        return {"what": what} | found | {"greedy": [greedy[k] for k in ("estimate", "low", "high")]}
 
     def of_seeds(
         self,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import hybridlib
 from hybridlib import StudyError, keys, results, verdicts
 from hybridlib.grids import GRIDS
+from hybridlib.profiles import PROFILES
 
 if TYPE_CHECKING:
     from hybridlib.chapters import Step
@@ -88,6 +89,8 @@ def stage(profile: "Profile", steps: "list[Step]") -> Path:
     found = verdicts.ledger(profile)
     page = verdicts.page(profile, found, verdicts.history(profile))
     (here / "book" / "claims.md").write_text(page)
+    intro = here / "book" / "intro.md"
+    intro.write_text(intro.read_text().replace("% what was found\n", verdicts.summary(found)))
     for step in steps:
         source = json.loads(step.chapter.path.read_text())
         if step.good:
@@ -222,10 +225,13 @@ def _interval(score: dict[str, Any] | None) -> str:
 
 def _banner(profile: "Profile") -> str:
     what = f"the model `{profile.model}`"
-    if profile.name.startswith("tiny") and profile.parameters:
+    if profile.model == PROFILES["tiny"].model:
+        config = json.loads((hybridlib.ROOT / profile.model / "config.json").read_text())
         what = (
-            f"a language model with {profile.parameters:,} parameters that this project "
-            "pretrained itself, on generated benchmarks"
+            f"a Qwen2 of {config['num_hidden_layers']} layers and width {config['hidden_size']} "
+            "that this project pretrained on generated text, some of it with slips. Its questions "
+            "are generated, too, and easier than those of the sets whose formats and names they "
+            "borrow"
         )
     return (
         "```{admonition} What the numbers are about\n:class: note\n"
@@ -242,7 +248,7 @@ def _footer(profile: "Profile", step: "Step", records: list[dict[str, Any]]) -> 
     rows = {
         "profile": f"`{profile.name}`",
         "parameters": ", ".join(f"`{k} = {v!r}`" for k, v in record["parameters"].items()),
-        "runs shown": f"{len(shown)}, on {'; '.join(devices)}" if shown else "none",
+        "runs read": f"{len(shown)}, on {'; '.join(devices)}" if shown else "none",
         "chapter executed": f"{made['finished_at']}, in {record['seconds']:.0f} s, on "
         f"{made['device']}",
         "commit": made["commit"] + (" and uncommitted changes" if made["dirty"] else ""),

@@ -207,6 +207,7 @@ def test_what_has_not_run_is_said(monkeypatch):
     found = verdicts.ledger(FULL)
     assert {v.verdict for v in found} == {"not run"} and all(v.missing for v in found)
     page = verdicts.page(FULL, found, [])
+    assert "not judged in this build" in verdicts.summary(found)
     assert page.count("Not run.") == len(CLAIMS) and "runs are missing" in page
     assert all(claim.says in page and claim.dated in page for claim in CLAIMS.values())
 
@@ -218,6 +219,17 @@ def test_a_bar_in_an_effect_does_not_end_its_cell():
     tables = [r for r in verdicts.page(FULL, found, []).splitlines() if r.startswith("| margin")]
     assert len(tables) == len(CLAIMS)
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in tables} == {8}
+
+
+def test_the_table_says_which_effect_a_claim_fell_with():
+    held = {"what": "a - b", "estimate": 0.1, "low": 0.0, "high": 0.2, "margin": 0.0, "holm": 0.5}
+    held |= {"se": 0.05, "se_items": 0.0, "seeds": [5], "greedy": [0.01, -0.02, 0.03]}
+    fell = held | {"what": "a - c", "estimate": -0.1, "holm": 0.01}
+    found = [Verdict(name, "refuted", (held, fell)) for name in CLAIMS]
+    page = verdicts.page(FULL, found, [])
+    assert "refuted: C1, C4" in verdicts.summary(found)
+    assert page.count("| refuted by a - c |") == len(CLAIMS)
+    assert page.count("| +0.010 [-0.020, +0.030] |") == 2 * len(CLAIMS)
 
 
 @given(st.lists(st.tuples(st.floats(-1, 1), st.floats(0, 1)), min_size=1, max_size=5))
