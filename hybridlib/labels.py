@@ -84,7 +84,7 @@ def questions(gap: dict[str, Any], target: float = 0.0) -> str:
     """
     left = ((gap["value"] - target) / 1.96) ** 2 - (gap["se"] ** 2 - gap["se_items"] ** 2)
     if left <= 0:
-        return "no number of questions, but more seeds,"
+        return "no number of questions alone"
     times = gap["se_items"] ** 2 / left
     text = f"about {times:.2g} times as many questions"
     return text if times > 1 else f"{text} (fewer than were asked)"

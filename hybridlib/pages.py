@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import hybridlib
 from hybridlib import StudyError, keys, results, verdicts
-from hybridlib.grids import GRIDS
+from hybridlib.grids import GRIDS, batch
 from hybridlib.profiles import PROFILES
 
 if TYPE_CHECKING:
@@ -113,12 +113,9 @@ def graft(source: dict[str, Any], ran: dict[str, Any]) -> None:
     """
 
     def code(notebook: dict[str, Any]) -> list[dict[str, Any]]:
-        return [
-            c
-            for c in notebook["cells"]
-            if c["cell_type"] == "code"
-            and not {"parameters", "injected-parameters"} & {*c["metadata"].get("tags", ())}
-        ]
+        own = {"parameters", "injected-parameters"}
+        cells = (c for c in notebook["cells"] if c["cell_type"] == "code")
+        return [c for c in cells if not own & {*c["metadata"].get("tags", ())}]
 
     for cell, done in zip(code(source), code(ran), strict=True):
         cell["outputs"], cell["execution_count"] = done["outputs"], done["execution_count"]
@@ -233,11 +230,19 @@ def _banner(profile: "Profile") -> str:
             "are generated, too, and easier than those of the sets whose formats and names they "
             "borrow"
         )
+    sft, grpo = profile.sft, profile.grpo
+    again = "" if profile.name == "tiny" else (
+        f" The exercises' commands mean the profile `tiny`; with `--profile {profile.name}`, or "
+        f"`make book PROFILE={profile.name}`, they are about this page's runs."
+    )  # fmt: skip
     return (
         "```{admonition} What the numbers are about\n:class: note\n"
-        f"Profile `{profile.name}`: {what}. "
+        f"Profile `{profile.name}`: {what}. Unless an arm is named after it, SFT takes "
+        f"{sft['max_steps']} steps of {batch(profile, 'sft')} rows at a learning rate of "
+        f"{sft['learning_rate']:g}, GRPO {grpo['max_steps']} steps of {batch(profile, 'grpo')} "
+        f"answers, {grpo['num_generations']} to a question, at {grpo['learning_rate']:g}. "
         "The numbers on this page are measurements of this model and of no other; "
-        "[](../book/reproduce.md) says how to put another one in its place.\n```\n"
+        f"[](../book/reproduce.md) says how to put another one in its place.{again}\n```\n"
     )
 
 
