@@ -116,6 +116,7 @@ def _short(effect: dict[str, Any]) -> dict[str, Any]:
 
 def summary(verdicts: Sequence[Verdict]) -> str:
     """What was found, in a sentence of Markdown for the first page."""
+    verdicts = sorted(verdicts, key=_number)
     codes = {
         kind: ", ".join(CLAIMS[v.name].code for v in verdicts if v.verdict == kind) or "none"
         for kind in ("supported", "refuted", "undecided")
@@ -128,7 +129,7 @@ def summary(verdicts: Sequence[Verdict]) -> str:
 
 def page(profile: Profile, verdicts: Sequence[Verdict], history: Sequence[dict]) -> str:
     """The claims of the study in Markdown, every one with its rule, effects and verdict."""
-    verdicts = sorted(verdicts, key=lambda v: int(CLAIMS[v.name].code[1:]))
+    verdicts = sorted(verdicts, key=_number)
     lines = [
         "# Claims and verdicts",
         "",
@@ -181,6 +182,10 @@ def page(profile: Profile, verdicts: Sequence[Verdict], history: Sequence[dict])
                 "",
             ]
     return "\n".join(lines)
+
+
+def _number(one: Verdict) -> int:
+    return int(CLAIMS[one.name].code[1:])
 
 
 def _anchor(one: Verdict) -> str:
