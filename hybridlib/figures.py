@@ -112,7 +112,7 @@ def distance(arms: pd.DataFrame, y: str) -> Figure:
                          capsize=2.5, **style)  # fmt: skip
     axes[0].axhline(0, color="black", lw=1, zorder=1)
     _log(axes[0])
-    axes[0].set(xlabel=name("kl"), xlim=(arms["x"].min() / 2, None))  # bars to 0 meet the edge
+    axes[0].set(xlabel=name("kl"), xlim=(arms["x"].min() / 2, None))  # bars may go on, to 0
     return _finish(figure, axes, y, "method", percent=False)
 
 
