@@ -106,13 +106,13 @@ def distance(arms: pd.DataFrame, y: str) -> Figure:
         x, x_low, x_high, value, low, high = (
             group[name] for name in ("x", "x_low", "x_high", "value", "low", "high")
         )
-        reach = {"xerr": [(x - x_low).clip(upper=0.9 * x), x_high - x],  # a log axis has no zero
+        reach = {"xerr": [(x - x_low).clip(upper=0.999 * x), x_high - x],  # a log axis has no 0
                  "yerr": [value - low, high - value]}  # fmt: skip
         axes[0].errorbar(x, value, **reach, label=label, linestyle="", elinewidth=1.2,
                          capsize=2.5, **style)  # fmt: skip
     axes[0].axhline(0, color="black", lw=1, zorder=1)
-    axes[0].set_xlabel(name("kl"))
     _log(axes[0])
+    axes[0].set(xlabel=name("kl"), xlim=(arms["x"].min() / 2, None))  # bars may go on, to 0
     return _finish(figure, axes, y, "method", percent=False)
 
 

@@ -1,8 +1,8 @@
 """What is a run worth beside accuracy? One number per measure, read from its record.
 
 A measure is one decorated function, record -> number, or None where the record does not say; over
-families it is their mean. Its facts are the words of a reader and which way is better: 1 up, -1
-down, 0 neither.
+families it is their mean. Its facts are the words of a reader, which way is better (1 up, -1 down,
+0 neither), and its span: the least and the most that it can be.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from hybridlib import results
+from hybridlib import results, stats
 from hybridlib.registry import Registry
 from hybridlib.rewards import REWARDS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MEASURES = Registry("measure", "words", "better")
+MEASURES = Registry("measure", "words", "better", "span")
+SHARE, SIZE = (0.0, 1.0), (0.0, float("inf"))
 LAST = 10  # points of the curve that count as the end of training
 
 
@@ -32,6 +33,14 @@ def table(profile_name: str, ids: Collection[str] | None = None) -> pd.DataFrame
     ]
     frame = pd.DataFrame(rows)
     return frame.astype(dict.fromkeys(MEASURES, float)) if rows else frame
+
+
+def over_seeds(runs: pd.DataFrame, by: list[str], name: str) -> pd.DataFrame:
+    """`stats.over_seeds` of a measure of `table`, its interval cut to what the measure can be."""
+    found = stats.over_seeds(runs, by, name)
+    ends = ["low", "high"]
+    found[ends] = found[ends].clip(*MEASURES[name].span)
+    return found
 
 
 def _mean(values: Collection[float | None]) -> float | None:
@@ -56,25 +65,25 @@ def _drift(record: dict[str, Any], name: str) -> float | None:
 # ---------------------------------------------------------------- right or wrong
 
 
-@MEASURES.register(words="one sampled answer", better=1)
+@MEASURES.register(words="one sampled answer", better=1, span=SHARE)
 def sampled(record: dict[str, Any]) -> float | None:
     """Share of right answers at temperature 1."""
     return _score(record, "sampled")
 
 
-@MEASURES.register(words="greedy answer", better=1)
+@MEASURES.register(words="greedy answer", better=1, span=SHARE)
 def greedy(record: dict[str, Any]) -> float | None:
     """Share of right greedy answers."""
     return _score(record, "greedy")
 
 
-@MEASURES.register(words="any of k", better=1)
+@MEASURES.register(words="any of k", better=1, span=SHARE)
 def any_of_k(record: dict[str, Any]) -> float | None:
     """pass@k, k being the answers per question (arXiv:2107.03374)."""
     return _score(record, "pass")
 
 
-@MEASURES.register(words="majority", better=1)
+@MEASURES.register(words="majority", better=1, span=SHARE)
 def majority(record: dict[str, Any]) -> float | None:
     """Share of questions whose most frequent answer is right (arXiv:2203.11171).
 
@@ -86,13 +95,13 @@ def majority(record: dict[str, Any]) -> float | None:
     return _solutions(record, "majority_accuracy") if same else None
 
 
-@MEASURES.register(words="longer chains", better=1)
+@MEASURES.register(words="longer chains", better=1, span=SHARE)
 def longer(record: dict[str, Any]) -> float | None:
     """Share of right answers to questions with more steps than were trained on."""
     return _score(record, "sampled", "longer")
 
 
-@MEASURES.register(words="other wording", better=1)
+@MEASURES.register(words="other wording", better=1, span=SHARE)
 def wording(record: dict[str, Any]) -> float | None:
     """Share of right answers to questions in words that were not trained on."""
     return _score(record, "sampled", "wording")
@@ -101,9 +110,9 @@ def wording(record: dict[str, Any]) -> float | None:
 # ---------------------------------------------------------------- how it is reached
 
 
-@MEASURES.register(words="agreement", better=1)
+@MEASURES.register(words="agreement", better=1, span=SHARE)
 def agreement(record: dict[str, Any]) -> float | None:
-    """How often two different answers to one question agree: consistency, right or wrong.
+    """How often two answers to one question, drawn separately, agree: consistency, right or wrong.
 
     The record counts the agreement of an answer with itself, too; here it does not count.
     """
@@ -114,25 +123,25 @@ def agreement(record: dict[str, Any]) -> float | None:
     return _mean(found)
 
 
-@MEASURES.register(words="right steps", better=1)
+@MEASURES.register(words="right steps", better=1, span=SHARE)
 def right_steps(record: dict[str, Any]) -> float | None:
     """Share of the equations of an answer that hold, final answer right or wrong."""
     return _solutions(record, "steps_right")
 
 
-@MEASURES.register(words="steps of the solution found", better=1)
+@MEASURES.register(words="steps of the solution found", better=1, span=SHARE)
 def recall(record: dict[str, Any]) -> float | None:
     """Share of the intermediate values of the worked solution that the answer shows."""
     return _solutions(record, "intermediate_recall")
 
 
-@MEASURES.register(words="answer follows", better=1)
+@MEASURES.register(words="answer follows", better=1, span=SHARE)
 def follows(record: dict[str, Any]) -> float | None:
     """Share of answers that state the value of their own last step."""
     return _solutions(record, "answer_follows")
 
 
-@MEASURES.register(words="pay in excess", better=-1)
+@MEASURES.register(words="pay in excess", better=-1, span=(-1.0, 1.0))
 def excess(record: dict[str, Any]) -> float | None:
     """Reward alignment of RL: mean reward at the end of training minus held-out accuracy.
 
@@ -153,31 +162,31 @@ def excess(record: dict[str, Any]) -> float | None:
 # ---------------------------------------------------------------- what it costs
 
 
-@MEASURES.register(words="length (tokens)", better=0)
+@MEASURES.register(words="length (tokens)", better=0, span=SIZE)
 def length(record: dict[str, Any]) -> float | None:
     """Tokens of an answer."""
     return _drift(record, "tokens")
 
 
-@MEASURES.register(words="different answers", better=0)
+@MEASURES.register(words="different answers", better=0, span=SHARE)
 def variety(record: dict[str, Any]) -> float | None:
     """Share of the answers to one question that differ in any token."""
     return _drift(record, "distinct")
 
 
-@MEASURES.register(words="KL from the base (nats)", better=-1)
+@MEASURES.register(words="KL from the base (nats)", better=-1, span=SIZE)
 def distance(record: dict[str, Any]) -> float | None:
     """KL(model || base) of an answer, which predicts forgetting (arXiv:2509.04259)."""
     return _drift(record, "kl")
 
 
-@MEASURES.register(words="corpus loss (nats)", better=-1)
+@MEASURES.register(words="corpus loss (nats)", better=-1, span=SIZE)
 def corpus(record: dict[str, Any]) -> float | None:
     """Nats per token of what the base was pretrained on: what has been forgotten."""
     return record["facts"].get("drift", {}).get("corpus_loss")
 
 
-@MEASURES.register(words="training (s)", better=-1)
+@MEASURES.register(words="training (s)", better=-1, span=SIZE)
 def seconds(record: dict[str, Any]) -> float | None:
-    """Seconds of this run's own training, without its parents'."""
+    """Seconds of this run's own training, without its parents' and without its first stage's."""
     return record["cost"]["train_seconds"]

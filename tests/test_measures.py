@@ -3,10 +3,11 @@
 import json
 import math
 
+import pandas as pd
 import pytest
 
 from hybridlib import ROOT, results
-from hybridlib.measures import MEASURES, table
+from hybridlib.measures import MEASURES, over_seeds, table
 
 RUN = {"method": "grpo", "seed": 0, "rewards": ["correct"], "reward_weights": [],
        "partition": "all", "select": "", "on": []}  # fmt: skip
@@ -59,3 +60,12 @@ def test_values_are_means_over_families_and_missing_ones_stay_missing(monkeypatc
     for field, value in (("rewards", ["correct", "format"]), ("select", "high")):
         assert MEASURES["excess"](RECORD | {"run": RUN | {field: value}}) is None
     assert set(table("toy", ["base"])["id"]) == {"base"} and table("toy", []).empty
+
+
+def test_intervals_end_where_the_measure_ends():
+    runs = pd.DataFrame({"arm": ["x"] * 2, "follows": [0.9, 1.0], "excess": [-0.1, 0.1],
+                         "distance": [0.0, 5.0]})  # fmt: skip
+    ends = {name: over_seeds(runs, ["arm"], name).loc[0, ["low", "high"]].tolist()
+            for name in runs if name != "arm"}  # fmt: skip
+    assert ends["follows"][1] == 1 and ends["distance"][0] == 0 and ends["distance"][1] > 5
+    assert ends["excess"] == [-1, 1]
