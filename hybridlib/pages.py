@@ -230,11 +230,10 @@ def _banner(profile: "Profile") -> str:
             "are generated, too, and easier than those of the sets whose formats and names they "
             "borrow"
         )
-    sft, grpo = profile.sft, profile.grpo
-    again = "" if profile.name == "tiny" else (
-        f" The exercises' commands mean the profile `tiny`; with `--profile {profile.name}`, or "
-        f"`make book PROFILE={profile.name}`, they are about this page's runs."
-    )  # fmt: skip
+    sft, grpo, name = profile.sft, profile.grpo, profile.name
+    again = "" if name == "tiny" else (
+        " The exercises' commands mean the profile `tiny`; they are about this page's runs with "
+        f"`--profile {name}`, or `make book PROFILE={name}`.")  # fmt: skip
     return (
         "```{admonition} What the numbers are about\n:class: note\n"
         f"Profile `{profile.name}`: {what}. Unless an arm is named after it, SFT takes "

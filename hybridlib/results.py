@@ -212,10 +212,7 @@ def _drift(record: dict, run: Run, profile: Profile) -> list[str]:
 
 
 def _changes(part: str, stored: dict, now: dict) -> list[str]:
-    """["setting n_eval: 10 -> 12"]: what differs between two records, stored -> now.
-
-    A field that a setting lacks is younger than it and means its default, too.
-    """
+    """["setting n_eval: 10 -> 12"]: what differs, stored -> now; what is lacking is the default."""
     old, new = ({**_defaults(part), **record[part]} for record in (stored, now))
     return [
         f"{part} {field}: {old.get(field, 'absent')} -> {new.get(field, 'absent')}"
