@@ -65,6 +65,7 @@ def test_a_dry_run_prints_run_options_and_estimate(capsys, world):
     assert not list((world / "data").glob("results/*"))
 
 
+@pytest.mark.slow
 def test_a_dry_run_counts_the_parameters_of_your_folder(capsys, world, stranger):
     assert cli.main(["run", "--method", "sft", "--model", str(stranger), "--dry-run"]) == 0
     from transformers import AutoModelForCausalLM

@@ -47,6 +47,7 @@ def test_tiny_rows_have_the_form_and_gold_grades_right(name, split):
     assert levels == {6} if split == "longer" else levels <= set(range(1, 6)) and len(levels) > 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_real_sets_have_their_rows(hub, name):
     for splits, count in REAL[name].items():
@@ -77,6 +78,7 @@ def test_rows_of_the_real_sets(hub):
     assert "\r" not in program["completion"][0]["content"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny_math", "gsm8k"])
 def test_limits_repeat_and_nest(hub, name):
     small, again, large = (set(data.load(name, "train", n)["id"]) for n in (20, 20, 50))

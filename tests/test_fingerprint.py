@@ -36,6 +36,7 @@ def changed(package, file, old, new, names):
     return {name for name in before | after if before.get(name) != after.get(name)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "file, old, new",
     [
@@ -53,6 +54,7 @@ def test_what_a_run_does_not_reach_leaves_it_alone(package, file, old, new):
     assert changed(package, file, old, new, SFT) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "file, old, new, names",
     [

@@ -48,6 +48,7 @@ def test_every_way_to_spoil_a_gold_applies_somewhere_and_is_seen(way):
         assert not grading.grade(f"\\boxed{{{wrong}}}", gold, "expression").correct, (gold, wrong)
 
 
+@pytest.mark.slow
 def test_the_command_names_a_folder_without_the_labels(tmp_path, hub):
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.graders", "--data", str(tmp_path)],

@@ -120,6 +120,7 @@ def test_unsloth_trains_nf4_sft_and_lora_grpo(small, world):
     assert sft["provenance"]["backend"] == "unsloth" and sft["provenance"]["versions"]["unsloth"]
 
 
+@pytest.mark.slow
 def test_the_tokens_are_those_the_base_was_trained_on(tiny):
     from hybridlib import base
 

@@ -46,6 +46,7 @@ def test_programs_may_write_to_a_folder_of_their_own(name, walled):
     assert reason(attacks.SCRATCH[name]) == "pass"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", attacks.ATTACKS)
 def test_attacks_fail_within_the_limit_and_the_next_program_is_judged_rightly(name):
     if name in attacks.OPEN and "files" not in sandbox.isolation():
@@ -103,6 +104,7 @@ def elsewhere(request):
     return found
 
 
+@pytest.mark.slow
 def test_all_attacks_fail_for_every_user_and_in_the_weak_mode(elsewhere):
     right = {**attacks.CONTROLS, **attacks.SCRATCH}
     mistaken = {n: r for n, r in elsewhere["reasons"].items() if (r == "pass") != (n in right)}

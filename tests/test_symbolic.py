@@ -90,6 +90,7 @@ def _settles(answer):
     return symbolic.compare([("x^2-1", answer)])[0][0]
 
 
+@pytest.mark.slow
 def test_a_worker_process_that_compared_can_end():
     """Its own workers must be stopped first: multiprocessing waits for them.
 
@@ -111,6 +112,7 @@ def test_a_worker_process_that_compared_can_end():
     raise AssertionError("no worker ended by itself")
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_can_grade(tmp_path):
     import subprocess
     import sys

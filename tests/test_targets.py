@@ -17,6 +17,7 @@ def graded(rows):
     return grading.grade_many(texts, rows["answer"], rows["kind"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(TARGETS))
 def test_every_target_keeps_the_rows_and_is_right(name, rows, small):
     found = TARGETS[name](rows, small, 0)
@@ -27,6 +28,7 @@ def test_every_target_keeps_the_rows_and_is_right(name, rows, small):
     assert list(again["completion"]) == list(found["completion"])
 
 
+@pytest.mark.slow
 def test_answers_alone_are_short_and_programs_stay(rows, small):
     found = TARGETS["answer"](rows, small, 0)
     for old, new in zip(rows, found, strict=True):
@@ -44,6 +46,7 @@ def test_own_answers_are_taken_where_a_sample_is_right(rows, small):
         assert new["completion"][-1]["content"] == (text or old["completion"][-1]["content"])
 
 
+@pytest.mark.slow
 def test_templates_never_use_the_last_one(rows, small):
     found = TARGETS["templates"](rows, small, 0)
     last = TEMPLATES[list(TEMPLATES)[-1]].partition("{}")[0]

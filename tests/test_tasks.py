@@ -27,6 +27,7 @@ def test_a_longer_list_starts_with_a_shorter(name):
     assert tasks.raw(name, "test", 15, seed=1) != tasks.raw(name, "test", 15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_no_chain_is_shared_between_training_and_test(name):
     def chains(split):
