@@ -191,9 +191,9 @@ def _scale(flip: Flip) -> str:
         f"**Evidence**: profile `{p.name}`: {p.model} with {size:,} parameters on "
         f"{', '.join(p.datasets)}; {PER_BUCKET} training rows of each set and bucket, {tests} test "
         f"rows, {len(p.seeds)} seeds. Whether it holds for a larger model "
-        "or for other sets is untested. Gains are of answers sampled at temperature 1. That base is "
-        f"right on {sampled:.0f} % of those and on {greedy:.0f} % decoded greedily: where the two "
-        "lie far apart, a gain may be one in reliability and not in skill."
+        "or for other sets is untested. Gains are of answers sampled at temperature 1. That base "
+        f"is right on {sampled:.0f} % of those and on {greedy:.0f} % decoded greedily: where the "
+        "two lie far apart, a gain may be one in reliability and not in skill."
     )
 
 
