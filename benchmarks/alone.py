@@ -5,7 +5,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from hybridlib import train
+from hybridlib.methods import train
 from hybridlib.profiles import PROFILES, Profile
 from hybridlib.study import Run
 

@@ -81,7 +81,8 @@ def sft_step(profile: Profile, repeat: int) -> list[dict]:
 def evaluation(profile: Profile, repeat: int) -> list[dict]:
     """600 rows, 5 samples each, against `generate` on rows in their order and sorted by length."""
     from benchmarks import steps
-    from hybridlib import data, rollout
+    from hybridlib import data
+    from hybridlib.engine import rollout
 
     model, tokenizer = models.load(profile)
     rows = [r for n in profile.datasets for r in data.load(n, "train", 200)["prompt"]]
@@ -138,7 +139,8 @@ def grid(profile: Profile, repeat: int) -> list[dict]:
 def growth(profile: Profile, repeat: int) -> list[dict]:
     """How ours grows: samples a prompt, rows, answer length, width of the model, runs of a grid."""
     from benchmarks import steps
-    from hybridlib import data, rollout
+    from hybridlib import data
+    from hybridlib.engine import rollout
 
     found = []
     with tempfile.TemporaryDirectory() as out:
@@ -230,7 +232,7 @@ def floor(profile: Profile, repeat: int) -> list[dict]:
     import torch
 
     from benchmarks import steps
-    from hybridlib import decoder
+    from hybridlib.engine import decoder
 
     square, block = torch.randn(1024, 1024), torch.randn(16 * 2**20)
     ways = {"product": lambda: [square @ square for _ in range(20)], "copy": block.clone}

@@ -19,7 +19,8 @@ from typing import Any
 
 from benchmarks import perturbations
 from benchmarks.validity import SUBSETS
-from hybridlib import ROOT, StudyError, data, equality, grading, results, symbolic
+from hybridlib import ROOT, StudyError, data, grading, results
+from hybridlib.grading import equality, symbolic
 
 RECORD, SANDBOX = ROOT / "benchmarks" / "graders.json", ROOT / "benchmarks" / "sandbox.json"
 TEMPLATE, PAGE = ROOT / "benchmarks" / "graders.md", ROOT / "book" / "graders.md"

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import mbppplus
-from hybridlib import ROOT, StudyError, asserts, results, sandbox
+from hybridlib import ROOT, StudyError, results
+from hybridlib.sandbox import asserts, judge
 
 RECORD = ROOT / "benchmarks" / "sandbox.json"
 LIMIT = 20.0  # seconds a program: one reference solution takes two
@@ -102,7 +103,7 @@ def ask(process: subprocess.Popen, line: str) -> str:
 
 def ours(programs: list[str], tests: list[str]) -> tuple[float, int]:
     began = time.perf_counter()
-    outcomes = sandbox.judge(programs, tests, LIMIT)
+    outcomes = judge.judge(programs, tests, LIMIT)
     return time.perf_counter() - began, sum(o.reason == "pass" for o in outcomes)
 
 
@@ -118,7 +119,7 @@ def latency(programs: list[str], tests: list[str], count: int = 200) -> dict:
     spent = []
     for program, test in list(zip(programs, tests, strict=True))[:count]:
         began = time.perf_counter()
-        sandbox.judge([program], [test], LIMIT)
+        judge.judge([program], [test], LIMIT)
         spent.append(1e3 * (time.perf_counter() - began))
     cuts = statistics.quantiles(spent, n=100)
     return {"n": count, "median": cuts[49], "p90": cuts[89], "p99": cuts[98]}
@@ -127,7 +128,7 @@ def latency(programs: list[str], tests: list[str], count: int = 200) -> dict:
 def start(_: int) -> float:
     """Seconds from nothing to the first verdict, the sandbox's own two programs included."""
     began = time.perf_counter()
-    sandbox.judge([RIGHT], [TEST])
+    judge.judge([RIGHT], [TEST])
     return time.perf_counter() - began
 
 
@@ -138,11 +139,11 @@ def loops(size: int = 128) -> list[dict]:
     for workers in (1, 2):
         began = time.perf_counter()
         if workers == 1:
-            found = [o.reason for o in sandbox.judge(programs, tests)]
+            found = [o.reason for o in judge.judge(programs, tests)]
         else:
             with multiprocessing.get_context("spawn").Pool(2) as pool:
                 halves = [(programs[: size // 2], tests[: size // 2])] * 2
-                found = [o.reason for half in pool.starmap(sandbox.judge, halves) for o in half]
+                found = [o.reason for half in pool.starmap(judge.judge, halves) for o in half]
         seconds = time.perf_counter() - began
         right = found == ["pass", "timeout"] * (size // 2)
         rows.append({"processes": workers, "programs": size, "seconds": seconds, "right": right})
@@ -160,7 +161,7 @@ def memory(programs: list[str], tests: list[str]) -> dict:
 
     before = share(own)
     (watcher := threading.Thread(target=watch)).start()
-    sandbox.judge(programs, tests, LIMIT)
+    judge.judge(programs, tests, LIMIT)
     done.set()
     watcher.join()
     return {"judge": before / 1024, "peak": peak[0] / 1024, "processes": peak[1]}
@@ -193,10 +194,10 @@ def agreement(folder: Path) -> dict:
     found: dict[str, Any] = {"left_out": sum(task.left_out for task in tasks), "kinds": []}
     for kind in ("base", "plus"):
         own = [task for task in tasks if kind in task.tests]
-        reasons = sandbox.judge([t.solution for t in own], [t.tests[kind] for t in own], LIMIT)
+        reasons = judge.judge([t.solution for t in own], [t.tests[kind] for t in own], LIMIT)
         asked = [row for row in rows if kind in known[row["task_id"]].tests]
         tests = [known[row["task_id"]].tests[kind] for row in asked]
-        outcomes = sandbox.judge([row["solution"] for row in asked], tests, LIMIT)
+        outcomes = judge.judge([row["solution"] for row in asked], tests, LIMIT)
         other = [
             {"task": row["task_id"], "label": row[f"{kind}_status"], "ours": o.reason,
              "detail": o.detail, "why": EXPLAINED.get((row["task_id"], kind), "")}
@@ -261,7 +262,7 @@ def main() -> int:
             worker = fresh.apply(memory, (programs, tests))
             starts = fresh.map(start, range(asked.repeat), chunksize=1)
         found = {
-            "isolation": sandbox.isolation(),
+            "isolation": judge.isolation(),
             "rates": rates(programs, tests, asked.evalplus, asked.repeat),
             "latency": latency(programs, tests), "start": starts, "memory": worker,
             "loops": loops(), "agreement": agreement(asked.mbppplus),

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from hybridlib import models, rollout, study, train, trainers
+from hybridlib import models, study
+from hybridlib.engine import rollout, trainers
+from hybridlib.methods import train
 from hybridlib.profiles import Profile
 from hybridlib.rewards import REWARDS
 

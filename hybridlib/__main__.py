@@ -193,8 +193,7 @@ def table(args: argparse.Namespace) -> None:
 
 
 def claims(args: argparse.Namespace) -> None:
-    from hybridlib import verdicts
-    from hybridlib.claims import CLAIMS
+    from hybridlib.claims.rules import CLAIMS, verdicts
 
     profile = PROFILES[args.profile]
     found = verdicts.ledger(profile)
@@ -210,26 +209,26 @@ def claims(args: argparse.Namespace) -> None:
 def advise(args: argparse.Namespace) -> None:
     from pathlib import Path
 
-    from hybridlib import advise as adviser
+    from hybridlib.advise import report as adviser
 
     profile = resolve(args.profile, args.model, args.dataset, args.columns)
     print(adviser.advise(profile, Path(args.out or f"advice/{profile.name}"), args.rows))
 
 
 def book(args: argparse.Namespace) -> None:
-    from hybridlib import chapters
+    from hybridlib.book import build
 
     parameters: dict[str, dict[str, Any]] = {}
     for chapter, name, value in args.parameter:
         parameters.setdefault(chapter, {})[name] = _literal(value)
-    chapters.build(
+    build.build(
         PROFILES[args.profile], only=args.only, force=args.force, dry_run=args.dry_run,
         jobs=args.jobs, parameters=parameters,
     )  # fmt: skip
 
 
 def base(args: argparse.Namespace) -> None:
-    from hybridlib import base as tiny
+    from hybridlib import pretrain as tiny
 
     if not args.ladder:
         print(tiny.pretrain(fresh=args.force))

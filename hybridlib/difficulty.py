@@ -7,7 +7,8 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
-from hybridlib import ROOT, grading, models, results, rollout
+from hybridlib import ROOT, grading, models, results
+from hybridlib.engine import rollout
 from hybridlib.profiles import Profile
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from hybridlib import data, decoder, rollout
+from hybridlib import data
+from hybridlib.engine import decoder, rollout
 from hybridlib.profiles import Profile
 
 if TYPE_CHECKING:
@@ -40,9 +41,9 @@ def corpus_loss(model: Any, tokenizer: Any) -> float:
     """Nats per token of documents that the tiny base might have been pretrained on."""
     import torch
 
-    from hybridlib import base
+    from hybridlib import pretrain
 
-    pairs = base.documents(base.Recipe(), -2, DOCUMENTS, 4)
+    pairs = pretrain.documents(pretrain.Recipe(), -2, DOCUMENTS, 4)
     prompts = rollout.encode(tokenizer, [prompt for prompt, _ in pairs])
     texts = tokenizer([text for _, text in pairs], add_special_tokens=False)["input_ids"]
     answers = [[[*text, tokenizer.eos_token_id]] for text in texts]

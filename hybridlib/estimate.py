@@ -4,13 +4,14 @@ import json
 from dataclasses import asdict, replace
 from typing import Any
 
-from hybridlib import composed, results, train
+from hybridlib import results
 from hybridlib.adapters import ADAPTERS
+from hybridlib.methods import composed, train
 from hybridlib.profiles import Profile, local
 from hybridlib.runs import MIXED
 from hybridlib.study import Run, folder
 
-RATES = {
+FLOP_PER_SECOND = {
     "cpu": 3e10,
     "gpu": 6e13,
 }  # sustained training FLOP/s of two laptop cores; of one data-centre GPU
@@ -97,7 +98,7 @@ def cost(run: Run, profile: Profile) -> dict[str, str]:
     rows = len(profile.datasets) * len(profile.splits) * (profile.n_eval or 1000)
     answers = rows * (profile.n_samples + 1)
     flop += answers * profile.max_completion_tokens * 2 * n
-    seconds = flop / RATES["gpu" if gpus() else "cpu"]
+    seconds = flop / FLOP_PER_SECOND["gpu" if gpus() else "cpu"]
     return {
         "parameters": f"{n:,}",
         "trainable": f"{adapter:,}" if own else "0",

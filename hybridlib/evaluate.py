@@ -6,7 +6,8 @@ The only module that reads the test split and its out-of-distribution companions
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from hybridlib import data, grading, metrics, rewards, rollout, stats
+from hybridlib import data, grading, metrics, rewards, stats
+from hybridlib.engine import rollout
 from hybridlib.profiles import Profile
 
 GIVEN_UP = ("refused", "timeout", "error")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Colour-blind safe (Wong 2011, doi:10.1038/nmeth.1618); a method looks the same everywhere.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
-METHODS = {"sft": 0, "grpo": 1, "merge": 2, "base": 6}
+STYLE_OF_METHOD = {"sft": 0, "grpo": 1, "merge": 2, "base": 6}
 
 
 def accuracy(summary: pd.DataFrame, x: str, hue: str, col: str = "family") -> Figure:
@@ -170,7 +170,7 @@ def histogram(rates: pd.DataFrame, value: str = "passrate", hue: str = "family")
     """
     import pandas as pd
 
-    from hybridlib.rates import wilson
+    from hybridlib.proportions import wilson
 
     bins = sorted(rates[value].unique())
     figure, axes = _panels(1, width=5.5)
@@ -235,12 +235,12 @@ def _groups(frame: pd.DataFrame, hue: str) -> list[tuple[str, dict, pd.DataFrame
     """(label, colour and marker, rows) per value of `hue`; methods look alike in every figure."""
     found, values = [], _ordered(frame[hue])
     words = {value: re.findall("[a-z]+", str(value).lower()) for value in values}
-    method = {value: next((w for w in words[value] if w in METHODS), "") for value in values}
+    method = {value: next((w for w in words[value] if w in STYLE_OF_METHOD), "") for value in values}
     owner = {method[v]: v for v in sorted(values, key=lambda value: -len(str(value)))}
-    free = [i for i in range(len(COLOURS)) if i not in {METHODS.get(m) for m in owner}]
+    free = [i for i in range(len(COLOURS)) if i not in {STYLE_OF_METHOD.get(m) for m in owner}]
     for place, value in enumerate(values):
-        own = method[value] in METHODS and owner[method[value]] == value  # the shortest name
-        index = METHODS[method[value]] if own else free[place % len(free)]
+        own = method[value] in STYLE_OF_METHOD and owner[method[value]] == value  # the shortest name
+        index = STYLE_OF_METHOD[method[value]] if own else free[place % len(free)]
         style = {"color": COLOURS[index], "marker": MARKERS[index]}
         found.append((str(value), style, frame[frame[hue] == value]))
     return found

@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hybridlib import StudyError, equations, grading, rates
+from hybridlib import StudyError, grading, proportions
+from hybridlib.grading import arithmetic
 from hybridlib.registry import Registry
 
 METRICS = Registry("metric")
@@ -58,7 +59,7 @@ def intermediate_recall(solutions: Solutions, gold: Sequence[str], **_: Any) -> 
     """
     _check(gold, lambda row: isinstance(row, str), "gold is a text")
     _pair(solutions, gold)
-    wanted = [[e.value for e in equations.find(text) if e.marked] for text in gold]
+    wanted = [[e.value for e in arithmetic.find(text) if e.marked] for text in gold]
     return [
         _mean([value in {e.value for e in row} for value in set(marks) - set(marks[-1:])])
         for row, marks in zip(_flat(solutions), wanted, strict=True)
@@ -72,7 +73,7 @@ def answer_follows(solutions: Solutions, **_: Any) -> Scores:
     None without a computation or without a number as the answer. Both can be wrong and agree.
     """
     found = _flat(solutions)
-    last = [equations.answer(s if isinstance(s, str) else "\n".join(s)) for s in solutions]
+    last = [arithmetic.answer(s if isinstance(s, str) else "\n".join(s)) for s in solutions]
     pairs = zip(found, last, strict=True)
     return [float(row[-1].value == a) if row and a is not None else None for row, a in pairs]
 
@@ -200,9 +201,9 @@ def validity(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         hits = [at == row["label"] for at, row in zip(first_error(steps), part, strict=True)]
         found = [hit for hit, row in zip(hits, part, strict=True) if row["label"] >= 0]
         passed = [hit for hit, row in zip(hits, part, strict=True) if row["label"] < 0]
-        shares = {"found": rates.share(found), "passed": rates.share(passed)}
+        shares = {"found": proportions.share(found), "passed": proportions.share(passed)}
         told.append({**place, "metric": "first_error", "target": "first wrong step",
-                     "positives": len(found), **shares, "f1": rates.f1(found, passed)})  # fmt: skip
+                     "positives": len(found), **shares, "f1": proportions.f1(found, passed)})  # fmt: skip
     return told
 
 
@@ -211,10 +212,10 @@ def _told(scores: Scores, truth: list[bool], target: str) -> dict[str, Any]:
     flags = [score is not None and (score < 1) is alarm for score in scores]
     scored = [(-s if alarm else s, t) for s, t in zip(scores, truth, strict=True) if s is not None]
     sides = ([score for score, true in scored if true is side] for side in (True, False))
-    precision = rates.share([true for true, flag in zip(truth, flags, strict=True) if flag])
-    recall = rates.share([flag for true, flag in zip(truth, flags, strict=True) if true])
+    precision = proportions.share([true for true, flag in zip(truth, flags, strict=True) if flag])
+    recall = proportions.share([flag for true, flag in zip(truth, flags, strict=True) if true])
     return {"target": target, "positives": sum(truth), "flagged": sum(flags), "scored": len(scored),
-            "precision": precision, "recall": recall, "auc": rates.auc(*sides)}  # fmt: skip
+            "precision": precision, "recall": recall, "auc": proportions.auc(*sides)}  # fmt: skip
 
 
 def _labelled(row: dict[str, Any]) -> bool:
@@ -223,13 +224,13 @@ def _labelled(row: dict[str, Any]) -> bool:
     return texts and label and isinstance(row["final_answer_correct"], bool)
 
 
-def _read(solutions: Solutions) -> list[list[list[equations.Equation]]]:
+def _read(solutions: Solutions) -> list[list[list[arithmetic.Equation]]]:
     _check(solutions, lambda row: isinstance(row, str) or _texts(row), "a text, or its steps")
-    rows = [equations.split(row) if isinstance(row, str) else row for row in solutions]
-    return [[equations.find(step) for step in row] for row in rows]
+    rows = [arithmetic.split(row) if isinstance(row, str) else row for row in solutions]
+    return [[arithmetic.find(step) for step in row] for row in rows]
 
 
-def _flat(solutions: Solutions) -> list[list[equations.Equation]]:
+def _flat(solutions: Solutions) -> list[list[arithmetic.Equation]]:
     return [sum(map(list, row), []) for row in _read(solutions)]
 
 

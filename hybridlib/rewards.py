@@ -16,7 +16,9 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
-from hybridlib import StudyError, critics, equations, grading, metrics
+from hybridlib import StudyError, grading, metrics
+from hybridlib.engine import critics
+from hybridlib.grading import arithmetic as equations
 from hybridlib.registry import Registry
 
 REWARDS = Registry("reward", "low", "high")

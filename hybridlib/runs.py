@@ -4,8 +4,8 @@ from dataclasses import dataclass, fields
 
 from hybridlib import StudyError
 from hybridlib.adapters import ADAPTERS
+from hybridlib.merging.operators import OPERATORS
 from hybridlib.objectives import OBJECTIVES
-from hybridlib.operators import METHODS
 from hybridlib.partition import RULES, SELECTIONS
 from hybridlib.profiles import BACKENDS
 from hybridlib.rewards import REWARDS
@@ -65,7 +65,7 @@ class Run:
                 raise StudyError(f"unknown {kind} {name!r}; valid: {', '.join(valid)}")
         for registry, names in (
             (ADAPTERS, [self.adapter]), (RULES, [self.partition]), (REWARDS, self.rewards),
-            (METHODS, [self.merge] if self.method == "merge" else []),
+            (OPERATORS, [self.merge] if self.method == "merge" else []),
             (SELECTIONS, [self.select] if self.select else []),
             (TARGETS, [self.target]), (OBJECTIVES, [self.objective]),
         ):  # fmt: skip

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hybridlib import StudyError
-from hybridlib.rates import RESAMPLES, drawn, pass_at_k, wilson
+from hybridlib.proportions import RESAMPLES, drawn, pass_at_k, wilson
 
 if TYPE_CHECKING:
     import numpy as np

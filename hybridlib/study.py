@@ -115,7 +115,7 @@ def _workspace(run: Run, profile: Profile) -> Path:
 
 
 def _train(run: Run, profile: Profile, out: Path) -> tuple[Any, dict[str, Any]]:
-    from hybridlib import train
+    from hybridlib.methods import train
 
     method = train.METHODS[run.method]
     adapters = [folder(need, profile) / "adapter" for need in run.needs]

@@ -11,7 +11,7 @@ import textwrap
 import time
 from pathlib import Path
 
-from hybridlib import sandbox
+from hybridlib.sandbox import judge
 
 TEST = "assert f(1) == 2\nassert f(2) == 3"
 RIGHT = "def f(x):\n    return x + 1"
@@ -114,7 +114,7 @@ CRASH = {
 }
 OUTSIDE = {
     "reads the users": body("open('/etc/passwd').read()\nreturn x + 1"),
-    "reads this repository": body(f"open({sandbox.__file__!r}).read()\nreturn x + 1"),
+    "reads this repository": body(f"open({judge.__file__!r}).read()\nreturn x + 1"),
     "reads the environment": body("return x + 1 if 'HOME' in os.environ else 0"),
     "reads /proc": body("open('/proc/self/environ').read()\nreturn x + 1"),
     "lists processes": body("return x + 1 if os.listdir('/proc') else 0"),
@@ -383,7 +383,7 @@ def left_alive() -> int:
     """How many children have the zygotes now? They are given two seconds to end."""
     for _ in range(40):
         count = 0
-        for held in sandbox._ZYGOTES.values():
+        for held in judge._ZYGOTES.values():
             if held.process.poll() is None:
                 count += len(descendants(held.process.pid)) - (not held.weak)
         if not count:
@@ -395,15 +395,15 @@ def left_alive() -> int:
 def main() -> None:
     """Judges all programs, each before a right one, and prints what happened as JSON."""
     known = {**ATTACKS, **CONTROLS, **SCRATCH}
-    if "files" in sandbox.isolation():
+    if "files" in judge.isolation():
         names = list(known)
     else:
         names = [name for name in known if name not in {*OPEN, *SCRATCH}]
     programs = [text for name in names for text in (known[name], RIGHT)]
-    outcomes = sandbox.judge(programs, [TEST] * len(programs), LIMIT)
+    outcomes = judge.judge(programs, [TEST] * len(programs), LIMIT)
     found = {
         "user": os.geteuid(),
-        "walls": sandbox.isolation(),
+        "walls": judge.isolation(),
         "reasons": {name: outcomes[2 * i].reason for i, name in enumerate(names)},
         "next": {name: outcomes[2 * i + 1].reason for i, name in enumerate(names)},
         "alive": left_alive(),

@@ -64,11 +64,11 @@ def tiny():
 @pytest.fixture(scope="session")
 def stranger(tmp_path_factory):
     """A random-weight Qwen2 folder that stands in for a model from the hub."""
-    from hybridlib import base
+    from hybridlib import pretrain
 
     folder = tmp_path_factory.mktemp("stranger") / "qwen2-random"
-    recipe = base.Recipe(vocabulary=400, hidden=64, layers=2, heads=2, feed_forward=128, seed=7)
-    tokenizer = base.build_tokenizer(recipe)
-    base.build_model(recipe, tokenizer).save_pretrained(folder)
+    recipe = pretrain.Recipe(vocabulary=400, hidden=64, layers=2, heads=2, feed_forward=128, seed=7)
+    tokenizer = pretrain.build_tokenizer(recipe)
+    pretrain.build_model(recipe, tokenizer).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

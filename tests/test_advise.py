@@ -12,16 +12,19 @@ from datasets import load_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridlib import StudyError, choice, data, grading, intake, results, stats, tasks, train
+from hybridlib import StudyError, data, grading, results, stats
 from hybridlib import __main__ as cli
-from hybridlib.advise import EVIDENCE, _merge, advise
-from hybridlib.choice import Flip
-from hybridlib.evidence import Evidence
-from hybridlib.grids import GRIDS
-from hybridlib.hybrid_grids import MERGE
+from hybridlib.advise import choice
+from hybridlib.advise.choice import Flip
+from hybridlib.advise.report import EVIDENCE, _merge, advise
+from hybridlib.claims.contrasts import Evidence
+from hybridlib.data import intake
+from hybridlib.grids import GRIDS, MERGE
+from hybridlib.methods import train
 from hybridlib.partition import BUCKETS
 from hybridlib.profiles import PROFILES, resolve
 from hybridlib.runs import Run
+from hybridlib.tiny import tasks
 
 FULL = PROFILES[EVIDENCE]
 FAMILIES = ("gsm8k", "math", "mbpp")
@@ -246,7 +249,7 @@ def test_rows_come_out_ready_to_train_on(monkeypatch, world, small, tmp_path, ca
     # A second time nothing is measured, and nothing changes.
     stored = sorted((world / "data" / "results" / mine.name / "difficulty").iterdir())
     assert advise(mine, tmp_path / "out") == summary and len(stored) == 3
-    for name, method in choice.METHODS.items():
+    for name, method in choice.METHOD_OF_FILE.items():
         run = Run(method)
         trained = train.METHODS[method](run, small, parts[name], world / "runs" / run.id)
         assert (trained.adapter / "adapter_model.safetensors").exists()

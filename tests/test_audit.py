@@ -5,7 +5,9 @@ import time
 import pytest
 from datasets import Dataset
 
-from hybridlib import StudyError, audit, data, grading, study, train
+from hybridlib import StudyError, data, grading, study
+from hybridlib.data import audit
+from hybridlib.methods import train
 
 
 @pytest.fixture(autouse=True)

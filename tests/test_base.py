@@ -2,18 +2,19 @@ import json
 
 import pytest
 
-from hybridlib import StudyError, base, tasks
+from hybridlib import StudyError, pretrain
+from hybridlib.tiny import tasks
 
-SMALL = base.Recipe(
+SMALL = pretrain.Recipe(
     vocabulary=300, hidden=32, layers=1, heads=2, feed_forward=64, steps=24, batch=8
 )
 
 
 def test_the_shipped_base_is_small_and_says_how_it_was_made():
-    files = list(base.FOLDER.iterdir())
+    files = list(pretrain.FOLDER.iterdir())
     assert sum(f.stat().st_size for f in files) <= 8e6
-    recipe = json.loads((base.FOLDER / "recipe.json").read_text())["recipe"]
-    assert recipe == json.loads(json.dumps(base.asdict(base.Recipe())))
+    recipe = json.loads((pretrain.FOLDER / "recipe.json").read_text())["recipe"]
+    assert recipe == json.loads(json.dumps(pretrain.asdict(pretrain.Recipe())))
 
 
 def test_digits_stay_single_and_texts_come_back(tiny):
@@ -29,7 +30,7 @@ def test_digits_stay_single_and_texts_come_back(tiny):
 
 
 def test_documents_err_reason_and_answer_directly():
-    pairs = base.documents(base.Recipe(), 0, 2000, 4)
+    pairs = pretrain.documents(pretrain.Recipe(), 0, 2000, 4)
     assert len(pairs) == 2000
     words = [a for _, a in pairs if "####" in a]
     assert 0.05 < sum("<<" not in a for a in words) / len(words) < 0.5
@@ -42,10 +43,10 @@ def test_documents_err_reason_and_answer_directly():
 
 @pytest.mark.slow
 def test_a_broken_pretraining_goes_on_bitwise(world, monkeypatch):
-    monkeypatch.setattr(base, "ROOT", world)
-    monkeypatch.setattr(base, "CHECKPOINT", 10)
-    whole = base.pretrain(world / "whole", SMALL)
-    real = base.batches
+    monkeypatch.setattr(pretrain, "ROOT", world)
+    monkeypatch.setattr(pretrain, "CHECKPOINT", 10)
+    whole = pretrain.pretrain(world / "whole", SMALL)
+    real = pretrain.batches
 
     def cut(recipe, tokenizer, start):
         for i, batch in enumerate(real(recipe, tokenizer, start), start):
@@ -53,19 +54,19 @@ def test_a_broken_pretraining_goes_on_bitwise(world, monkeypatch):
                 raise KeyboardInterrupt
             yield batch
 
-    monkeypatch.setattr(base, "batches", cut)
+    monkeypatch.setattr(pretrain, "batches", cut)
     with pytest.raises(KeyboardInterrupt):
-        base.pretrain(world / "parts", SMALL)
+        pretrain.pretrain(world / "parts", SMALL)
     assert not (world / "parts").exists()
-    parts = base.pretrain(world / "parts", SMALL)
+    parts = pretrain.pretrain(world / "parts", SMALL)
     assert (whole / "model.safetensors").read_bytes() == (parts / "model.safetensors").read_bytes()
     with pytest.raises(StudyError, match="--force"):
-        base.pretrain(world / "parts", SMALL)
+        pretrain.pretrain(world / "parts", SMALL)
 
 
 @pytest.mark.slow
 def test_the_ladder_leaves_room_for_sft_and_rl():
-    rows = base.ladder(rows=40)
+    rows = pretrain.ladder(rows=40)
     for name in tasks.FAMILIES:
         accuracy = {r["level"]: r["value"] for r in rows if r["family"] == name}
         assert accuracy[1] >= 0.6

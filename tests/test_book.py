@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hybridlib import pages
+from hybridlib.book import pages
 
 ROOT = Path(__file__).parents[1]
 HTML = ROOT / "_build" / "html"

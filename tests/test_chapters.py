@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import hybridlib
-from hybridlib import StudyError, chapters, kernels, keys, pages, results
+from hybridlib import StudyError, results
+from hybridlib.book import build, cache, kernels, pages
 from hybridlib.profiles import PROFILES
 
 REPOSITORY = Path(__file__).parents[1]
@@ -50,24 +51,24 @@ def write(root, name, *code, after=(), grids=(), reads=(), seed=0, prose="Prose.
 
 
 def reasons(**options):
-    return {s.chapter.name: s.reason for s in chapters.plan(chapters.catalogue(), TOY, **options)}
+    return {s.chapter.name: s.reason for s in build.plan(build.catalogue(), TOY, **options)}
 
 
 def run(**options):
-    steps = chapters.plan(chapters.catalogue(), TOY, **options)
+    steps = build.plan(build.catalogue(), TOY, **options)
     kernels.run(steps, TOY, jobs=2)
     return {step.chapter.name: step for step in steps}
 
 
 def shown(name):
-    cells = json.loads((keys.executed(TOY) / f"{name}.ipynb").read_text())["cells"]
+    cells = json.loads((cache.executed(TOY) / f"{name}.ipynb").read_text())["cells"]
     return ["".join(out["text"]) for c in cells for out in c.get("outputs", ()) if "text" in out]
 
 
 def test_a_chapter_says_what_it_needs_and_takes(root):
     write(root, "01_a", "print(1)", grids=["base"])
     write(root, "02_b", "print(2)", after=["01_a"])
-    first, second = chapters.catalogue().values()
+    first, second = build.catalogue().values()
     assert (first.grids, second.after) == (("base",), ("01_a",))
     assert first.parameters == {"profile": "tiny", "seed": 0}
     assert first.code == ("print(1)",)
@@ -87,28 +88,28 @@ def test_unknown_names_fail_with_the_valid_ones(root, options, line):
     write(root, "01_a")
     write(root, "02_b")
     with pytest.raises(StudyError, match=line):
-        chapters.build(TOY, **options)
+        build.build(TOY, **options)
 
 
 def test_chapters_that_wait_for_each_other_or_for_nobody_fail_in_one_line(root):
     write(root, "01_a", after=["02_b"])
     with pytest.raises(StudyError, match="unknown upstream chapter '02_b'; valid: 01_a"):
-        chapters.catalogue()
+        build.catalogue()
     write(root, "02_b", after=["01_a"])
     with pytest.raises(StudyError, match="depend on each other: 0"):
-        chapters.plan(chapters.catalogue(), TOY)
+        build.plan(build.catalogue(), TOY)
 
 
 def test_only_brings_what_is_upstream(root, capsys):
     for name, after in {"01_a": [], "02_b": ["01_a"], "03_c": []}.items():
         write(root, name, after=after)
-    chapters.build(TOY, only=["02_b"], dry_run=True)
+    build.build(TOY, only=["02_b"], dry_run=True)
     said = capsys.readouterr().out
     assert "01_a     stale            never ran" in said and "02_b" in said and "03_c" not in said
 
 
 def test_key_follows_imports_but_not_annotations(tmp_path, monkeypatch):
-    monkeypatch.setattr(keys, "PACKAGE", tmp_path)
+    monkeypatch.setattr(cache, "PACKAGE", tmp_path)
     sources = {
         "__init__": "",
         "train": "def f():\n    from hybridlib.models import load",
@@ -118,19 +119,19 @@ def test_key_follows_imports_but_not_annotations(tmp_path, monkeypatch):
     }  # fmt: skip
     for name, text in sources.items():
         (tmp_path / f"{name}.py").write_text(text)
-    assert keys.imported(["%matplotlib inline\nfrom hybridlib import train"]) == [
+    assert cache.imported(["%matplotlib inline\nfrom hybridlib.methods import train"]) == [
         "__init__", "models", "train"]  # fmt: skip
-    assert keys.imported(["import hybridlib.merge as m"]) == ["__init__", "merge", "stats"]
+    assert cache.imported(["import hybridlib.merging.merge as m"]) == ["__init__", "merge", "stats"]
 
 
 def test_a_chapter_follows_the_other_profiles_whose_results_it_reads(root):
     write(root, "01_a")
     write(root, "02_b", reads=["searched"])
-    before = [step.key for step in chapters.plan(chapters.catalogue(), TOY)]
+    before = [step.key for step in build.plan(build.catalogue(), TOY)]
     folder = results.folder("searched")
     folder.mkdir(parents=True)
     (folder / "sft.json").write_text("{}")
-    after = [step.key for step in chapters.plan(chapters.catalogue(), TOY)]
+    after = [step.key for step in build.plan(build.catalogue(), TOY)]
     assert after[0] == before[0] and after[1] != before[1]
 
 
@@ -147,7 +148,7 @@ def test_a_chapter_follows_the_other_profiles_whose_results_it_reads(root):
     ],
 )  # fmt: skip
 def test_reasons(old, new, reason):
-    assert keys.why({"parameters": old}, {"parameters": new}) == reason
+    assert cache.why({"parameters": old}, {"parameters": new}) == reason
 
 
 @pytest.mark.slow
@@ -164,7 +165,7 @@ def test_only_what_changed_runs_again_and_says_why(root, monkeypatch):
     assert {*reasons().values()} == {"never ran"}
     assert [step.status for step in run().values()] == ["ran"] * 3
     assert shown("01_a") == ["toy 0\n"]
-    assert not [*keys.executed(TOY).glob("*partial*")]
+    assert not [*cache.executed(TOY).glob("*partial*")]
     nothing = dict.fromkeys(("01_a", "02_b", "03_c"), "")
     assert reasons() == nothing
     write(root, "01_a", "print(profile, seed)", prose="Other words.")
@@ -181,7 +182,7 @@ def test_only_what_changed_runs_again_and_says_why(root, monkeypatch):
     again = {name: step.status for name, step in run(force=["02_b"]).items()}
     assert again == {"01_a": "ran", "02_b": "reran, identical", "03_c": "ran"}
     assert shown("01_a") == ["toy 1\n"]
-    (keys.executed(TOY) / "03_c.ipynb").unlink()
+    (cache.executed(TOY) / "03_c.ipynb").unlink()
     assert reasons() == nothing | {"03_c": "executed notebook is gone"}
 
 
@@ -209,7 +210,7 @@ def test_a_build_that_is_stopped_leaves_no_half_file_and_no_kernel(root, how):
     write(root, "02_b", slow, after=["01_a"])
     # Under a shell that runs it in the background, Python would inherit a deaf ear for Ctrl-C.
     script = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-              "from dataclasses import replace; from hybridlib import chapters, profiles;"
+              "from dataclasses import replace; from hybridlib.book import build; from hybridlib import profiles;"
               "chapters.build(replace(profiles.PROFILES['tiny'], name='toy'))")  # fmt: skip
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL,
                                env=os.environ | {"HYBRIDLIB_ROOT": str(root)})  # fmt: skip
@@ -218,11 +219,11 @@ def test_a_build_that_is_stopped_leaves_no_half_file_and_no_kernel(root, how):
     process.send_signal(how)
     assert process.wait(timeout=60) != 0
     _until(lambda: not _alive(int(pid.read_text())))
-    assert not (keys.executed(TOY) / "02_b.ipynb").exists()
+    assert not (cache.executed(TOY) / "02_b.ipynb").exists()
     assert reasons() == {"01_a": "", "02_b": "never ran"}
     (root / "fast").touch()
     assert run()["02_b"].status == "ran"
-    assert not [*keys.executed(TOY).glob("*partial*")]
+    assert not [*cache.executed(TOY).glob("*partial*")]
 
 
 @pytest.mark.slow
@@ -239,9 +240,9 @@ def test_new_prose_meets_old_outputs_and_nothing_changed_costs_nothing(root, cap
     write(root, "01_a", code)
     write(root, "02_b", "1 / 0")
     with pytest.raises(SystemExit, match="02_b failed: cell 3: ZeroDivisionError"):
-        chapters.build(TOY)
+        build.build(TOY)
     write(root, "02_b", "2 + 2")
-    page = chapters.build(TOY)
+    page = build.build(TOY)
     assert page == root / "_build" / "html" / "index.html"
     chapter = page.parent / "notebooks" / "01_a.html"
     drawn = shown("01_a")[0].strip()
@@ -250,14 +251,14 @@ def test_new_prose_meets_old_outputs_and_nothing_changed_costs_nothing(root, cap
     assert not (page.parent / "_static" / "mathjax" / "tex-svg.js").exists()
     assert (page.parent / "_static" / "mathjax" / "tex-chtml.js").exists()
     write(root, "01_a", code, prose="Words of today.")
-    chapters.build(TOY)
+    build.build(TOY)
     assert drawn in chapter.read_text() and "Words of today." in chapter.read_text()
     before = chapter.stat().st_mtime_ns
-    chapters.build(TOY)
+    build.build(TOY)
     assert chapter.stat().st_mtime_ns == before
     write(root, "01_a", code, prose="{ref}`nowhere`")
     with pytest.raises(StudyError, match="did not render"):
-        chapters.build(TOY)
+        build.build(TOY)
     assert "nowhere" in capsys.readouterr().err and "Words of today." in chapter.read_text()
 
 

@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridlib import ROOT, StudyError, results, verdicts
-from hybridlib.claims import CLAIMS, relative
-from hybridlib.evidence import Evidence, at_equal_distance, forgotten
+from hybridlib import ROOT, StudyError, results
+from hybridlib.claims import verdicts
+from hybridlib.claims.contrasts import Evidence, at_equal_distance, forgotten
+from hybridlib.claims.rules import CLAIMS, relative
+from hybridlib.claims.verdicts import Verdict
 from hybridlib.grids import GRIDS
 from hybridlib.profiles import PROFILES
-from hybridlib.verdicts import Verdict
 
 FULL = replace(PROFILES["tiny-full"], name="toy", seeds=(0, 1, 2), splits=("test",))
 BASE = {"zero": 0, "low": 2, "middle": 4, "high": 8}

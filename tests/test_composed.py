@@ -7,7 +7,9 @@ import pytest
 import torch
 from peft import PeftModel
 
-from hybridlib import StudyError, composed, merge, models, pairs, results, study, train
+from hybridlib import StudyError, models, results, study
+from hybridlib.merging import interference, merge
+from hybridlib.methods import composed, train
 from hybridlib.runs import Run
 
 
@@ -70,7 +72,7 @@ def test_learnt_weights_start_at_the_mean_and_move(trained, tmp_path):
     assert set(weights) == {"0", "1", "2", "3"} and moved.cost["trainable"] == 8
     assert all(abs(w - 0.5) > 1e-3 for pair in weights.values() for w in pair)
     for module, delta in merge.deltas(moved.adapter).items():
-        own = weights[pairs.layer(module)]
+        own = weights[interference.layer(module)]
         expected = own[0] * deltas[0][module] + own[1] * deltas[1][module]
         torch.testing.assert_close(delta, expected, atol=1e-6, rtol=1e-4)
 
@@ -109,14 +111,14 @@ def test_a_restored_spectrum_is_the_bases_and_rounding_gives_bfloat16(trained, t
 
 @pytest.mark.slow
 def test_a_pair_is_measured_in_weights_and_in_words(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(pairs, "ROWS", 2)
+    monkeypatch.setattr(interference, "ROWS", 2)
     profile, adapters = trained
     idle = tmp_path / "idle"
     models.load(profile, "lora")[0].save_pretrained(idle)  # B = 0: changes nothing
-    alone = pairs.measure(profile, [adapters["sft"], idle])
+    alone = interference.measure(profile, [adapters["sft"], idle])
     assert alone["interference"] == pytest.approx(0, abs=1e-5)
     assert all(own > 0 and abs(none) < 1e-6 for own, none in alone["knockout"].values())
-    twin = pairs.measure(profile, [adapters["sft"], adapters["sft"]])
+    twin = interference.measure(profile, [adapters["sft"], adapters["sft"]])
     assert twin["between"]["cosine"] == pytest.approx(1, abs=1e-4)
     assert twin["between"]["functional"] == pytest.approx(1, abs=1e-4)
     assert twin["interference"] > 0.01 and twin["spectra"][0] == twin["spectra"][1]
@@ -125,16 +127,16 @@ def test_a_pair_is_measured_in_weights_and_in_words(trained, tmp_path, monkeypat
 
 @pytest.mark.slow
 def test_interference_is_that_of_all_texts(trained, monkeypatch):
-    monkeypatch.setattr(pairs, "ROWS", 1)
+    monkeypatch.setattr(interference, "ROWS", 1)
     profile, adapters = trained
-    model, batches = pairs._loaded(profile, [adapters["sft"], adapters["grpo"]])
+    model, batches = interference._loaded(profile, [adapters["sft"], adapters["grpo"]])
     assert len(batches) == 3
     with torch.no_grad():
-        ways = (pairs.NAMES, pairs.NAMES[:1], pairs.NAMES[1:], ())
-        both, one, other, none = (torch.cat([*pairs._logits(model, w, batches)]) for w in ways)
+        ways = (interference.NAMES, interference.NAMES[:1], interference.NAMES[1:], ())
+        both, one, other, none = (torch.cat([*interference._logits(model, w, batches)]) for w in ways)
         together = (both - one - other + none).abs().sum()
         apart = (one - none).abs().sum() + (other - none).abs().sum()
-        found = pairs._interference(model, batches)
+        found = interference._interference(model, batches)
     assert found == pytest.approx(float(together / apart), rel=1e-4) and found > 0.01
 
 
@@ -157,9 +159,9 @@ def test_a_stack_that_would_be_no_sum_is_refused_before_training(trained, tmp_pa
 @pytest.mark.slow
 def test_the_logits_of_a_pair_are_those_of_peft(trained):
     profile, adapters = trained
-    model, batches = pairs._loaded(profile, [adapters["sft"], adapters["grpo"]])
+    model, batches = interference._loaded(profile, [adapters["sft"], adapters["grpo"]])
     with torch.no_grad():
-        found = next(pairs._logits(model, pairs.NAMES[1:], batches))
+        found = next(interference._logits(model, interference.NAMES[1:], batches))
         ids, start = batches[0]
         plain = PeftModel.from_pretrained(models.load(profile)[0], adapters["grpo"])
         torch.testing.assert_close(found, plain(input_ids=ids).logits[0, start - 1 : -1])

@@ -6,7 +6,8 @@ import time
 import pandas as pd
 import pytest
 
-from hybridlib import StudyError, data, grading, sources
+from hybridlib import StudyError, data, grading
+from hybridlib.data import sources
 
 COLUMNS = set("id family kind level topic prompt completion answer".split())
 REAL = {

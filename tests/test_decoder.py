@@ -4,8 +4,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hybridlib import decoder
 from hybridlib.adapters import ADAPTERS
+from hybridlib.engine import decoder
 
 SMALL = dict(
     vocab_size=50, hidden_size=24, intermediate_size=40, num_hidden_layers=2,

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridlib import StudyError, describe, results
+from hybridlib import StudyError, results
+from hybridlib.data import describe
 
 WORDS = st.lists(st.sampled_from("a b c d e f g".split()), min_size=1, max_size=8).map(" ".join)
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from hybridlib import decoder, drift, models
+from hybridlib import drift, models
+from hybridlib.engine import decoder
 
 
 @pytest.fixture

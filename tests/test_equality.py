@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridlib import equality, grading, latex, values
+from hybridlib import grading
+from hybridlib.grading import equality, latex, numeric
 from tests.pairs import EQUAL, UNEQUAL
 
 
@@ -67,7 +68,7 @@ def test_an_expression_equals_itself_rewritten_and_not_its_neighbour(text, step)
 
 def _value(tree, point):
     try:
-        return values.Values(values.NEAR, point, 1).of(tree)
+        return numeric.Values(numeric.NEAR, point, 1).of(tree)
     except equality.UNDEFINED:
         return None
 
@@ -102,7 +103,7 @@ def test_spacing_and_surrounding_text_change_nothing(pair, draw, around):
 
 def test_letters_next_to_each_other_differ_in_sign_somewhere():
     for one, other in zip("abcdexyz", "bcdefyza", strict=True):
-        signs = [(values.letter(one, k) > 0, values.letter(other, k) > 0) for k in range(6)]
+        signs = [(numeric.letter(one, k) > 0, numeric.letter(other, k) > 0) for k in range(6)]
         assert (True, True) in signs and (False, False) in signs
         assert (True, False) in signs or (False, True) in signs
 

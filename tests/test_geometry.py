@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from scipy.linalg import subspace_angles
 
-from hybridlib import StudyError, geometry
+from hybridlib import StudyError
+from hybridlib.merging import geometry
 from hybridlib.profiles import ROOT
 
 SIDES = ("left", "right")

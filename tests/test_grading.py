@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import graders, perturbations
-from hybridlib import StudyError, data, equality, grading, symbolic
+from hybridlib import StudyError, data, grading
+from hybridlib.grading import equality, symbolic
 from tests.conftest import HUB
 
 

@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from hybridlib import StudyError, fingerprint, hybrids, labels, study, train
+from hybridlib import StudyError, fingerprint, labels, study
+from hybridlib.methods import mixed as mixed_methods
+from hybridlib.methods import train
 from hybridlib.rewards import REWARDS
 from hybridlib.runs import MIXED
 
@@ -32,7 +34,7 @@ def _tuned(small, out):
 @pytest.mark.parametrize("method", ["chord_mu", "chord"])
 def test_without_weight_on_imitation_it_is_grpo_bit_by_bit(small, world, monkeypatch, method):
     for name in ("FIRST", "LAST", "CONSTANT"):
-        monkeypatch.setattr(hybrids, name, 0.0)
+        monkeypatch.setattr(mixed_methods, name, 0.0)
     rewards = dict(rewards=("format", "random"), seed=3)
     mixed = _train(small, study.Run(method, **rewards), world / "mixed")
     plain = _train(small, study.Run("grpo", **rewards), world / "plain")
@@ -50,7 +52,8 @@ def _gradient(small, start, rows, weigh):
     """Of the weighted mean likelihood of these rows' completions, by transformers alone."""
     import torch
 
-    from hybridlib import models, rollout
+    from hybridlib import models
+    from hybridlib.engine import rollout
 
     model, tokenizer = models.load(small, start=start)
     losses, weights = [], []
@@ -81,9 +84,9 @@ def test_with_all_weight_on_imitation_it_is_sft_on_the_drawn_rows(
     """One step of plain descent at rate 1 leaves the gradient itself, decoder or not."""
     import torch
 
-    from hybridlib import decoder
+    from hybridlib.engine import decoder
 
-    monkeypatch.setattr(hybrids, "CONSTANT", 1.0)
+    monkeypatch.setattr(mixed_methods, "CONSTANT", 1.0)
     start = _tuned(small, world / "sft")
     if reason:
         monkeypatch.setattr(decoder, "unsupported", lambda model, training=False: reason)
@@ -148,7 +151,7 @@ def solved(monkeypatch):
 @pytest.fixture
 def imitated(monkeypatch):
     """The prompts of every batch whose SFT loss was asked for, as their token ids."""
-    from hybridlib import trainers
+    from hybridlib.engine import trainers
 
     seen, build = [], trainers.sft
 
@@ -166,7 +169,8 @@ def imitated(monkeypatch):
 
 def _encoded(small, rows):
     """id -> the tokens of its prompt."""
-    from hybridlib import models, rollout
+    from hybridlib import models
+    from hybridlib.engine import rollout
 
     prompts = rollout.encode(models.load(small)[1], rows["prompt"])
     return {name: tuple(ids) for name, ids in zip(rows["id"], prompts, strict=True)}
@@ -253,7 +257,7 @@ def test_a_run_that_goes_on_is_the_run_that_was_not_interrupted(small, world, so
         patch.setitem(REWARDS, "correct", correct)
         with pytest.raises(InterruptedError):
             _train(profile, run, world / "parts")
-    kept = json.loads((world / "parts" / "checkpoint-3" / hybrids.KEPT).read_text())
+    kept = json.loads((world / "parts" / "checkpoint-3" / mixed_methods.KEPT).read_text())
     assert len(kept["waiting"]) == (method != "chord_mu")
     parts = _train(profile, run, world / "parts")
     assert parts.facts == whole.facts and 0 < kept["rows"] < whole.facts["imitated"]["rows"]
@@ -275,7 +279,7 @@ def test_every_method_runs_from_rows_to_record(small, world, method):
     assert found["rows"] > 0 and found["steps"] > 0
     assert record["cost"]["tokens"] > found["tokens"] > 0
     assert any("sft_loss" in point for point in record["curve"])
-    ends = {"chord_mu": [hybrids.FIRST, hybrids.LAST], "chord": [hybrids.CONSTANT] * 2}
+    ends = {"chord_mu": [mixed_methods.FIRST, mixed_methods.LAST], "chord": [mixed_methods.CONSTANT] * 2}
     assert found.get("mu") == ends.get(method)
     mus = [point.get("mu") for point in record["curve"]]
     assert [mus[0], mus[-1]] == ends.get(method, [None, None])

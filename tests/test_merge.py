@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from hybridlib import StudyError, merge
-from hybridlib.operators import METHODS
+from hybridlib import StudyError
+from hybridlib.merging import merge
+from hybridlib.merging.operators import OPERATORS
 
 SHAPES = {
     "model.layers.0.self_attn.q_proj": (64, 64),
@@ -48,7 +49,7 @@ def relative(found, expected):
 
 
 def apply(name, *stack, seed=0):
-    return METHODS[name](torch.stack(stack), torch.Generator().manual_seed(seed))
+    return OPERATORS[name](torch.stack(stack), torch.Generator().manual_seed(seed))
 
 
 def delta(seed, rank=3, shape=(12, 20)):
@@ -180,10 +181,10 @@ def test_a_zero_adapter_has_no_direction(name, expected):
     assert relative(apply(name, d, torch.zeros_like(d)), expected(d)) < 1e-6
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", OPERATORS)
 def test_zero_stays_zero_and_every_method_names_its_source(name):
     assert not apply(name, torch.zeros(5, 4), torch.zeros(5, 4)).any()
-    assert METHODS[name].__doc__
+    assert OPERATORS[name].__doc__
 
 
 def test_a_long_delta_does_not_drown_a_short_one_when_norms_match():
@@ -252,7 +253,7 @@ def test_an_unknown_tensor_or_a_missing_file_is_refused(tmp_path):
         merge.deltas(folder)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", OPERATORS)
 def test_the_exported_adapter_holds_the_merged_delta(tmp_path, name):
     parts = [adapter(tmp_path / str(seed), seed, rank) for seed, rank in ((0, 4), (1, 7))]
     facts = merge.combine(parts, name, tmp_path / "out", seed=5)
@@ -260,7 +261,7 @@ def test_the_exported_adapter_holds_the_merged_delta(tmp_path, name):
     generator = torch.Generator().manual_seed(5)
     found = merge.deltas(tmp_path / "out")
     for module in sorted(SHAPES):
-        expected = METHODS[name](torch.stack([d[module] for d in dense]), generator)
+        expected = OPERATORS[name](torch.stack([d[module] for d in dense]), generator)
         assert relative(found[module], expected) < 1e-5
     assert facts["truncation"] < 1e-5
     entry_by_entry = name in ("dare", "magnitude", "ram", "ties")  # leaves no low rank
@@ -376,7 +377,7 @@ def with_deltas(model, deltas):
     return logits(model)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", OPERATORS)
 def test_peft_loads_a_merged_adapter_to_base_plus_delta(tmp_path, qwen, name):
     from peft import PeftModel
 

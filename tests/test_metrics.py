@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from benchmarks import validity
 from hybridlib import ROOT, StudyError, data, metrics
 from hybridlib.metrics import METRICS
-from hybridlib.rates import share
+from hybridlib.proportions import share
 from tests.conftest import HUB
 
 PROCESSBENCH = HUB.parents[1] / "data" / "processbench"

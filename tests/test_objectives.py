@@ -71,7 +71,7 @@ def test_top_entropy_teaches_only_undecided_tokens():
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_every_objective_has_a_source_and_trains(name, small, tmp_path):
-    from hybridlib import train
+    from hybridlib.methods import train
 
     assert OBJECTIVES[name].__doc__
     run = study.Run("sft", objective=name, steps=2)
@@ -80,7 +80,8 @@ def test_every_objective_has_a_source_and_trains(name, small, tmp_path):
 
 
 def test_an_objective_is_the_same_with_and_without_padding(small, tmp_path, monkeypatch):
-    from hybridlib import train, trainers
+    from hybridlib.engine import trainers
+    from hybridlib.methods import train
 
     run = study.Run("sft", objective="asft", steps=2)
     rows = study.rows_for(run, small)

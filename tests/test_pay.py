@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridlib import pay, results, study
+from hybridlib import results, reward_shares, study
 
 pays = st.lists(
     st.lists(st.integers(-8, 8).map(lambda n: n / 8), min_size=3, max_size=3),
@@ -33,7 +33,7 @@ def shares(paid, weights, group=4):
 
     logged = {}
     assert (
-        pay.watched(Trainer)()._calculate_rewards("inputs").tolist() == torch.tensor(paid).tolist()
+        reward_shares.watched(Trainer)()._calculate_rewards("inputs").tolist() == torch.tensor(paid).tolist()
     )
     return [logged[f"advantage/r{k}"] for k in range(len(weights))]
 
@@ -80,12 +80,12 @@ def test_facts_sum_up_the_log():
          "advantage/b": 0.2, "graded/timeout": 0.0, "graded/error": 0.5, "graded/refused": 0.0},
         {"train_runtime": 3.0},
     ]  # fmt: skip
-    found = pay.facts(logged, {"a": 1.0, "b": 2.0}, 16)
+    found = reward_shares.facts(logged, {"a": 1.0, "b": 2.0}, 16)
     assert found["graded"] == {"samples": 16, "timeout": 2, "error": 4, "refused": 0}
     assert found["pay"]["a"] == dict(weight=1.0, mean=0.6, of_reward=0.6, of_advantage=0.6)
     assert found["pay"]["b"] == dict(weight=2.0, mean=-0.2, of_reward=-0.4, of_advantage=0.4)
-    assert "pay" not in pay.facts(logged, {"a": 1.0}, 16)
-    assert pay.facts([{"loss": 1.0}], {"format": 1.0}, 16) == {}
+    assert "pay" not in reward_shares.facts(logged, {"a": 1.0}, 16)
+    assert reward_shares.facts([{"loss": 1.0}], {"format": 1.0}, 16) == {}
 
 
 @pytest.mark.slow

@@ -2,8 +2,7 @@ import pytest
 
 from hybridlib import StudyError, profiles, results, stats
 from hybridlib.data import DATASETS
-from hybridlib.grids import visits
-from hybridlib.hybrid_grids import MERGE, MERGES, MIXED, mixed
+from hybridlib.grids import MERGE, MERGES, MIXED, mixed, visits
 
 
 @pytest.mark.parametrize("name", profiles.PROFILES)

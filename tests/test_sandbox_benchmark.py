@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from benchmarks import mbppplus
 from benchmarks import sandbox as benchmark
-from hybridlib import ROOT, StudyError, sandbox
+from hybridlib import ROOT, StudyError
+from hybridlib.sandbox import judge
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -71,7 +72,7 @@ def test_a_row_of_mbppplus_becomes_asserts_that_its_reference_passes():
     assert task.tests["base"].endswith("\nassert set(f((1, 2), (2,))) == {2}")
     assert set(task.tests) == {"base"} and task.left_out == 0
     reversed_ = "def f(a, b): return [x for x in b if x in a]"
-    outcomes = sandbox.judge([task.solution, reversed_, "def f(a, b): return ()"],
+    outcomes = judge.judge([task.solution, reversed_, "def f(a, b): return ()"],
                              [task.tests["base"]] * 3)  # fmt: skip
     assert [outcome.reason for outcome in outcomes] == ["pass", "pass", "wrong"]
 
@@ -84,7 +85,7 @@ def test_floats_agree_within_evalplus_tolerance(answer, reason):
     rows = {"0.5": answer, "[0.5, 0.25]": f"[{answer}, 0.25]"}
     for expected, given_ in rows.items():
         rule = mbppplus.same(1, "f", "f(1)", ast.literal_eval(expected))
-        (outcome,) = sandbox.judge([f"def f(x): return {given_}"], [f"import math\nassert {rule}"])
+        (outcome,) = judge.judge([f"def f(x): return {given_}"], [f"import math\nassert {rule}"])
         assert outcome.reason == reason
 
 

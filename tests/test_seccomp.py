@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridlib import sandbox, seccomp
+from hybridlib.sandbox import judge, seccomp
 
 
 def run(code: bytes, architecture: int, number: int) -> int:
@@ -62,7 +62,7 @@ def test_an_unknown_machine_has_no_filter():
 
 @pytest.mark.parametrize("name", ["socket", "clone", "ptrace", "mount", "memfd_create", "keyctl"])
 def test_a_program_cannot_make_the_call(name):
-    if "system calls" not in sandbox.isolation():
+    if "system calls" not in judge.isolation():
         pytest.skip("the sandbox has no filter on this machine")
     import platform
 
@@ -71,18 +71,18 @@ def test_a_program_cannot_make_the_call(name):
         "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
         f"def f():\n    return libc.syscall({number}, 0, 0, 0, 0, 0, 0), ctypes.get_errno()"
     )
-    (outcome,) = sandbox.judge([program], ["assert f() == (-1, 1)"])
+    (outcome,) = judge.judge([program], ["assert f() == (-1, 1)"])
     assert outcome.reason == "pass", outcome  # refused with EPERM
 
 
 def test_the_second_numbering_of_x86_is_refused():
     import platform
 
-    if platform.machine() != "x86_64" or "system calls" not in sandbox.isolation():
+    if platform.machine() != "x86_64" or "system calls" not in judge.isolation():
         pytest.skip("no x32 calls here")
     program = (
         "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
         f"def f():\n    return libc.syscall({seccomp.X32 + 39}), ctypes.get_errno()"
     )
-    (outcome,) = sandbox.judge([program], ["assert f() == (-1, 1)"])
+    (outcome,) = judge.judge([program], ["assert f() == (-1, 1)"])
     assert outcome.reason == "pass", outcome

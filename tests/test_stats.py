@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridlib import StudyError, rates, stats
+from hybridlib import StudyError, proportions, stats
 
 
 def table(right, seeds=None, **fields):
@@ -29,13 +29,13 @@ def test_pass_at_k_is_the_share_of_k_subsets_with_a_right_answer(n, data):
     correct, k = data.draw(st.integers(0, n)), data.draw(st.integers(1, n))
     subsets = list(itertools.combinations([1] * correct + [0] * (n - correct), k))
     share = sum(any(subset) for subset in subsets) / len(subsets)
-    assert rates.pass_at_k(n, correct, k) == pytest.approx(share)
+    assert proportions.pass_at_k(n, correct, k) == pytest.approx(share)
 
 
 def test_pass_at_k_works_on_arrays_and_refuses_k_beyond_the_samples():
-    assert rates.pass_at_k([4, 4, 4], [0, 2, 4], 1) == pytest.approx([0, 0.5, 1])
+    assert proportions.pass_at_k([4, 4, 4], [0, 2, 4], 1) == pytest.approx([0, 0.5, 1])
     with pytest.raises(StudyError, match="pass@5 needs .* 4 samples"):
-        rates.pass_at_k([4], [1], 5)
+        proportions.pass_at_k([4], [1], 5)
 
 
 @settings(deadline=None)
@@ -45,11 +45,11 @@ def test_wilson_agrees_with_scipy(n, data):
 
     successes = data.draw(st.integers(0, n))
     expected = binomtest(successes, n).proportion_ci(0.95, method="wilson")
-    assert rates.wilson(successes, n) == pytest.approx(tuple(expected), abs=1e-9)
+    assert proportions.wilson(successes, n) == pytest.approx(tuple(expected), abs=1e-9)
 
 
 def test_wilson_knows_nothing_without_items():
-    assert rates.wilson(0, 0) == (0.0, 1.0)
+    assert proportions.wilson(0, 0) == (0.0, 1.0)
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=9),
@@ -58,17 +58,17 @@ def test_wilson_knows_nothing_without_items():
 def test_auc_is_that_of_mann_and_whitney(yes, no):
     from scipy.stats import mannwhitneyu
 
-    value, low, high = rates.auc(yes, no)
+    value, low, high = proportions.auc(yes, no)
     assert value == pytest.approx(mannwhitneyu(yes, no).statistic / len(yes) / len(no))
     assert 0 <= low <= high <= 1
-    assert rates.auc(no, yes)[0] == pytest.approx(1 - value)
+    assert proportions.auc(no, yes)[0] == pytest.approx(1 - value)
 
 
 def test_shares_auc_and_f1_of_nothing():
-    assert rates.share([]) is None
-    assert rates.auc([], [1]) is None
-    assert rates.f1([True], []) is None
-    assert rates.f1([False, False], [False]) == [0, 0, 0]
+    assert proportions.share([]) is None
+    assert proportions.auc([], [1]) is None
+    assert proportions.f1([True], []) is None
+    assert proportions.f1([False, False], [False]) == [0, 0, 0]
 
 
 def test_each_metric_scores_an_item():
@@ -105,7 +105,7 @@ def test_scores_give_one_row_per_set_and_measured_metric():
 def test_one_seed_gives_the_interval_of_the_items_alone():
     right = np.random.default_rng(1).random(400) < 0.3
     row = stats.summarise(table(right, method="sft"), ["method"], "greedy").iloc[0]
-    low, high = rates.wilson(right.sum(), 400)
+    low, high = proportions.wilson(right.sum(), 400)
     assert (row["n_items"], row["n_seeds"]) == (400, 1)
     assert row["value"] == right.mean()
     assert (row["low"], row["high"]) == pytest.approx((low, high), abs=0.01)
@@ -124,7 +124,7 @@ def test_seeds_that_disagree_widen_the_interval():
 @pytest.mark.parametrize("right", [np.zeros((2, 30)), np.ones((2, 30))])
 def test_all_right_or_all_wrong_is_not_certainty(right):
     row = stats.summarise(table(right, method="a"), ["method"], "greedy").iloc[0]
-    assert (row["low"], row["high"]) == pytest.approx(rates.wilson(right.mean() * 30, 30))
+    assert (row["low"], row["high"]) == pytest.approx(proportions.wilson(right.mean() * 30, 30))
     assert row["high"] - row["low"] > 0.05
 
 

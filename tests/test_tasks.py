@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridlib import StudyError, data, grading, tasks
+from hybridlib import StudyError, data, grading
+from hybridlib.tiny import tasks
 
 NAMES = sorted(tasks.FAMILIES)
 COLUMNS = {

@@ -1,6 +1,7 @@
 import pytest
 
-from hybridlib import study, train
+from hybridlib import study
+from hybridlib.methods import train
 
 
 def _rows(small, run):
@@ -83,7 +84,8 @@ def test_the_implicit_reward_alone_moves_the_adapter_from_where_it_was(small, wo
 def test_the_log_ratio_is_that_of_the_model_and_stays_when_it_moves(small, world):
     import torch
 
-    from hybridlib import critics, models, rollout
+    from hybridlib import models
+    from hybridlib.engine import critics, rollout
 
     model, tokenizer = models.load(small, start=_tuned(small, world / "sft"))
     ratio = critics.LogRatio(model, tokenizer)

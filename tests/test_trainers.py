@@ -2,7 +2,9 @@
 
 import pytest
 
-from hybridlib import models, study, train, trainers
+from hybridlib import models, study
+from hybridlib.engine import trainers
+from hybridlib.methods import train
 from hybridlib.rewards import REWARDS
 
 
@@ -102,7 +104,7 @@ def test_grpo_loss_and_gradients_are_trls(small, world, options):
 def test_rows_that_cannot_teach_are_not_read_and_change_nothing(small, world, monkeypatch):
     import torch
 
-    from hybridlib import decoder
+    from hybridlib.engine import decoder
 
     read, tree = [], decoder.Tree
 
