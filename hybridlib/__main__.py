@@ -193,7 +193,8 @@ def table(args: argparse.Namespace) -> None:
 
 
 def claims(args: argparse.Namespace) -> None:
-    from hybridlib.claims.rules import CLAIMS, verdicts
+    from hybridlib.claims import verdicts
+    from hybridlib.claims.rules import CLAIMS
 
     profile = PROFILES[args.profile]
     found = verdicts.ledger(profile)
