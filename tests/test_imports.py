@@ -1,0 +1,129 @@
+"""Imports run downward only: a newcomer can read the package from the bottom to the top."""
+
+import ast
+import graphlib
+from pathlib import Path
+
+import pytest
+
+import hybridlib
+from hybridlib.imports import closure, graph, imports, modules
+
+PACKAGE = Path(hybridlib.__file__).parent
+BENCHMARKS = PACKAGE.parent / "benchmarks"
+
+ORDER = """
+    __init__ registry imports files profiles runs
+    sandbox.seccomp sandbox.wire sandbox.isolation sandbox.zygote sandbox.asserts sandbox.judge
+    sandbox
+    tiny.families tiny.tasks tiny
+    proportions objectives partition adapters
+    grading.notation grading.latex grading.numeric grading.equality grading.symbolic grading.grader
+    grading.arithmetic grading
+    fingerprint stats results
+    data.sources data.rows data.audit data.intake data.describe data
+    engine.decoder engine.rollout engine.critics engine.trainers engine
+    models
+    merging.geometry merging.operators merging.merge merging.interference merging
+    metrics rewards reward_shares difficulty targets pretrain drift evaluate
+    methods.registry methods.train methods.mixed methods.composed methods.distillation methods
+    labels figures measures
+    grids pool study verify restamp estimate
+    claims.contrasts claims.registry claims.rules claims.verdicts claims
+    advise.choice advise.report advise
+    book.plan book.cache book.kernels book.pages book.build book
+    __main__
+""".split()
+"""All modules, bottom to top; each imports only from those before it. A wing's face comes last."""
+
+BENCHMARK_ORDER = """
+    __init__ perturbations validity mbppplus evalplus_rate sandbox graders
+    steps alone engine page __main__
+""".split()
+
+KNOWN = {
+    "profiles": {"data"},
+    "runs": {"adapters", "merging.operators", "objectives", "partition", "rewards", "targets"},
+    "methods.train": {"methods.composed", "methods.mixed", "study"},
+    "methods.mixed": {"study"},
+    "pool": {"study"},
+    "data.audit": {"data"},
+    "data.intake": {"data"},
+    "data.describe": {"data"},
+    "book.kernels": {"book.build"},
+    "book.pages": {"book.build"},
+    "alone": {"engine"},
+}
+"""Arrows that still point upward; to be emptied."""
+
+
+def arrows(folder):
+    return graph(modules(folder), folder.name, annotations=True)
+
+
+@pytest.mark.parametrize("folder, order", [(PACKAGE, ORDER), (BENCHMARKS, BENCHMARK_ORDER)])
+def test_every_module_has_its_place_and_imports_only_from_below(folder, order):
+    found = arrows(folder)
+    assert not set(found) - set(order), "give it a place in ORDER"
+    height = {name: place for place, name in enumerate(order)}
+    upward = {
+        (name, target)
+        for name, targets in found.items()
+        for target in targets - KNOWN.get(name, set())
+        if height[target] > height[name]
+    }
+    assert upward == set()
+
+
+@pytest.mark.parametrize("folder", [PACKAGE, BENCHMARKS])
+def test_no_modules_import_each_other_in_a_circle(folder):
+    found = {name: targets - KNOWN.get(name, set()) for name, targets in arrows(folder).items()}
+    graphlib.TopologicalSorter(found).prepare()  # raises CycleError, which names the circle
+
+
+def test_the_package_does_not_import_the_benchmarks():
+    known = modules(BENCHMARKS)
+    for path in modules(PACKAGE).values():
+        assert not imports(ast.parse(path.read_text()), known, "benchmarks", annotations=True)
+
+
+KNOWN_MODULES = {"__init__", "stats", "grading", "grading.grader", "grading.latex"}
+
+
+@pytest.mark.parametrize(
+    "code, names",
+    [
+        ("import json, os.path", set()),
+        ("from hybridlib import StudyError", {"__init__"}),
+        ("import hybridlib", {"__init__"}),
+        ("from hybridlib import StudyError, stats", {"__init__", "stats"}),
+        ("import hybridlib.grading.grader as g", {"grading.grader"}),
+        ("from hybridlib.grading import grader, grade", {"grading.grader", "grading"}),
+        ("from hybridlib.grading.latex import read", {"grading.latex"}),
+        ("def f():\n    from hybridlib import stats", {"stats"}),
+        ("from hybridlibrary import stats", set()),
+        ("if TYPE_CHECKING:\n  import hybridlib.stats\nelse:\n  import hybridlib", {"__init__"}),
+        ("run('import sys; from hybridlib import stats')", {"stats"}),
+        ("'Prose: from hybridlib import stats'", set()),
+    ],
+)  # fmt: skip
+def test_import_statements_are_read_as_python_reads_them(code, names):
+    assert imports(ast.parse(code), KNOWN_MODULES) == names
+
+
+def test_imports_for_annotations_count_when_asked_for():
+    code = ast.parse("if typing.TYPE_CHECKING:\n    from hybridlib import stats")
+    assert imports(code, KNOWN_MODULES, annotations=True) == {"stats"}
+
+
+def test_a_closure_holds_the_faces_on_the_way_and_what_they_import():
+    tree = {
+        "__init__": set(),
+        "grading": {"grading.grader"},
+        "grading.grader": {"stats"},
+        "grading.latex": set(),
+        "stats": set(),
+        "study": set(),
+    }
+    whole = {"grading.latex", "grading", "grading.grader", "stats", "__init__"}
+    assert closure(["grading.latex"], tree) == whole
