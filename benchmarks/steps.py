@@ -112,9 +112,9 @@ def wider(profile: Profile, factor: int, out: str) -> Profile:
 
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from hybridlib.profiles import local
+    from hybridlib.profiles import model_folder
 
-    source, target = local(profile.model), Path(out) / f"wide{factor}"
+    source, target = model_folder(profile.model), Path(out) / f"wide{factor}"
     config = AutoConfig.from_pretrained(source)
     for name in ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads"):
         setattr(config, name, getattr(config, name) * factor)

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from hybridlib import StudyError
-from hybridlib.profiles import PROFILES, resolve
+from hybridlib.profiles import PROFILES, Profile, resolve
 from hybridlib.rewards import REWARDS
 from hybridlib.study import GRIDS, TRAINING, Run
 
@@ -137,12 +137,21 @@ def _literal(text: str) -> Any:
         return text
 
 
+def _profile(args: argparse.Namespace) -> Profile:
+    """Return the profile that the flags describe; an unknown dataset fails before any work."""
+    if args.dataset:
+        from hybridlib.data import check_known
+
+        check_known(args.dataset)
+    return resolve(args.profile, args.model, args.dataset, args.columns)
+
+
 def run(args: argparse.Namespace) -> None:
     from hybridlib import study
     from hybridlib.pool import gpus
 
     chosen = Run(**{f.name: getattr(args, f.name) for f in fields(Run)})
-    profile = resolve(args.profile, args.model, args.dataset, args.columns)
+    profile = _profile(args)
     known = args.method in ("base", "sft", "grpo", "route")  # by Unsloth, too
     if known and profile.backend == "unsloth" and args.backend == "hf" and gpus():
         chosen = replace(chosen, backend="unsloth")
@@ -164,7 +173,7 @@ def run(args: argparse.Namespace) -> None:
 def sweep(args: argparse.Namespace) -> None:
     from hybridlib import study
 
-    profile = resolve(args.profile, args.model, args.dataset, args.columns)
+    profile = _profile(args)
     runs = GRIDS[args.grid](profile)
     todo = study.plan(runs, profile, args.force)
     if args.dry_run:
@@ -212,7 +221,7 @@ def advise(args: argparse.Namespace) -> None:
 
     from hybridlib.advise import report as adviser
 
-    profile = resolve(args.profile, args.model, args.dataset, args.columns)
+    profile = _profile(args)
     print(adviser.advise(profile, Path(args.out or f"advice/{profile.name}"), args.rows))
 
 

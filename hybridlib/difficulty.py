@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def passrate(profile: Profile, rows: "Dataset", seed: int = 0) -> list[float]:
+def pass_rates(profile: Profile, rows: "Dataset", seed: int = 0) -> list[float]:
     """Share of `profile.n_difficulty` sampled answers that are right, for each row, in order.
 
     Each family is kept by itself. The cache key is everything that decides the number: the model's

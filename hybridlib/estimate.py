@@ -7,7 +7,7 @@ from typing import Any
 from hybridlib import results
 from hybridlib.adapters import ADAPTERS
 from hybridlib.methods import composed, train
-from hybridlib.profiles import Profile, local
+from hybridlib.profiles import Profile, model_folder
 from hybridlib.runs import MIXED
 from hybridlib.study import Run, folder
 
@@ -61,7 +61,7 @@ def parameters(run: Run, profile: Profile) -> tuple[int, int]:
     Else the profile's number, and for the adapter the share that all linear layers of the Qwen2.5
     models have at rank 1 (0.11 % at 0.5B), times the rank; (0, 0) when nothing is known.
     """
-    where = local(profile.model)
+    where = model_folder(profile.model)
     if not where:
         return profile.parameters, int(0.0011 * profile.parameters * run.rank)
     import torch

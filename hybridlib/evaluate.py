@@ -50,7 +50,7 @@ def score(
             count = profile.n_eval if split in ("test", "valid") else -(-profile.n_eval // 4)
             source, _, template = split.partition("@")
             rows = data.load(name, source, limit=count, columns=profile.columns)
-            parts[f"{rows[0]['family']}/{split}"] = data.asked(rows, template)
+            parts[f"{rows[0]['family']}/{split}"] = data.with_template(rows, template)
     # Everything at once: rows of one length share a batch, whatever they were drawn from.
     every = concatenate_datasets(list(parts.values()))
     ask = (model.eval(), tokenizer, every["prompt"])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hybridlib import ROOT, StudyError
 from hybridlib.adapters import ADAPTERS
-from hybridlib.profiles import BACKENDS, Profile, local
+from hybridlib.profiles import BACKENDS, Profile, model_folder
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -51,7 +51,7 @@ def use(backend: str) -> None:
 
 def revision(profile: Profile) -> str:
     """The exact model: a digest of the folder's weights, or the hub commit that was resolved."""
-    folder = local(profile.model)
+    folder = model_folder(profile.model)
     if folder:
         import hashlib
 
@@ -100,7 +100,7 @@ def load(
     use(backend)
     import torch
 
-    name = str(local(profile.model) or profile.model)
+    name = str(model_folder(profile.model) or profile.model)
     dtype = getattr(torch, profile.dtype)
     try:
         if backend == "unsloth":

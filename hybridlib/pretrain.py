@@ -80,7 +80,7 @@ def documents(recipe: Recipe, window: int, n: int, top: int) -> list[tuple[str, 
         _, direct, noisy, rate = knobs[name]
         steps = rng.random() >= direct
         slips = slip(name, rate, rng) if steps and rng.random() < noisy else families.same
-        prompt = data.chat(convert[name](raw)["question"])
+        prompt = data.chat_prompt(convert[name](raw)["question"])
         pairs.append((prompt, tasks.FAMILIES[name].solve(chain, slips, steps)))
     return pairs
 

@@ -1,6 +1,6 @@
 """Which setting do all runs of one build share? Model, data, sizes, and what TRL is told.
 
-If two runs in one figure may differ in it, it is a field of `study.Run`; if every run of a build
+If two runs in one figure may differ in it, it is a field of `runs.Run`; if every run of a build
 shares it, it stands here. `sft` and `grpo` go to TRL's configs verbatim and are never mirrored.
 """
 
@@ -17,7 +17,10 @@ BACKENDS = ("hf", "unsloth")
 
 @dataclass(frozen=True)
 class Profile:
-    """The setting of one build; `resolve` finds it by name and applies a model or data of yours."""
+    """The setting of one build; `resolve` finds it by name and applies a custom model or dataset.
+
+    Recorded with every result, so that fields keep their names.
+    """
 
     name: str
     model: str  # folder (relative ones lie under ROOT) or hub id
@@ -28,9 +31,7 @@ class Profile:
     dtype: str = "float32"
     datasets: tuple[str, ...] = ()
     splits: tuple[str, ...] = ("test",)  # what `evaluate` scores
-    columns: dict[str, str] = field(
-        default_factory=dict
-    )  # question, answer, ... of your own dataset
+    columns: dict[str, str] = field(default_factory=dict)  # of a custom dataset; see `data.load`
     max_completion_tokens: int = 512
     n_train: int = 0  # rows per dataset, 0 = all
     n_eval: int = 0  # test rows per dataset, 0 = all; a quarter of it of the other splits
@@ -48,7 +49,8 @@ class Profile:
 PROFILES = Registry("profile")
 
 
-def profile(**fields: Any) -> None:
+def add(**fields: Any) -> None:
+    """Add a profile with these fields to PROFILES."""
     PROFILES[fields["name"]] = Profile(**fields)
 
 
@@ -80,7 +82,7 @@ QWEN = dict(
 )  # fmt: skip
 
 # Learning rates from a few trials on validation rows; those of `tiny-full` come from `tiny-sweep`.
-profile(
+add(
     name="tiny",
     **TINY,
     n_train=256,
@@ -114,10 +116,10 @@ FULL = dict(
         lr_scheduler_type="linear", loss_type="grpo", beta=0.0, save_strategy="no",
     ),
 )  # fmt: skip
-profile(name="tiny-sweep", **FULL | dict(splits=("valid",), n_eval=100, seeds=(0, 1), drift=False))
-# Rates of that sweep, in which every run but the base names its own: the best when these grids
-# began, not told apart from the best when five seeds and newer code repeated it.
-profile(
+add(name="tiny-sweep", **FULL | dict(splits=("valid",), n_eval=100, seeds=(0, 1), drift=False))
+# Learning rates of that sweep, whose runs each set their own: the best when these grids began, and
+# not significantly worse than the best when five seeds and newer code repeated it.
+add(
     name="tiny-full",
     **FULL
     | dict(
@@ -129,13 +131,17 @@ profile(
         grpo=FULL["grpo"] | dict(learning_rate=1.5e-3),
     ),
 )
-profile(name="qwen-0.5b", model="Qwen/Qwen2.5-0.5B", parameters=494_032_768, **QWEN)
-profile(name="qwen-1.5b", model="Qwen/Qwen2.5-1.5B", parameters=1_543_714_304, nf4=True, **QWEN)
-profile(name="qwen-7b", model="Qwen/Qwen2.5-7B", parameters=7_615_616_512, nf4=True, **QWEN)
+add(name="qwen-0.5b", model="Qwen/Qwen2.5-0.5B", parameters=494_032_768, **QWEN)
+add(name="qwen-1.5b", model="Qwen/Qwen2.5-1.5B", parameters=1_543_714_304, nf4=True, **QWEN)
+add(name="qwen-7b", model="Qwen/Qwen2.5-7B", parameters=7_615_616_512, nf4=True, **QWEN)
 
 
-def local(model: str) -> Path | None:
-    """The folder a model name means, or None when it is a hub id."""
+def model_folder(model: str) -> Path | None:
+    """Return the folder of a model that lies on this machine; None for a hub id.
+
+    Args:
+        model: as in `Profile.model`: a folder, a relative one below ROOT or here, or a hub id.
+    """
     for folder in (Path(model).expanduser(), ROOT / model):
         if folder.is_dir():
             return folder.resolve()
@@ -145,36 +151,35 @@ def local(model: str) -> Path | None:
 def resolve(
     name: str, model: str = "", dataset: str = "", columns: dict[str, str] | None = None
 ) -> Profile:
-    """The profile of this name, with your own model and dataset if given.
+    """Return the profile of this name, with a custom model and dataset if given.
 
     Args:
-        model: folder or hub id; dataset: folder, file, hub id or a name known to `data`.
-        columns: which column of `dataset` is the question, the answer, the completion, the level.
-    Returns:
-        A profile whose name tells the difference, so that its results have a folder of their own.
-    Raises:
-        StudyError: unknown profile (the valid names are listed).
-    """
-    found: Profile = PROFILES[name]
-    if model:
-        if local(model) is None and (Path(model).is_absolute() or model.startswith(".")):
-            raise StudyError(f"model folder {model} does not exist; give a folder or a hub id")
-        found = replace(found, model=str(local(model) or model), parameters=0, revision="main")
-    if dataset:
-        from hybridlib.data import DATASETS
+        model: folder or hub id.
+        dataset: a name, folder, file or hub id, as `data.load` takes it; not checked here.
+        columns: of a custom dataset, which column is the question, the answer, the completion, the
+            level.
 
-        if not (dataset in DATASETS or "/" in dataset or Path(dataset).exists()):
-            raise StudyError(
-                f"unknown dataset {dataset!r}; valid: {', '.join(sorted(DATASETS))}, or a folder, "
-                "a file or a hub id with --columns"
-            )
-        found = replace(found, datasets=(dataset,), splits=("test",), columns=columns or {})
-    elif columns:
+    Returns:
+        The profile; with a custom model or dataset its name tells the difference, so that its
+        results have a folder of their own.
+
+    Raises:
+        StudyError: an unknown profile (the valid names are listed), a model folder that does not
+            exist, or columns without a dataset.
+    """
+    if columns and not dataset:
         raise StudyError("--columns goes with --dataset")
+    resolved: Profile = PROFILES[name]
+    if model:
+        folder = model_folder(model)
+        if folder is None and (Path(model).is_absolute() or model.startswith(".")):
+            raise StudyError(f"model folder {model} does not exist; give a folder or a hub id")
+        resolved = replace(resolved, model=str(folder or model), parameters=0, revision="main")
+    if dataset:
+        resolved = replace(resolved, datasets=(dataset,), splits=("test",), columns=columns or {})
     if model or dataset:
-        parts = [Path(p).name for p in (model, dataset) if p]
-        digest = hashlib.sha256(repr((found.model, found.datasets, columns)).encode()).hexdigest()[
-            :6
-        ]
-        found = replace(found, name="-".join([name, *parts, digest]))
-    return found
+        difference = (resolved.model, resolved.datasets, columns)
+        digest = hashlib.sha256(repr(difference).encode()).hexdigest()[:6]
+        parts = [Path(part).name for part in (model, dataset) if part]
+        resolved = replace(resolved, name="-".join([name, *parts, digest]))
+    return resolved

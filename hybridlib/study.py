@@ -54,7 +54,7 @@ def rows_for(run: Run, profile: Profile) -> "Dataset":
     rules = RULES[run.partition], SELECTIONS[run.select] if run.select else None
     rates = None
     if any(getattr(rule, "needs_passrate", False) for rule in rules):
-        rates = difficulty.passrate(profile, rows)
+        rates = difficulty.pass_rates(profile, rows)
     if run.select:
         kept = partition.select(rows, run.select, run.n_train, run.seed, rates)
         rows, rates = rows.select(kept), rates and [rates[index] for index in kept]

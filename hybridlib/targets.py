@@ -73,6 +73,6 @@ def templates(rows: Dataset, profile: Profile, seed: int) -> Dataset:
     kinds = [rng.choice(list(TEMPLATES)[:-1]) for _ in range(len(rows))]
 
     def asked(row: dict, index: int) -> dict:
-        return {"prompt": data.wrapped(row["prompt"], kinds[index])}
+        return {"prompt": data.apply_template(row["prompt"], kinds[index])}
 
     return rows.map(asked, with_indices=True, load_from_cache_file=False)

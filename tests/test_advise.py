@@ -165,7 +165,7 @@ def write(path, rows):
 
 
 def mixture(n):
-    return [row for name in sorted(tasks.FAMILIES) for row in tasks.raw(name, "train", n)]
+    return [row for name in sorted(tasks.FAMILIES) for row in tasks.raw_rows(name, "train", n)]
 
 
 @pytest.mark.parametrize("name", ["tiny_math", "gsm8k"])

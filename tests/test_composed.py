@@ -35,9 +35,9 @@ def trained(tmp_path_factory):
 
 
 def base_of(profile):
-    from hybridlib.profiles import local
+    from hybridlib.profiles import model_folder
 
-    return local(profile.model)
+    return model_folder(profile.model)
 
 
 @pytest.mark.slow

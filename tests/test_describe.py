@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridlib import StudyError, results
-from hybridlib.data import describe
+from hybridlib.data import describe, load
 
 WORDS = st.lists(st.sampled_from("a b c d e f g".split()), min_size=1, max_size=8).map(" ".join)
 
@@ -18,9 +18,9 @@ def test_the_nearest_is_the_one_with_most_in_common(train, text):
         a, b = (describe._shingles(t) for t in (one, other))
         return len(a & b) / len(a | b)
 
-    (found,) = describe.nearest(train, [text])
+    (found,) = describe.closest_similarity(train, [text])
     assert found == pytest.approx(max(jaccard(text, other) for other in train))
-    assert describe.nearest([*train, text], [text]) == [1.0]
+    assert describe.closest_similarity([*train, text], [text]) == [1.0]
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,9 @@ def test_correlations_find_order_and_leave_out_what_does_not_vary():
 def test_facts_that_are_kept_are_those_of_today(name, request):
     if not name.startswith("tiny"):
         request.getfixturevalue("hub")
-    train, test = (describe.data.load(name, split).to_list() for split in ("train", "test"))
-    kept = describe.facts(name)
-    assert results.plain(describe.measure(train, test)) == kept
+    train, test = (load(name, split).to_list() for split in ("train", "test"))
+    stored = describe.facts(name)
+    assert results.plain(describe.measure(train, test)) == stored
 
 
 def test_facts_are_kept_and_sets_that_are_not_at_hand_left_out(world, monkeypatch):
@@ -70,6 +70,6 @@ def test_facts_are_kept_and_sets_that_are_not_at_hand_left_out(world, monkeypatc
     def absent(*_):
         raise StudyError("not at hand")
 
-    monkeypatch.setattr(describe.data, "load", absent)
+    monkeypatch.setattr(describe, "load", absent)
     assert describe.facts("tiny_math") == first
     assert list(describe.table(["tiny_math", "gsm8k"]).index) == ["tiny_math"]

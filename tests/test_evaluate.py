@@ -58,14 +58,14 @@ def test_pass_rates_are_kept_by_content(small, world, monkeypatch):
     from hybridlib import data, difficulty, models
 
     rows = data.load("tiny_math", "train", limit=6)
-    rates = difficulty.passrate(small, rows)
+    rates = difficulty.pass_rates(small, rows)
     assert len(rates) == 6 and set(rates) <= {0.0, 0.5, 1.0}
     files = list((results.folder("small") / "difficulty").glob("*.json"))
     assert len(files) == 1
     with monkeypatch.context() as without:
         without.setattr(models, "load", None)
-        assert difficulty.passrate(small, rows) == rates
-    assert len(difficulty.passrate(small, rows.select([0, 1]))) == 2
+        assert difficulty.pass_rates(small, rows) == rates
+    assert len(difficulty.pass_rates(small, rows.select([0, 1]))) == 2
     assert len(list(files[0].parent.glob("*.json"))) == 2
 
 

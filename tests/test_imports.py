@@ -42,14 +42,10 @@ BENCHMARK_ORDER = """
 """.split()
 
 KNOWN = {
-    "profiles": {"data"},
     "runs": {"adapters", "merging.operators", "objectives", "partition", "rewards", "targets"},
     "methods.train": {"methods.composed", "methods.mixed", "study"},
     "methods.mixed": {"study"},
     "pool": {"study"},
-    "data.audit": {"data"},
-    "data.intake": {"data"},
-    "data.describe": {"data"},
     "book.kernels": {"book.build"},
     "book.pages": {"book.build"},
     "alone": {"engine"},

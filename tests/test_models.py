@@ -132,4 +132,4 @@ def test_the_tokens_are_those_the_base_was_trained_on(tiny):
 def test_the_chat_template_starts_the_assistants_turn(tiny):
     text = tiny[1].apply_chat_template(PROMPT[0], tokenize=False, add_generation_prompt=True)
     assert text == "<|user|>Compute $3+4$.<|end|><|assistant|>"
-    assert data.chat("Compute $3+4$.") == PROMPT[0]
+    assert data.chat_prompt("Compute $3+4$.") == PROMPT[0]

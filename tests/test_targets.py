@@ -39,7 +39,7 @@ def test_answers_alone_are_short_and_programs_stay(rows, small):
 def test_own_answers_are_taken_where_a_sample_is_right(rows, small):
     from hybridlib import difficulty
 
-    texts, rates = difficulty.right_answers(small, rows), difficulty.passrate(small, rows)
+    texts, rates = difficulty.right_answers(small, rows), difficulty.pass_rates(small, rows)
     found = TARGETS["own"](rows, small, 0)
     assert [text is None for text in texts] == [rate == 0 for rate in rates]
     for text, old, new in zip(texts, rows, found, strict=True):

@@ -19,13 +19,13 @@ COLUMNS = {
 
 @pytest.mark.parametrize("name", NAMES)
 def test_columns_are_those_of_the_real_set(name):
-    assert set(tasks.raw(name, "train", 1)[0]) == COLUMNS[name]
+    assert set(tasks.raw_rows(name, "train", 1)[0]) == COLUMNS[name]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_longer_list_starts_with_a_shorter(name):
-    assert tasks.raw(name, "test", 40)[:15] == tasks.raw(name, "test", 15)
-    assert tasks.raw(name, "test", 15, seed=1) != tasks.raw(name, "test", 15)
+    assert tasks.raw_rows(name, "test", 40)[:15] == tasks.raw_rows(name, "test", 15)
+    assert tasks.raw_rows(name, "test", 15, seed=1) != tasks.raw_rows(name, "test", 15)
 
 
 @pytest.mark.slow
@@ -46,7 +46,7 @@ def test_no_chain_is_shared_between_training_and_test(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_no_question_stands_in_two_splits(name):
     def questions(split):
-        rows = tasks.raw(name, split, 500)
+        rows = tasks.raw_rows(name, split, 500)
         return {str(row.get("question") or row.get("problem") or row["text"]) for row in rows}
 
     def asked(split):  # whatever the wording
@@ -69,8 +69,8 @@ def test_the_wording_split_uses_sentences_that_training_does_not(name):
     def shape(row):
         return re.sub(r"\d+|\$[^$]*\$", "0", next(iter(row.values()))).split()[:6]
 
-    trained = {tuple(shape(row)) for row in tasks.raw(name, "train", 300)}
-    assert all(tuple(shape(row)) not in trained for row in tasks.raw(name, "wording", 50))
+    trained = {tuple(shape(row)) for row in tasks.raw_rows(name, "train", 300)}
+    assert all(tuple(shape(row)) not in trained for row in tasks.raw_rows(name, "wording", 50))
 
 
 @given(st.sampled_from(NAMES), st.integers(1, 6), st.integers(0, 10**6))
@@ -93,4 +93,4 @@ def test_reference_solutions_are_right_and_slips_are_not(name, level, seed):
 
 def test_an_unknown_task_is_named():
     with pytest.raises(StudyError, match="valid: tiny_gsm8k, tiny_math, tiny_mbpp"):
-        tasks.raw("tiny_gsm9k", "train", 1)
+        tasks.raw_rows("tiny_gsm9k", "train", 1)

@@ -59,7 +59,7 @@ def advise(profile: Profile, out: Path, limit: int = 0) -> str:
         )
     rows = concatenate_datasets(parts)
     print(f"pass rates of {len(rows)} rows from {profile.n_difficulty} samples each", flush=True)
-    rates = difficulty.passrate(profile, rows)
+    rates = difficulty.pass_rates(profile, rows)
     sizes = {name: sum(bucket(rate) == name for rate in rates) for name in BUCKETS}
     chosen = choices(flip)
     if sizes["zero"] > OUT_OF_REACH * len(rows):

@@ -1,10 +1,29 @@
-"""Rows: where they come from, what form they take, whether they can be trained on.
+"""Rows of data sets: where they come from, what form they take, whether they can be trained on.
 
-A data set is one decorated function in `rows`; `sources` reads folders, files and the hub, `audit`
-refuses rows whose own solution is not right, `intake` sorts one's own rows out one by one, and
-`describe` says what is in a set. Import the names below from here; `sources` is not for others.
+Public are the names below and three modules: `audit` refuses rows whose own solution the grader
+rejects, `intake` sorts the rows of a custom set into usable and refused ones, and `describe`
+measures what is in a set. `sources`, which reads folders, files and the hub, may not be imported
+from outside; a new data set is one decorated function in `rows`.
 """
 
-from hybridlib.data.rows import DATASETS, SPLITS, TEMPLATES, asked, chat, load, wrapped
+from hybridlib.data.rows import (
+    DATASETS,
+    SPLITS,
+    TEMPLATES,
+    apply_template,
+    chat_prompt,
+    check_known,
+    load,
+    with_template,
+)
 
-__all__ = ["DATASETS", "SPLITS", "TEMPLATES", "asked", "chat", "load", "wrapped"]
+__all__ = [
+    "DATASETS",
+    "SPLITS",
+    "TEMPLATES",
+    "apply_template",
+    "chat_prompt",
+    "check_known",
+    "load",
+    "with_template",
+]

@@ -1,61 +1,97 @@
-"""Can these rows be trained on? Their own solutions are right, and a program that is none fails.
+"""Can these rows be trained on? The grader must accept their solutions, and no empty program.
 
-A verifier that refuses a gold solution, or pays for nothing, would be learnt without a word.
+A grader that rejects a row's own solution punishes right answers, and asserts that any program
+passes reward nothing in particular. Training would learn from either without an error.
 """
 
 import ast
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hybridlib import StudyError, grading
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-NAMED = 5  # rows that an error lists
-_PASSED: set[tuple[str, str, str]] = set()  # what this process has seen to be sound
+ROWS_NAMED = 5  # how many bad rows the error lists
+
+
+class _Task(NamedTuple):
+    """What decides whether a row is sound, its id apart."""
+
+    solution: str
+    answer: str
+    kind: str
+
+
+_PASSED: set[_Task] = set()  # found sound by this process
 
 
 def audit(rows: "Dataset") -> None:
-    """Grades each row's completion, and for programs one that always returns "?", in one batch.
+    """Check that the grader accepts each row's solution and rejects programs that do nothing.
 
-    Rows that have passed before, in this process, are not graded again.
+    Grades every completion in one batch and, for programs, also a placeholder with the same names
+    that always returns "?"; both run in the sandbox. Rows that this process has found sound are not
+    graded again.
 
     Raises:
-        StudyError: a completion is not right, or the wrong program passes; names the first rows.
+        StudyError: a solution is rejected or a placeholder accepted; names the first rows.
+        SyntaxError: the solution of a program is not Python.
     """
-    every = zip(rows["completion"], rows["answer"], rows["kind"], rows["id"], strict=True)
-    seen = {(talk[-1]["content"], answer, kind): name for talk, answer, kind, name in every}
-    new = [row for row in seen if row not in _PASSED]
-    programs = [row for row in new if row[2] == "program"]
-    texts = [gold for gold, _, _ in new] + [_wrong(gold) for gold, _, _ in programs]
-    verdicts = _graded(texts, new + programs)
-    late = [i for i, v in enumerate(verdicts[: len(new)]) if v.reason == "timeout"]
-    again = _graded([texts[i] for i in late], [new[i] for i in late])  # the machine may be busy
-    for i, verdict in zip(late, again, strict=True):
-        verdicts[i] = verdict
-    faults = {
-        seen[row]: f"its own solution gives '{v.reason}' {v.error}".strip()
-        for row, v in zip(new, verdicts, strict=False) if not v.correct
-    }  # fmt: skip
-    faults |= {
-        seen[row]: "a program that always returns '?' passes"
-        for row, v in zip(programs, verdicts[len(new) :], strict=True) if v.correct
-    }  # fmt: skip
+    ids = _ids_by_task(rows)
+    unchecked = [task for task in ids if task not in _PASSED]
+    programs = [task for task in unchecked if task.kind == "program"]
+    solutions = [task.solution for task in unchecked]
+    placeholders = [_placeholder(task.solution) for task in programs]
+    verdicts = _grade([*solutions, *placeholders], [*unchecked, *programs])
+    solution_verdicts = _regrade_timeouts(verdicts[: len(unchecked)], unchecked)
+    placeholder_verdicts = verdicts[len(unchecked) :]
+
+    faults = {}
+    for task, verdict in zip(unchecked, solution_verdicts, strict=True):
+        if not verdict.correct:
+            faults[ids[task]] = f"its own solution gives '{verdict.reason}' {verdict.error}".strip()
+    for task, verdict in zip(programs, placeholder_verdicts, strict=True):
+        if verdict.correct:
+            faults[ids[task]] = "a program that always returns '?' passes"
     if faults:
-        named = "; ".join(f"{name}: {why}" for name, why in [*faults.items()][:NAMED])
+        named = "; ".join(f"{name}: {why}" for name, why in list(faults.items())[:ROWS_NAMED])
         raise StudyError(
             f"{len(faults)} of {len(rows)} training rows cannot be graded ({named}); correct their "
             "completion, answer or tests, or leave them out"
         )
-    _PASSED.update(new)
+    _PASSED.update(unchecked)
 
 
-def _graded(texts: list[str], rows: list[tuple[str, str, str]]) -> list[grading.Verdict]:
-    return grading.grade_many(texts, [row[1] for row in rows], [row[2] for row in rows])
+def _ids_by_task(rows: "Dataset") -> dict[_Task, str]:
+    """Return the distinct tasks of some rows, each with the id of the last row that has it."""
+    ids = {}
+    for name, turns, answer, kind in zip(
+        rows["id"], rows["completion"], rows["answer"], rows["kind"], strict=True
+    ):
+        ids[_Task(turns[-1]["content"], answer, kind)] = name
+    return ids
 
 
-def _wrong(gold: str) -> str:
-    """A program that defines the names that this one defines."""
-    tree = ast.parse(grading.program(gold) or "")
-    defined = [n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
+def _grade(texts: list[str], tasks: list[_Task]) -> list[grading.Verdict]:
+    answers, kinds = [task.answer for task in tasks], [task.kind for task in tasks]
+    return grading.grade_many(texts, answers, kinds)
+
+
+def _regrade_timeouts(verdicts: list[grading.Verdict], tasks: list[_Task]) -> list[grading.Verdict]:
+    """Return the verdicts on the tasks' solutions after a second try at those that took too long.
+
+    A slow solution may only have met a busy machine.
+    """
+    late = [place for place, verdict in enumerate(verdicts) if verdict.reason == "timeout"]
+    again = _grade([tasks[place].solution for place in late], [tasks[place] for place in late])
+    verdicts = list(verdicts)
+    for place, verdict in zip(late, again, strict=True):
+        verdicts[place] = verdict
+    return verdicts
+
+
+def _placeholder(solution: str) -> str:
+    """Return a program with the functions and classes of this one, all of which return "?"."""
+    tree = ast.parse(grading.program(solution) or "")
+    defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     return "\n".join(f"def {name}(*_, **__):\n    return '?'" for name in defined)

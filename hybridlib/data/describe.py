@@ -1,6 +1,6 @@
 """What is in a set? Sizes, lengths, levels, kinds of answer, and test questions seen in training.
 
-Facts are kept under data/results/sets, so that the book can show sets that are not at hand.
+The facts are stored under data/results/sets, so that the book can show sets that are not at hand.
 """
 
 from __future__ import annotations
@@ -12,154 +12,239 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hybridlib import StudyError, results
-from hybridlib.data import rows as data
+from hybridlib.data.rows import load
+from hybridlib.partition import bucket
 from hybridlib.proportions import wilson
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
-WORDS = 3  # in a shingle
-ALIKE = 0.5  # Jaccard similarity of two questions' shingles from which they are near-duplicates
+SHINGLE_WORDS = 3
+NEAR_DUPLICATE = 0.5  # Jaccard similarity of two questions' shingles from which they count as one
+RESAMPLES = 400  # bootstrap draws over rows
+ANSWER_PATTERNS = {  # kind of answer -> how it is written; the first that fits counts
+    "integer": r"-?\d[\d,]*",
+    "decimal": r"-?\d*\.\d+",
+    "radical": r".*sqrt.*",
+    "fraction": r"-?(\\[dt]?frac.*|\d+/\d+)",
+    "several": r".*,.*",
+    "with letters": r"[^\\]*[a-zA-Z][^\\]*",
+}
+
+Shingle = tuple[str, ...]
 
 
 def facts(name: str) -> dict[str, Any]:
-    """What is in one set of `data.DATASETS`? From its file, or measured and kept.
+    """Return what is in one of `DATASETS`, from its file; measure and store it where that lacks.
 
-    Returns rows (train, test), levels (of train: level -> rows), question and solution (words of
-    train: 10 %, median, 90 %), answers (kind -> share of train), seen (share of test questions that
-    have a near-duplicate in train, 95 % low and high, and of those that are there word by word).
-    Raises StudyError where the set is neither kept nor at hand.
+    Returns:
+        rows (train, test); levels (of train: level -> rows); question and solution (their words in
+        train: 10 %, median, 90 %); answers (kind -> share of train); seen (share of test questions
+        that have a near-duplicate in train, its 95 % limits, and the share of those that stand
+        there word by word).
+
+    Raises:
+        StudyError: the facts are not stored and the set cannot be read.
     """
     file = results.folder("sets") / f"{name}.json"
     if not file.exists():
-        train, test = (data.load(name, split) for split in ("train", "test"))
+        train, test = (load(name, split) for split in ("train", "test"))
         results.write(file, json.dumps(measure(train.to_list(), test.to_list())) + "\n")
     return json.loads(file.read_text())
 
 
 def measure(train: Sequence[dict], test: Sequence[dict]) -> dict[str, Any]:
-    """The `facts` of these rows."""
-    import numpy as np
-
-    def quantiles(texts: Iterable[str]) -> list[int]:
-        return [int(q) for q in np.quantile([len(t.split()) for t in texts], [0.1, 0.5, 0.9])]
-
-    asked = [[row["prompt"][-1]["content"] for row in rows] for rows in (train, test)]
-    closest = nearest(*asked)
-    alike, same = (sum(value >= bar for value in closest) for bar in (ALIKE, 1.0))
+    """Return the `facts` of these rows."""
+    train_questions, test_questions = (
+        [row["prompt"][-1]["content"] for row in rows] for rows in (train, test)
+    )
+    similarities = closest_similarity(train_questions, test_questions)
+    duplicates, identical = (
+        sum(value >= threshold for value in similarities) for threshold in (NEAR_DUPLICATE, 1.0)
+    )
+    levels = Counter(row["level"] for row in train)
     kinds = Counter(answer_kind(row["kind"], row["answer"]) for row in train)
     return {
         "rows": [len(train), len(test)],
-        "levels": {str(k): n for k, n in sorted(Counter(row["level"] for row in train).items())},
-        "question": quantiles(asked[0]),
-        "solution": quantiles(row["completion"][-1]["content"] for row in train),
-        "answers": {kind: round(n / len(train), 4) for kind, n in kinds.most_common()},
-        "seen": [alike / len(test), *wilson(alike, len(test)), same / len(test)],
+        "levels": {str(level): count for level, count in sorted(levels.items())},
+        "question": _word_quantiles(train_questions),
+        "solution": _word_quantiles([row["completion"][-1]["content"] for row in train]),
+        "answers": {kind: round(count / len(train), 4) for kind, count in kinds.most_common()},
+        "seen": [
+            duplicates / len(test),
+            *wilson(duplicates, len(test)),
+            identical / len(test),
+        ],
     }
 
 
-def nearest(train: Sequence[str], test: Sequence[str]) -> list[float]:
-    """For each test question, the Jaccard similarity of the training question most like it.
+def _word_quantiles(texts: Sequence[str]) -> list[int]:
+    """Return how many words the texts have: 10 %, median, 90 %."""
+    import numpy as np
 
-    Of sets of WORDS successive words, numbers included; exact, where MinHash estimates (Broder
-    1997). 0 where nothing is shared; 1 for the same words in the same order, give or take repeats.
+    lengths = [len(text.split()) for text in texts]
+    return [int(quantile) for quantile in np.quantile(lengths, [0.1, 0.5, 0.9])]
+
+
+def closest_similarity(train: Sequence[str], test: Sequence[str]) -> list[float]:
+    """Return for each test question the similarity of the training question most like it.
+
+    That is the Jaccard similarity of their sets of shingles, runs of SHINGLE_WORDS words or signs:
+    0 where nothing is shared, 1 for the same words in the same order, give or take repeats. Exact,
+    where MinHash estimates it (Broder 1997).
     """
-    known: dict[tuple[str, ...], int] = {}
-    sets = [{known.setdefault(s, len(known)) for s in _shingles(text)} for text in train]
-    homes: dict[int, list[int]] = {}
-    for place, own in enumerate(sets):
-        for shingle in own:
-            homes.setdefault(shingle, []).append(place)
-    found = []
+    train_sets = [_shingles(text) for text in train]
+    containing: dict[Shingle, list[int]] = {}  # shingle -> the training questions that have it
+    for place, shingles in enumerate(train_sets):
+        for shingle in shingles:
+            containing.setdefault(shingle, []).append(place)
+    similarities = []
     for text in test:
-        own = _shingles(text)
-        shared = Counter(place for s in own if s in known for place in homes[known[s]])
-        best = (n / (len(own) + len(sets[place]) - n) for place, n in shared.items())
-        found.append(max(best, default=0.0))
-    return found
+        shingles = _shingles(text)
+        shared = Counter(place for item in shingles for place in containing.get(item, []))
+        candidates = (
+            count / (len(shingles) + len(train_sets[place]) - count)
+            for place, count in shared.items()
+        )
+        similarities.append(max(candidates, default=0.0))
+    return similarities
 
 
-def reliability(first: Sequence[float], second: Sequence[float], of: int) -> pd.DataFrame:
-    """How well does a pass rate from k samples agree with a second one from k others?
+def _shingles(text: str) -> set[Shingle]:
+    words = re.findall(r"\w+|[^\w\s]", text.lower())
+    starts = range(max(1, len(words) - SHINGLE_WORDS + 1))
+    return {tuple(words[start : start + SHINGLE_WORDS]) for start in starts}
+
+
+def reliability(first: Sequence[float], second: Sequence[float], samples: int) -> pd.DataFrame:
+    """Return how well a pass rate from k samples agrees with one from k other samples.
+
+    Smaller k are drawn from the samples without replacement, with a fixed seed.
 
     Args:
-        first, second: two independent pass rates of the same rows, each from `of` samples.
+        first, second: two independent pass rates of the same rows, each from `samples` samples.
+
     Returns:
-        One row per k = 1, 2, 4 ... `of`: k, value (Pearson's correlation), low, high (95 %, over
-        rows), agree (share of rows that fall into one bucket of `partition.BUCKETS` both times).
-    Smaller k are drawn from the samples without replacement.
+        One row for each k = 1, 2, 4 ... `samples`: k, value (Pearson's correlation), low, high
+        (95 %, over rows), agree (share of rows that both rates put into the same bucket of
+        `partition.BUCKETS`).
     """
     import numpy as np
     import pandas as pd
 
-    from hybridlib.partition import bucket
-
     rng = np.random.default_rng(0)
-    right = np.round(np.array([first, second]) * of).astype(int)
-    rows, k = [], 1
-    while k <= of:
-        one, other = rng.hypergeometric(right, of - right, k) / k
-        picks = rng.integers(len(one), size=(400, len(one)))
-        spread = [np.corrcoef(one[pick], other[pick])[0, 1] for pick in picks]
-        low, high = np.nanquantile(spread, [0.025, 0.975])
-        agree = np.mean([bucket(a) == bucket(b) for a, b in zip(one, other, strict=True)])
-        rows.append((k, np.corrcoef(one, other)[0, 1], low, high, agree))
+    correct = np.round(np.array([first, second]) * samples).astype(int)
+    table = []
+    k = 1
+    while k <= samples:
+        rates = rng.hypergeometric(correct, samples - correct, k) / k
+        low, high = _correlation_interval(rates, rng)
+        same_bucket = np.mean([bucket(one) == bucket(other) for one, other in rates.T])
+        table.append((k, _pearson(rates), low, high, same_bucket))
         k *= 2
-    return pd.DataFrame(rows, columns=["k", "value", "low", "high", "agree"])
+    return pd.DataFrame(table, columns=["k", "value", "low", "high", "agree"])
 
 
-def correlations(rows: pd.DataFrame, columns: Sequence[str], of: str) -> pd.DataFrame:
-    """Spearman's rank correlation of `of` with each column: arm, value, low, high (95 %, rows)."""
+def correlations(rows: pd.DataFrame, columns: Sequence[str], target: str) -> pd.DataFrame:
+    """Return Spearman's rank correlation of the column `target` with each of `columns`.
+
+    Columns that do not vary are left out.
+
+    Returns:
+        One row per column: arm (its name), value, low, high (95 %, over rows).
+    """
     import numpy as np
     import pandas as pd
     from scipy.stats import rankdata, spearmanr
 
-    rng, found = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    table = []
     for column in columns:
-        pair = rows[[column, of]].to_numpy(float)
-        if np.ptp(pair[:, 0]) and np.ptp(pair[:, 1]):
-            picks = rng.integers(len(pair), size=(400, len(pair)))
-            spread = [np.corrcoef(*(rankdata(c) for c in pair[pick].T))[0, 1] for pick in picks]
-            low, high = np.nanquantile(spread, [0.025, 0.975])
-            found.append((column, spearmanr(*pair.T).statistic, low, high))
-    return pd.DataFrame(found, columns=["arm", "value", "low", "high"])
+        pair = rows[[column, target]].to_numpy(float).T
+        if np.ptp(pair[0]) and np.ptp(pair[1]):
+            low, high = _correlation_interval(pair, rng, rankdata)
+            table.append((column, spearmanr(*pair).statistic, low, high))
+    return pd.DataFrame(table, columns=["arm", "value", "low", "high"])
+
+
+def _correlation_interval(
+    pair: np.ndarray, rng: np.random.Generator, transform: Any = None
+) -> tuple[float, float]:
+    """Return the 95 % limits of a correlation, by a bootstrap over rows.
+
+    Args:
+        pair: the two variables, (2, rows).
+        transform: applied to each variable of each draw; ranks make it Spearman's correlation.
+    """
+    import numpy as np
+
+    draws = rng.integers(pair.shape[1], size=(RESAMPLES, pair.shape[1]))
+    values = []
+    for draw in draws:
+        drawn = pair[:, draw]
+        values.append(_pearson([transform(part) for part in drawn] if transform else drawn))
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    return low, high
+
+
+def _pearson(pair: Any) -> float:
+    import numpy as np
+
+    return np.corrcoef(*pair)[0, 1]
 
 
 def answer_kind(kind: str, answer: str) -> str:
-    """integer, decimal, fraction, several, radical, text ... or program, by how it is written."""
+    """Return the kind of an answer by how it is written.
+
+    Args:
+        kind: number, expression or program, as rows have it.
+
+    Returns:
+        One of ANSWER_PATTERNS, "other expression" or "program".
+    """
     if kind == "program":
         return "program"
-    patterns = (("integer", r"-?\d[\d,]*"), ("decimal", r"-?\d*\.\d+"), ("radical", r".*sqrt.*"),
-                ("fraction", r"-?(\\[dt]?frac.*|\d+/\d+)"), ("several", r".*,.*"),
-                ("with letters", r"[^\\]*[a-zA-Z][^\\]*"))  # fmt: skip
     plain = answer.replace("\\!", "").strip("$ ")
-    return next((name for name, own in patterns if re.fullmatch(own, plain)), "other expression")
+    for name, pattern in ANSWER_PATTERNS.items():
+        if re.fullmatch(pattern, plain):
+            return name
+    return "other expression"
 
 
 def table(names: Iterable[str]) -> pd.DataFrame:
-    """Sets side by side; one that is neither kept nor at hand is left out."""
+    """Return the facts of sets side by side, as text for readers.
+
+    Sets whose facts are not stored and that cannot be read are left out.
+    """
     import pandas as pd
 
-    rows = {}
+    columns = {}
     for name in names:
         try:
-            found = facts(name)
+            columns[name] = _described(facts(name))
         except StudyError:
             continue
-        alike, low, high, same = (100 * value for value in found["seen"])
-        first = list(found["answers"].items())[:2]
-        rows[name] = {
-            "rows, train": found["rows"][0], "rows, test": found["rows"][1],
-            "levels": f"{min(map(int, found['levels']))} to {max(map(int, found['levels']))}",
-            "words, question": "{} ({} to {})".format(*(found["question"][i] for i in (1, 0, 2))),
-            "words, solution": "{} ({} to {})".format(*(found["solution"][i] for i in (1, 0, 2))),
-            "answers": ", ".join(f"{kind} {100 * share:.0f} %" for kind, share in first),
-            "near-duplicates (%)": f"{alike:.1f} [{low:.1f}, {high:.1f}]",
-            "word by word (%)": f"{same:.1f}",
-        }  # fmt: skip
-    return pd.DataFrame(rows).T
+    return pd.DataFrame(columns).T
 
 
-def _shingles(text: str) -> set[tuple[str, ...]]:
-    words = re.findall(r"\w+|[^\w\s]", text.lower())
-    return {tuple(words[i : i + WORDS]) for i in range(max(1, len(words) - WORDS + 1))}
+def _described(measured: dict[str, Any]) -> dict[str, Any]:
+    """Return one row of `table`: heading -> text."""
+    levels = [int(level) for level in measured["levels"]]
+    duplicates, low, high, identical = (100 * value for value in measured["seen"])
+    commonest = list(measured["answers"].items())[:2]
+    return {
+        "rows, train": measured["rows"][0],
+        "rows, test": measured["rows"][1],
+        "levels": f"{min(levels)} to {max(levels)}",
+        "words, question": _median_and_range(measured["question"]),
+        "words, solution": _median_and_range(measured["solution"]),
+        "answers": ", ".join(f"{kind} {100 * share:.0f} %" for kind, share in commonest),
+        "near-duplicates (%)": f"{duplicates:.1f} [{low:.1f}, {high:.1f}]",
+        "word by word (%)": f"{identical:.1f}",
+    }
+
+
+def _median_and_range(quantiles: Sequence[int]) -> str:
+    low, median, high = quantiles
+    return f"{median} ({low} to {high})"

@@ -1,115 +1,132 @@
 """Which rows of a set can be trained on, and what is wrong with each of the others?
 
-`data.load` refuses a set for its first bad row; here the rest goes on. Of the rows that `data` can
-convert, `audit` says which a program can check.
+`rows.load` refuses a set for its first bad row; here the other rows go on. A row is refused if it
+cannot be converted, or if `audit` finds that the grader cannot check it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridlib import StudyError, grading
-from hybridlib.data import rows as data
 from hybridlib.data import sources
 from hybridlib.data.audit import audit
+from hybridlib.data.rows import (
+    DATASETS,
+    Source,
+    choose,
+    convert_row,
+    custom_converter,
+    gsm8k_row,
+    math_row,
+    mbpp_row,
+    row_id,
+)
+from hybridlib.data.sources import RawRow
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 COLUMNS = ("id", "family", "kind", "level", "prompt", "completion", "answer")
-FORMS = {"question": "tiny_gsm8k", "problem": "tiny_math", "test_list": "tiny_mbpp"}
-"""The column that a form of rows has and no other -> a set of that form."""
-UNUSABLE = (LookupError, ValueError, TypeError, AttributeError, SyntaxError)
+FORMS = {"test_list": mbpp_row, "problem": math_row, "question": gsm8k_row}
+"""A column that tells a form of rows -> what converts them; the first that is filled counts."""
 
 
 def usable(
     name: str, limit: int = 0, columns: dict[str, str] | None = None
 ) -> tuple[Dataset, dict[str, str]]:
-    """The training rows of a set that a program can check; id -> what is wrong with the others.
+    """Return the training rows of a set that the grader can check, and why the others are refused.
 
-    Args as `data.load` has them. Of a set of one's own that has no other splits, these are all
-    rows. Without `columns`, each row may have the form of GSM8K, of MATH, of MBPP or of the rows
-    that `advise` writes.
+    Grades the solution of every row, for programs by running it in the sandbox.
+
+    Args:
+        name, limit, columns: as `rows.load` has them. A custom data set without other splits gives
+            all its rows. Without `columns`, each of its rows may have the form of GSM8K, MATH or
+            MBPP, or that of the rows that `advise` writes.
+
+    Returns:
+        The rows, with COLUMNS; and id -> reason of each row that is refused.
+
+    Raises:
+        StudyError: the set itself cannot be read.
     """
     from datasets import Dataset
 
-    raw, convert = _source(name, limit, columns or {})
-    if 0 < limit < len(raw):  # the rows that data.load chooses
-        chosen = sorted(raw, key=lambda numbered: sources.digest("limit", numbered[1]))[:limit]
-        raw = sorted(chosen, key=lambda numbered: numbered[0])
-    own = Path(name).stem if Path(name).is_file() else Path(name).name
+    raw_rows, convert = _training_source(name, limit, columns or {})
     rows, refused = [], {}
-    for index, source in raw:
-        place = f"{own}/train/{index}"
+    for index, raw in choose(raw_rows, limit):
         try:
-            row = convert(source)
-        except UNUSABLE as error:
-            empty = f"the column {error} is empty"
-            refused[place] = empty if isinstance(error, KeyError) else str(error)
-            continue
-        turn = {"role": "assistant", "content": row.pop("completion")}
-        asked = data.chat(row.pop("question"))
-        row = {"family": own} | row | {"id": place, "prompt": asked, "completion": [turn]}
-        rows.append({column: row[column] for column in COLUMNS})
-    found = Dataset.from_list(rows)
-    unsound = _unsound(found) if rows else {}
-    kept = [i for i, row in enumerate(rows) if row["id"] not in unsound]
-    return found.select(kept), refused | unsound
+            row = convert_row(name, "train", index, raw, convert)
+        except ValueError as error:
+            refused[row_id(name, "train", index)] = str(error)
+        else:
+            rows.append({column: row[column] for column in COLUMNS})
+    table = Dataset.from_list(rows)
+    unsound = _unsound(table) if rows else {}
+    sound = [place for place, row in enumerate(rows) if row["id"] not in unsound]
+    return table.select(sound), refused | unsound
 
 
-def _source(name: str, limit: int, columns: dict[str, str]) -> data.Raw:
-    if name in data.DATASETS:
-        return data.DATASETS[name]("train", limit)
-    convert = data._own(name, "train", columns)[1] if columns else _by_form()
+def _training_source(name: str, limit: int, columns: dict[str, str]) -> Source:
+    """Return the training rows of a known or custom set, and what converts one of them."""
+    if name in DATASETS:
+        return DATASETS[name]("train", limit)
+    convert = custom_converter(name, columns) if columns else _convert_by_form
     tables = sources.read(name)
-    wanted = [*columns.values()] or next(iter(tables.values())).column_names[:1]  # any will do
-    raw = sources.part([tables], name, "train", wanted, cut=())
+    required = list(columns.values())
+    if not required:
+        required = next(iter(tables.values())).column_names[:1]  # which columns count, rows say
+    raw_rows = sources.split_rows([tables], name, "train", required, carved=())
     level = columns.get("level", "level")  # the one column that a row need not fill
 
-    def filled(row: dict[str, Any]) -> dict[str, Any]:
-        return convert({level: 0} | {k: v for k, v in row.items() if v is not None})
+    def convert_filled(raw: RawRow) -> dict[str, Any]:
+        filled = {column: value for column, value in raw.items() if value is not None}
+        return convert({level: 0} | filled)
 
-    return raw, filled
-
-
-def _by_form() -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """A converter that sees by a row's columns which one it needs."""
-    known = {column: data.DATASETS[name]("train", 1)[1] for column, name in FORMS.items()}
-    known["kind"] = _written
-
-    def convert(row: dict[str, Any]) -> dict[str, Any]:
-        marks = [*FORMS, *["kind"] * ({"kind", "prompt", "completion"} <= row.keys())]
-        told = next((column for column in reversed(marks) if column in row), None)
-        if told is None:
-            raise ValueError(f"of unknown kind, as no column {', '.join(known)} is filled")
-        return known[told](row)
-
-    return convert
+    return raw_rows, convert_filled
 
 
-def _written(row: dict[str, Any]) -> dict[str, Any]:
-    if row["kind"] not in grading.KINDS:
-        raise ValueError(f"unknown kind {row['kind']!r}; valid: {', '.join(grading.KINDS)}")
-    if not str(row["answer"]).strip():
+def _convert_by_form(raw: RawRow) -> dict[str, Any]:
+    """Convert a row of any form; the columns that it fills tell which form it has."""
+    if {"kind", "prompt", "completion"} <= raw.keys():
+        return _prepared_row(raw)
+    for column, convert in FORMS.items():
+        if column in raw:
+            return convert(raw)
+    columns = ", ".join([*reversed(FORMS), "kind"])
+    raise ValueError(f"of unknown kind, as no column {columns} is filled")
+
+
+def _prepared_row(raw: RawRow) -> dict[str, Any]:
+    """Convert a row that has the columns of `rows.load` already, such as `advise` writes."""
+    if raw["kind"] not in grading.KINDS:
+        raise ValueError(f"unknown kind {raw['kind']!r}; valid: {', '.join(grading.KINDS)}")
+    if not str(raw["answer"]).strip():
         raise ValueError("the column 'answer' is empty")
-    texts = {"question": row["prompt"][-1]["content"], "answer": str(row["answer"]),
-             "completion": row["completion"][-1]["content"]}  # fmt: skip
-    return {k: row[k] for k in ("family", "kind", "level") if k in row} | texts
+    optional = {column: raw[column] for column in ("family", "level") if column in raw}
+    return optional | {
+        "kind": raw["kind"],
+        "question": raw["prompt"][-1]["content"],
+        "answer": str(raw["answer"]),
+        "completion": raw["completion"][-1]["content"],
+    }
 
 
 def _unsound(rows: Dataset) -> dict[str, str]:
-    """What `audit` has against single rows: it says so of a batch, which is halved until it passes.
+    """Return id -> reason of the rows that `audit` refuses.
 
-    So the sandbox gets few batches, and one row that cannot be read spoils no other.
+    `audit` speaks of a whole batch, which is therefore halved until each part passes or is one row:
+    few batches for the sandbox, and a row that cannot even be read spoils no other.
     """
     try:
         audit(rows)
     except (StudyError, SyntaxError) as error:
-        if len(rows) == 1:
-            told = str(error).partition(f"({rows[0]['id']}: ")[2].rpartition("); ")[0]
-            return {rows[0]["id"]: told or str(error)}
-        half = len(rows) // 2
-        return _unsound(rows.select(range(half))) | _unsound(rows.select(range(half, len(rows))))
+        if len(rows) > 1:
+            half = len(rows) // 2
+            return _unsound(rows.select(range(half))) | _unsound(
+                rows.select(range(half, len(rows)))
+            )
+        name = rows[0]["id"]
+        reason = str(error).partition(f"({name}: ")[2].rpartition("); ")[0]
+        return {name: reason or str(error)}
     return {}

@@ -1,8 +1,9 @@
 """Which rows does a data set give? Every source in one form: prompt, completion, answer, level.
 
-A data set is one decorated function that returns raw rows; three converters, shared by the tiny and
-the real sets, turn a raw row into a row. Any other folder, jsonl or parquet file or hub id loads
-as a data set of one's own, with `columns` naming its columns.
+A data set is one decorated function that returns numbered raw rows and the converter that turns a
+raw row into a row. Three converters (GSM8K's form, MATH's, MBPP's) are shared by the tiny and the
+published sets. Any other folder, data file or hub id loads as a custom data set, with `columns`
+saying which of its columns holds what.
 """
 
 import ast
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from hybridlib import StudyError, grading
 from hybridlib.data import sources
+from hybridlib.data.sources import NumberedRows, RawRow
 from hybridlib.registry import Registry
 from hybridlib.tiny import tasks
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 DATASETS = Registry("dataset")
 SPLITS = ("train", "valid", "test", "longer", "wording", "prompt")
+CUSTOM_SPLITS = ("train", "valid", "test")
 TINY_ROWS = 1000  # of a generated split, which has no end of its own, where no limit is given
 TEMPLATES = {  # ways to ask one question; the first is the study's
     "plain": "{}",
@@ -29,108 +32,187 @@ TEMPLATES = {  # ways to ask one question; the first is the study's
     "steps": "{} Show your work.",
     "exam": "Exam. Solve: {} End.",
 }
-Raw = tuple[list[tuple[int, dict[str, Any]]], Callable[[dict[str, Any]], dict[str, Any]]]
+
+Converter = Callable[[RawRow], dict[str, Any]]
+"""Turns a raw row into kind, level, question, completion and answer, and if known family and topic.
+
+Raises one of CONVERSION_ERRORS for a row that it cannot turn into these.
+"""
+Source = tuple[NumberedRows, Converter]
+CONVERSION_ERRORS = (LookupError, ValueError, TypeError, AttributeError, SyntaxError)
 
 
-def chat(question: str) -> list[dict[str, str]]:
-    """How is a model asked? The one prompt of the study, for training and for every evaluation."""
+def chat_prompt(question: str) -> list[dict[str, str]]:
+    """Return the prompt that asks a question, the only form used in training and evaluation."""
     return [{"role": "user", "content": question}]
 
 
-def wrapped(prompt: list[dict[str, str]], template: str) -> list[dict[str, str]]:
-    """The same prompt, its question put as one of TEMPLATES puts it."""
-    return [*prompt[:-1], chat(TEMPLATES[template].format(prompt[-1]["content"]))[0]]
+def apply_template(prompt: list[dict[str, str]], template: str) -> list[dict[str, str]]:
+    """Return the prompt with its last turn, the question, worded by one of TEMPLATES."""
+    question = TEMPLATES[template].format(prompt[-1]["content"])
+    return [*prompt[:-1], *chat_prompt(question)]
 
 
-def asked(rows: "Dataset", template: str) -> "Dataset":
-    """The same rows, every question put as one of TEMPLATES puts it; "" leaves them."""
+def with_template(rows: "Dataset", template: str) -> "Dataset":
+    """Return the rows with every question worded by one of TEMPLATES; "" changes nothing.
+
+    Raises:
+        StudyError: there is no such template.
+    """
     if template and template not in TEMPLATES:
         raise StudyError(f"unknown template {template!r}; valid: {', '.join(TEMPLATES)}")
     if not template:
         return rows
     return rows.map(
-        lambda r: {"prompt": wrapped(r["prompt"], template)}, load_from_cache_file=False
+        lambda row: {"prompt": apply_template(row["prompt"], template)},
+        load_from_cache_file=False,
     )
 
 
 def load(name: str, split: str, limit: int = 0, columns: dict[str, str] | None = None) -> "Dataset":
-    """Which rows does this split of a data set have?
+    """Load the rows of one split of a data set.
 
     Args:
-        name: one of DATASETS, or a folder, a file or a hub id of your own.
+        name: one of DATASETS, or a folder, a data file or a hub id of your own.
         split: train, valid or test; the tiny sets have longer and wording too, mbpp has prompt.
-        limit: at most so many rows, 0 for all. The choice depends on the content of the rows only,
-            and a larger limit contains a smaller one.
-        columns: for a set of your own, the names of its columns for `question` and `answer`,
+        limit: at most so many rows, 0 for all; see `choose`.
+        columns: of a custom data set, the names of its columns for `question` and `answer`,
             and where it has them for `completion` and `level`.
 
-    Returns a Dataset with id, family, kind (number, expression, program), level, topic, prompt,
-    completion and answer. Raises StudyError for whatever in the source cannot be used.
+    Returns:
+        A Dataset with id, family, topic, kind (number, expression, program), level, answer, prompt
+        and completion.
+
+    Raises:
+        StudyError: an unknown name or split, missing columns, a source that cannot be read, or a
+            row that cannot be converted.
     """
     from datasets import Dataset
 
     if split not in SPLITS:
         raise StudyError(f"unknown split {split!r}; valid: {', '.join(SPLITS)}")
     if name in DATASETS:
-        raw, convert = DATASETS[name](split, limit)
-    elif columns or "/" in name or Path(name).exists():
-        raw, convert = _own(name, split, columns or {})
+        raw_rows, convert = DATASETS[name](split, limit)
     else:
-        raise StudyError(
-            f"unknown dataset {name!r}; valid: {', '.join(sorted(DATASETS))}, or a folder, "
-            "a .jsonl file or a hub id with its columns"
-        )
-    if 0 < limit < len(raw):
-        chosen = sorted(raw, key=lambda numbered: sources.digest("limit", numbered[1]))[:limit]
-        raw = sorted(chosen, key=lambda numbered: numbered[0])
-    own = Path(name).stem if Path(name).is_file() else Path(name).name
+        if not columns:
+            check_known(name)
+        raw_rows, convert = custom_source(name, split, columns or {})
     rows = []
-    for index, source in raw:
+    for index, raw in choose(raw_rows, limit):
         try:
-            row = convert(source)
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            rows.append(convert_row(name, split, index, raw, convert))
+        except ValueError as error:
             raise StudyError(f"row {index} of {name}/{split} cannot be used: {error}") from None
-        question, completion = row.pop("question"), row.pop("completion")
-        rows.append(
-            {"id": f"{own}/{split}/{index}", "family": own, "topic": "", **row,
-             "prompt": chat(question),
-             "completion": [{"role": "assistant", "content": completion}]}
-        )  # fmt: skip
     if not rows:
         raise StudyError(f"{name}/{split} has no rows; choose another split or another source")
     return Dataset.from_list(rows)
 
 
-# ---------------------------------------------------------------- raw row -> row
+def check_known(name: str) -> None:
+    """Check that a name can be a data set, before anything is read.
+
+    Raises:
+        StudyError: it is neither one of DATASETS nor a folder, a file or a hub id; lists the first.
+    """
+    if not (name in DATASETS or "/" in name or Path(name).exists()):
+        raise StudyError(
+            f"unknown dataset {name!r}; valid: {', '.join(sorted(DATASETS))}, or a folder, "
+            "a data file or a hub id with --columns"
+        )
 
 
-def _number_row(raw: dict[str, Any]) -> dict[str, Any]:
-    """GSM8K's form: `<<a+b=c>>` marks its steps, `#### n` the answer (Cobbe et al. 2021)."""
+def choose(raw_rows: NumberedRows, limit: int) -> NumberedRows:
+    """Return at most `limit` of the rows, in their order; 0 returns all.
+
+    The choice depends on the content of the rows alone, and a larger limit contains a smaller one.
+    """
+    if not 0 < limit < len(raw_rows):
+        return raw_rows
+    chosen = sorted(raw_rows, key=lambda numbered: sources.digest("limit", numbered[1]))[:limit]
+    return sorted(chosen, key=lambda numbered: numbered[0])
+
+
+def convert_row(
+    name: str, split: str, index: int, raw: RawRow, convert: Converter
+) -> dict[str, Any]:
+    """Return the row that a converter makes of a raw row.
+
+    Args:
+        name, split, index: the data set, its split and the row's number in it; they give the id,
+            and the name is the family where the converter names none.
+
+    Raises:
+        ValueError: the row cannot be converted; the message says why.
+    """
+    try:
+        converted = convert(raw)
+    except KeyError as error:
+        raise ValueError(f"the column {error} is empty") from None
+    except CONVERSION_ERRORS as error:
+        raise ValueError(str(error)) from None
+    question, completion = converted.pop("question"), converted.pop("completion")
+    return {
+        "id": row_id(name, split, index),
+        "family": _short_name(name),
+        "topic": "",
+        **converted,
+        "prompt": chat_prompt(question),
+        "completion": [{"role": "assistant", "content": completion}],
+    }
+
+
+def row_id(name: str, split: str, index: int) -> str:
+    """Return the id of a row: "gsm8k/train/7". A path counts by its last part, without suffix."""
+    return f"{_short_name(name)}/{split}/{index}"
+
+
+def _short_name(name: str) -> str:
+    return Path(name).stem if Path(name).is_file() else Path(name).name
+
+
+# ---------------------------------------------------------------- converters
+
+
+def gsm8k_row(raw: RawRow) -> dict[str, Any]:
+    """Convert GSM8K's form: `<<a+b=c>>` marks a step, `#### n` the answer (Cobbe et al. 2021)."""
     answer = raw["answer"].rpartition("####")[2].strip().replace(",", "")
     if "####" not in raw["answer"] or grading.number(answer) is None:
         raise ValueError("the answer has no '#### number'")
     return {
-        "family": "gsm8k", "kind": "number", "level": raw["answer"].count("<<"),
-        "question": raw["question"], "completion": raw["answer"], "answer": answer,
-    }  # fmt: skip
+        "family": "gsm8k",
+        "kind": "number",
+        "level": raw["answer"].count("<<"),
+        "question": raw["question"],
+        "completion": raw["answer"],
+        "answer": answer,
+    }
 
 
-def _expression_row(raw: dict[str, Any]) -> dict[str, Any]:
-    """MATH's form: the answer is in the last box of the solution (Hendrycks et al. 2021)."""
+def math_row(raw: RawRow) -> dict[str, Any]:
+    """Convert MATH's form: the last box of the solution is the answer (Hendrycks et al. 2021)."""
     # Two training solutions end in an empty box; both count primes where there are none.
     solution = raw["solution"].replace("\\boxed{}", "\\boxed{0}")
     answer = grading.boxed(solution)
     if answer is None:
         raise ValueError("the solution has no \\boxed{answer}")
     return {
-        "family": "math", "kind": "expression", "level": _level(raw["level"]),
+        "family": "math",
+        "kind": "expression",
+        "level": _level_number(raw["level"]),
         "topic": raw.get("type") or raw.get("subject") or "",
-        "question": raw["problem"], "completion": solution, "answer": answer,
-    }  # fmt: skip
+        "question": raw["problem"],
+        "completion": solution,
+        "answer": answer,
+    }
 
 
-def _program_row(raw: dict[str, Any]) -> dict[str, Any]:
-    """MBPP's form: a text, code and asserts; the full and the sanitized set differ in names."""
+def mbpp_row(raw: RawRow) -> dict[str, Any]:
+    """Convert MBPP's form: a text, code and asserts (Austin et al. 2021).
+
+    The full and the sanitized set differ in the names of their columns. The first assert is part of
+    the question, since it names the function. The level is the number of statements that are
+    neither a definition nor a return.
+    """
     setup = [raw.get("test_setup_code") or "", *(raw.get("test_imports") or [])]
     lines = [line.replace("\r\n", "\n").strip() for line in [*setup, *raw["test_list"]]]
     code = raw["code"].replace("\r\n", "\n")
@@ -139,121 +221,158 @@ def _program_row(raw: dict[str, Any]) -> dict[str, Any]:
     if not raw["test_list"]:
         raise ValueError("there are no asserts")
     return {
-        "family": "mbpp", "kind": "program", "level": max(1, steps),
+        "family": "mbpp",
+        "kind": "program",
+        "level": max(1, steps),
         "question": f"{raw.get('text') or raw['prompt']}\n{raw['test_list'][0].strip()}",
-        "completion": code, "answer": "\n".join(filter(None, lines)),
-    }  # fmt: skip
+        "completion": code,
+        "answer": "\n".join(line for line in lines if line),
+    }
 
 
-def _own_row(raw: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:
-    """A row of a set of one's own: the kind follows from the answer."""
-    given = raw[columns["answer"]]
-    if given is None or not str(given).strip():
+def _custom_row(raw: RawRow, columns: dict[str, str]) -> dict[str, Any]:
+    """Convert a row of a custom data set: the kind follows from the answer.
+
+    An answer that reads as a number is graded as one, any other as an expression. Where the
+    completion does not state the answer in the form that the grader reads, it is appended, or SFT
+    would teach answers that count as wrong.
+    """
+    value = raw[columns["answer"]]
+    if value is None or not str(value).strip():
         raise ValueError(f"the column {columns['answer']!r} is empty")
-    text = str(given).strip()
+    text = str(value).strip()
     answer = grading.boxed(text) or text.rpartition("####")[2].strip()
     kind = "expression" if grading.number(answer) is None else "number"
     if kind == "number":
         answer = answer.replace(",", "").replace("$", "")
-    marked = f"#### {answer}" if kind == "number" else f"\\boxed{{{answer}}}"
+    marked_answer = f"#### {answer}" if kind == "number" else f"\\boxed{{{answer}}}"
     completion = raw[columns["completion"]] if "completion" in columns else text
     if not grading.grade(str(completion), answer, kind).correct:
-        # The answer must stand where the grader looks, or SFT would teach wrong answers.
-        completion = f"{completion}\n{marked}" if "completion" in columns else marked
+        completion = f"{completion}\n{marked_answer}" if "completion" in columns else marked_answer
     return {
-        "kind": kind, "level": _level(raw[columns["level"]]) if "level" in columns else 0,
-        "question": str(raw[columns["question"]]), "completion": completion, "answer": answer,
-    }  # fmt: skip
+        "kind": kind,
+        "level": _level_number(raw[columns["level"]]) if "level" in columns else 0,
+        "question": str(raw[columns["question"]]),
+        "completion": completion,
+        "answer": answer,
+    }
 
 
-def _level(level: Any) -> int:
-    digits = "".join(filter(str.isdigit, str(level)))
-    return int(digits) if digits else 0  # MATH has two rows of "Level ?"
+def _level_number(level: Any) -> int:
+    """Return the digits in a level as a number: 3 for "Level 3", 0 for MATH's two "Level ?"."""
+    digits = "".join(character for character in str(level) if character.isdigit())
+    return int(digits) if digits else 0
 
 
-# ---------------------------------------------------------------- the sets
+# ---------------------------------------------------------------- data sets
 
 
 @DATASETS.register
-def tiny_gsm8k(split: str, limit: int) -> Raw:
+def tiny_gsm8k(split: str, limit: int) -> Source:
     """Generated word problems in the form of GSM8K."""
-    return _tiny("tiny_gsm8k", split, limit), _number_row
+    return _generated_rows("tiny_gsm8k", split, limit), gsm8k_row
 
 
 @DATASETS.register
-def tiny_math(split: str, limit: int) -> Raw:
+def tiny_math(split: str, limit: int) -> Source:
     """Generated expressions in the form of MATH."""
-    return _tiny("tiny_math", split, limit), _expression_row
+    return _generated_rows("tiny_math", split, limit), math_row
 
 
 @DATASETS.register
-def tiny_mbpp(split: str, limit: int) -> Raw:
+def tiny_mbpp(split: str, limit: int) -> Source:
     """Generated programs over lists and numbers in the form of MBPP."""
-    return _tiny("tiny_mbpp", split, limit), _program_row
+    return _generated_rows("tiny_mbpp", split, limit), mbpp_row
 
 
 @DATASETS.register
-def gsm8k(split: str, limit: int) -> Raw:
+def gsm8k(split: str, limit: int) -> Source:
     """GSM8K, grade school mathematics: 7,473 rows for training, 1,319 for testing."""
-    return _real("openai/gsm8k", ["main"], split, ["question", "answer"]), _number_row
+    return _hub_rows("openai/gsm8k", ["main"], split, ["question", "answer"]), gsm8k_row
 
 
 @DATASETS.register
-def math(split: str, limit: int) -> Raw:
+def math(split: str, limit: int) -> Source:
     """MATH, seven subjects of competition mathematics: 7,500 and 5,000 rows."""
-    subjects = "algebra counting_and_probability geometry intermediate_algebra number_theory"
-    configs = f"{subjects} prealgebra precalculus".split()
+    subjects = [
+        "algebra",
+        "counting_and_probability",
+        "geometry",
+        "intermediate_algebra",
+        "number_theory",
+        "prealgebra",
+        "precalculus",
+    ]
     columns = ["problem", "level", "type", "solution"]
-    return _real("EleutherAI/hendrycks_math", configs, split, columns), _expression_row
+    return _hub_rows("EleutherAI/hendrycks_math", subjects, split, columns), math_row
 
 
 @DATASETS.register
-def math500(split: str, limit: int) -> Raw:
+def math500(split: str, limit: int) -> Source:
     """MATH-500, the part of MATH's test split that Lightman et al. (2023) kept for testing."""
     columns = ["problem", "level", "subject", "solution"]
-    return _real("HuggingFaceH4/MATH-500", [None], split, columns), _expression_row
+    return _hub_rows("HuggingFaceH4/MATH-500", [None], split, columns), math_row
 
 
 @DATASETS.register
-def mbpp(split: str, limit: int) -> Raw:
+def mbpp(split: str, limit: int) -> Source:
     """MBPP, basic Python problems (Austin et al. 2021): 974 rows, ten of them in `prompt`."""
     columns = ["text", "code", "test_list", "test_setup_code"]
-    return _real("google-research-datasets/mbpp", ["full"], split, columns), _program_row
+    return _hub_rows("google-research-datasets/mbpp", ["full"], split, columns), mbpp_row
 
 
 @DATASETS.register
-def mbpp_sanitized(split: str, limit: int) -> Raw:
+def mbpp_sanitized(split: str, limit: int) -> Source:
     """The 427 problems of MBPP that its authors checked by hand."""
     columns = ["prompt", "code", "test_list", "test_imports"]
-    return _real("google-research-datasets/mbpp", ["sanitized"], split, columns), _program_row
+    return _hub_rows("google-research-datasets/mbpp", ["sanitized"], split, columns), mbpp_row
 
 
-def _tiny(name: str, split: str, limit: int) -> list[tuple[int, dict[str, Any]]]:
+def _generated_rows(name: str, split: str, limit: int) -> NumberedRows:
     if split not in tasks.SPLITS:
         raise StudyError(f"{name} has no split {split!r}; valid: {', '.join(SPLITS[:-1])}")
-    return list(enumerate(tasks.raw(name, split, limit or TINY_ROWS)))
+    return list(enumerate(tasks.raw_rows(name, split, limit or TINY_ROWS)))
 
 
-def _real(
-    place: str, configs: list[str | None], split: str, columns: list[str]
-) -> list[tuple[int, dict[str, Any]]]:
-    """The numbered rows of a hub set, its configs one after another, with a cut for `valid`."""
+def _hub_rows(
+    hub_id: str, configs: list[str | None], split: str, columns: list[str]
+) -> NumberedRows:
+    """Return the rows of a hub set, its configs one after another, part of train as `valid`.
+
+    Read from the folder HYBRIDLIB_HUB if that is set, else from the hub.
+    """
     folder = os.environ.get("HYBRIDLIB_HUB")
-    if folder and not (Path(folder) / place).is_dir():
-        raise StudyError(f"HYBRIDLIB_HUB={folder} has no folder {place}; unset it to ask the hub")
-    where = str(Path(folder) / place) if folder else place
-    tables = [sources.read(where, config) for config in configs]
-    return sources.part(tables, place, split, columns, cut=("valid",))
+    if folder and not (Path(folder) / hub_id).is_dir():
+        raise StudyError(f"HYBRIDLIB_HUB={folder} has no folder {hub_id}; unset it to ask the hub")
+    location = str(Path(folder) / hub_id) if folder else hub_id
+    tables = [sources.read(location, config) for config in configs]
+    return sources.split_rows(tables, hub_id, split, columns, carved=("valid",))
 
 
-def _own(name: str, split: str, columns: dict[str, str]) -> Raw:
+def custom_source(name: str, split: str, columns: dict[str, str]) -> Source:
+    """Return the rows of a custom data set and their converter; see `load` for the arguments.
+
+    Raises:
+        StudyError: `columns` lacks the question or the answer or has a key that means nothing, or
+            the split or one of the columns does not exist.
+    """
+    convert = custom_converter(name, columns)
+    if split not in CUSTOM_SPLITS:
+        raise StudyError(f"{name} has no split {split!r}; valid: {', '.join(CUSTOM_SPLITS)}")
+    wanted = [columns["question"], *columns.values()]
+    tables = [sources.read(name)]
+    return sources.split_rows(tables, name, split, wanted, carved=("valid", "test")), convert
+
+
+def custom_converter(name: str, columns: dict[str, str]) -> Converter:
+    """Return the converter of a custom data set whose columns are named like this.
+
+    Raises:
+        StudyError: `columns` lacks the question or the answer or has a key that means nothing.
+    """
     if not {"question", "answer"} <= set(columns) <= {"question", "answer", "completion", "level"}:
         raise StudyError(
             f"columns of {name} need 'question' and 'answer' (and may have 'completion' and "
             f"'level'); given: {', '.join(columns) or 'none'}"
         )
-    if split not in SPLITS[:3]:
-        raise StudyError(f"{name} has no split {split!r}; valid: train, valid, test")
-    wanted = [columns["question"], *columns.values()]
-    raw = sources.part([sources.read(name)], name, split, wanted, cut=("valid", "test"))
-    return raw, lambda row: _own_row(row, columns)
+    return lambda raw: _custom_row(raw, columns)

@@ -11,76 +11,100 @@ from hybridlib import StudyError
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
+RawRow = dict[str, Any]  # column -> value, as the source has it
+NumberedRows = list[tuple[int, RawRow]]  # with the row's number in the source
+FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+VALID_NAMES = ("validation", "valid", "dev")  # how sources call the split `valid`
 
-def part(
-    tables: list["DatasetDict"], name: str, split: str, columns: list[str], cut: tuple[str, ...]
-) -> list[tuple[int, dict[str, Any]]]:
-    """Which rows, with their number in the source, does a split have?
 
-    Those of `cut` that the source lacks are taken out of train by the content of the first of
-    `columns`, the question: the same rows on every machine, and no question in two splits.
-    Raises StudyError for a split that is not to be had and for missing columns.
+def split_rows(
+    tables: list["DatasetDict"], name: str, split: str, columns: list[str], carved: tuple[str, ...]
+) -> NumberedRows:
+    """Return the rows of one split, numbered as in the source.
+
+    A split of `carved` that the source lacks is carved out of train, a tenth of its rows for each.
+    The content of the question decides which row goes where: the same rows on every machine, and
+    no question in two splits.
+
+    Args:
+        tables: the parts of the source, one after another; the first says which splits there are.
+        name: of the source, for the errors.
+        columns: those that must be there, the question first.
+        carved: splits that may be carved out of train.
+
+    Raises:
+        StudyError: the split or one of the columns is not there.
     """
-    valid = next((s for s in ("validation", "valid", "dev") if s in tables[0]), "valid")
-    lacking = [s for s in cut if (valid if s == "valid" else s) not in tables[0]]
-    where = "train" if split in lacking else valid if split == "valid" else split
-    if where not in tables[0]:
+    valid_name = next((known for known in VALID_NAMES if known in tables[0]), "valid")
+    stored_name = {"valid": valid_name}
+    absent = [known for known in carved if stored_name.get(known, known) not in tables[0]]
+    stored_split = "train" if split in absent else stored_name.get(split, split)
+    if stored_split not in tables[0]:
         raise StudyError(f"{name} has no split {split!r}; it has: {', '.join(tables[0])}")
-    missing = set(columns) - set(tables[0][where].column_names)
-    if missing:
+    existing = tables[0][stored_split].column_names
+    if missing := set(columns) - set(existing):
         raise StudyError(
-            f"{name} lacks the columns {', '.join(sorted(missing))}; "
-            f"found: {', '.join(tables[0][where].column_names)}"
+            f"{name} lacks the columns {', '.join(sorted(missing))}; found: {', '.join(existing)}"
         )
-    rows = list(enumerate(row for table in tables for row in table[where]))
-    if where != "train":
+    rows = list(enumerate(row for table in tables for row in table[stored_split]))
+    if stored_split != "train":
         return rows
-    owners = {tenth: s for tenth, s in enumerate(lacking)}  # a tenth of train each
-    return [
-        (index, row) for index, row in rows
-        if owners.get(digest("split", row[columns[0]]) % 10, "train") == split
-    ]  # fmt: skip
+    owners = dict(enumerate(absent))  # tenth of train -> the split that it is carved out for
+
+    def owner(row: RawRow) -> str:
+        return owners.get(digest("split", row[columns[0]]) % 10, "train")
+
+    return [(index, row) for index, row in rows if owner(row) == split]
 
 
 def digest(purpose: str, content: Any) -> int:
-    """A number that depends on the purpose and on the content, not on where it stands."""
+    """Return a 64-bit number that depends on a purpose and some content alone."""
     text = json.dumps([purpose, content], default=str)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 @lru_cache(maxsize=16)
-def read(where: str, config: str | None = None) -> "DatasetDict":
-    """What does a folder, a file or a hub id hold? Off the network it fails within seconds."""
+def read(location: str, config: str | None = None) -> "DatasetDict":
+    """Read a folder, a data file or a hub id; the last 16 stay in memory.
+
+    Turns off the progress bars and the log of `datasets`, whose failures become one line here.
+    Without a network a hub id is looked for in the cache, and missed within seconds.
+
+    Raises:
+        StudyError: the source is not there or cannot be read.
+    """
     import datasets
     from datasets.exceptions import DatasetGenerationError
 
-    path = Path(where)
+    path = Path(location)
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what fails is said once, below
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
         if path.is_file():
-            form = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
-            if path.suffix not in form:
-                raise StudyError(f"{where} is no data file; valid: {', '.join(form)}")
-            return datasets.load_dataset(form[path.suffix], data_files=where)
-        if path.is_dir():
-            return datasets.load_dataset(where, config)
-        if not _reachable(where):
+            if path.suffix not in FORMATS:
+                raise StudyError(f"{location} is no data file; valid: {', '.join(FORMATS)}")
+            return datasets.load_dataset(FORMATS[path.suffix], data_files=location)
+        if not path.is_dir() and not _reachable(location):
             datasets.config.HF_HUB_OFFLINE = True  # a copy in the cache will do
-        return datasets.load_dataset(where, config)
+        return datasets.load_dataset(location, config)
     except DatasetGenerationError as error:
-        raise StudyError(_broken(path) or f"{where} cannot be read: {error.__cause__}") from None
+        reason = _malformed_line(path) or f"{location} cannot be read: {error.__cause__}"
+        raise StudyError(reason) from None
     except ConnectionError:
         raise StudyError(
-            f"no network to fetch the dataset {where}: set HYBRIDLIB_HUB to a folder that holds "
-            f"{where}, or use --profile tiny, which needs none"
+            f"no network to fetch the dataset {location}: set HYBRIDLIB_HUB to a folder that holds "
+            f"{location}, or use --profile tiny, which needs none"
         ) from None
     except (OSError, ValueError) as error:
-        raise StudyError(f"{where} cannot be read: {str(error).splitlines()[0]}") from None
+        raise StudyError(f"{location} cannot be read: {str(error).splitlines()[0]}") from None
 
 
 def _reachable(hub_id: str) -> bool:
-    """Does the hub answer? One question without retries; StudyError where it has no such set."""
+    """Ask the hub once for a data set; return False where it cannot be asked.
+
+    Raises:
+        StudyError: the hub answers that it has no such set.
+    """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
@@ -96,8 +120,8 @@ def _reachable(hub_id: str) -> bool:
     return True
 
 
-def _broken(path: Path) -> str:
-    """Which line of which file under this path is no JSON? "" where that is not the trouble."""
+def _malformed_line(path: Path) -> str:
+    """Name the first line of the JSON files under a path that is not JSON; "" if all are."""
     files = [path] if path.is_file() else sorted([*path.rglob("*.jsonl"), *path.rglob("*.json")])
     for file in files:
         for number, line in enumerate(file.read_text(errors="replace").splitlines(), 1):

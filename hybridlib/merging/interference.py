@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from hybridlib import data, models
 from hybridlib.merging import geometry, merge
-from hybridlib.profiles import Profile, local
+from hybridlib.profiles import Profile, model_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +51,7 @@ def measure(profile: Profile, adapters: Sequence[Path], seed: int = 0) -> dict[s
         for module, values in between["modules"].items()
     }
     found["null"] = geometry.null(*parts, generator, DRAWS, inputs)
-    base = local(profile.model)
+    base = model_folder(profile.model)
     if base is not None:
         found["spectra"] = [geometry.spectra(merge.weights(base, part), part) for part in parts]
     return _short(found)

@@ -10,7 +10,7 @@ from hybridlib import StudyError, models
 from hybridlib.merging import geometry, interference
 from hybridlib.merging.merge import check, combine, concatenate, rewrite
 from hybridlib.methods.train import METHODS, Trained, grpo
-from hybridlib.profiles import Profile, local
+from hybridlib.profiles import Profile, model_folder
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -31,7 +31,7 @@ def merge(run: "Run", profile: Profile, out: Path, adapters: Sequence[Path]) -> 
     Of the mean of two, in the full grids, the facts also say how these lie to each other
     (`hybridlib.pairs`), for which all updates have to fit into memory.
     """
-    origin = local(profile.model)
+    origin = model_folder(profile.model)
     facts = combine(adapters, run.merge, out / "adapter", run.seed, origin, run.lambdas)
     if run.merge == "mean" and len(adapters) == 2 and profile.full:
         facts["pair"] = interference.measure(profile, adapters)
@@ -170,7 +170,7 @@ def unrounded(run: "Run", profile: Profile, out: Path, adapters: Sequence[Path])
 def _changed(
     profile: Profile, out: Path, adapters: Sequence[Path], change: Callable[..., Any]
 ) -> Trained:
-    base = local(profile.model)
+    base = model_folder(profile.model)
     if base is None:
         raise StudyError(f"{profile.model} is no folder; fetch the model and give --model FOLDER")
     return Trained(out / "adapter", facts=rewrite(adapters[0], change, out / "adapter", base))

@@ -63,10 +63,10 @@ def _owned(chain: Chain, task: Any, split: str) -> bool:
     return all(bucket(one) in SPLITS[split][0] for one in chains)
 
 
-def raw(name: str, split: str, n: int, seed: int = 0) -> list[dict[str, Any]]:
+def raw_rows(name: str, split: str, n: int, seed: int = 0) -> list[dict[str, Any]]:
     """The first n distinct rows of a split, levels in turn; a longer list starts with a shorter.
 
-    >>> print(raw("tiny_gsm8k", "test", 1)[0]["answer"].splitlines()[-1][:4])
+    >>> print(raw_rows("tiny_gsm8k", "test", 1)[0]["answer"].splitlines()[-1][:4])
     ####
     """
     FAMILIES[name]
