@@ -5,6 +5,7 @@ A template lies in the folder `templates` of the package whose module fills it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,11 +29,16 @@ def render(package: str, template: str, **values: Any) -> str:
     return environment.get_template(template).render(values)
 
 
-def table(frame: pd.DataFrame) -> str:
-    """Return a data frame as a Markdown table, without its index and without padding.
+def table(frame: pd.DataFrame, right: Collection[str] = ()) -> str:
+    """Return a data frame as a Markdown table, without its index; `right` columns end flush.
 
     Cells are written as they are: numbers are formatted, and bars in texts escaped, by the caller.
     """
+    if len(right):
+        sides = ["right" if name in right else "left" for name in frame.columns]
+        return frame.to_markdown(
+            index=False, tablefmt="pipe", colalign=sides, disable_numparse=True
+        )
     return frame.to_markdown(
         index=False, tablefmt="github", stralign=None, numalign=None, disable_numparse=True
     )

@@ -12,6 +12,7 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 import pytest
 
+import hybridlib
 from hybridlib import difficulty, pool, profiles, results, study
 
 HUB = Path(__file__).resolve().parents[2] / "shared" / "hub" / "datasets"
@@ -72,3 +73,13 @@ def stranger(tmp_path_factory):
     pretrain.build_model(recipe, tokenizer).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A root of its own for a book of toy chapters."""
+    for module in (hybridlib, results):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    (tmp_path / "requirements.txt").write_text("")
+    (tmp_path / "notebooks").mkdir()
+    return tmp_path

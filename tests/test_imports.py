@@ -31,7 +31,7 @@ ORDER = """
     grids pool study verify restamp estimate
     claims.contrasts claims.registry claims.rules claims.verdicts claims
     advise.choice advise.report advise
-    book.plan book.cache book.kernels book.pages book.build book
+    book.cache book.plan book.kernels book.pages book.build book
     __main__
 """.split()
 """All modules, bottom to top; each imports only from those before it. A wing's face comes last."""
@@ -46,8 +46,6 @@ KNOWN = {
     "methods.train": {"methods.composed", "methods.mixed", "study"},
     "methods.mixed": {"study"},
     "pool": {"study"},
-    "book.kernels": {"book.build"},
-    "book.pages": {"book.build"},
     "alone": {"engine"},
 }
 """Arrows that still point upward; to be emptied."""

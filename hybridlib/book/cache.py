@@ -9,140 +9,138 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hybridlib
-
-if TYPE_CHECKING:
-    from hybridlib.profiles import Profile
+from hybridlib import imports
+from hybridlib.profiles import Profile
 
 PACKAGE = Path(__file__).parents[1]
+Parts = dict[str, dict[str, Any]]  # part of the key -> name -> value or hash
 
 
 def parts(
     code: Iterable[str],
     parameters: dict[str, Any],
-    results: dict[str, Path],
+    result_files: dict[str, Path],
     upstream: dict[str, str],
-) -> dict[str, dict[str, Any]]:
-    """What goes into the key of a chapter? {part: {name: value or hash}}, as JSON reads it back.
+) -> Parts:
+    """Return what goes into the key of a chapter, as JSON would read it back.
 
-    results: {run id: file} of the runs that the chapter shows; upstream: {chapter: key}.
+    Args:
+        code: the chapter's code cells.
+        parameters: the values that it runs with.
+        result_files: run id -> record, of the runs that it shows.
+        upstream: chapter -> key, of those that it comes after.
     """
+    paths = imports.modules(PACKAGE)
     found = {
         "parameters": parameters,
-        "code": {f"cell {i}": sha(text.encode()) for i, text in enumerate(code, 1)},
-        "modules": {name: file_sha(PACKAGE / f"{name}.py") for name in imported(code)},
-        "data": _data_hashes(),
-        "results": {name: file_sha(path) for name, path in results.items()},
+        "code": {f"cell {i}": digest(text.encode()) for i, text in enumerate(code, 1)},
+        "modules": {name: file_digest(paths[name]) for name in imported(code)},
+        "data": _data_digests(),
+        "results": {name: file_digest(path) for name, path in result_files.items()},
         "upstream": upstream,
     }
     return json.loads(json.dumps(found))
 
 
-def executed(profile: "Profile") -> Path:
-    """Where do the executed notebooks of a profile lie?"""
+def key(parts: Parts) -> str:
+    """Return the one hash over all parts."""
+    return digest(json.dumps(parts, sort_keys=True).encode())
+
+
+def differences(old: Parts, new: Parts) -> str:
+    """Say what differs between two sets of key parts: at most three differences; "" if none.
+
+    >>> differences({"modules": {"stats": "a"}, "upstream": {"01": "x"}},
+    ...             {"modules": {"stats": "b"}, "upstream": {"01": "y"}})
+    'module stats changed, upstream 01 reran'
+    """
+    lines = []
+    for part, now in new.items():
+        before = old.get(part, {})
+        for name in sorted({*before, *now}):
+            if change := _change(part, name, before, now):
+                lines.append(f"{part.removesuffix('s')} {name} {change}")
+    more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""
+    return ", ".join(lines[:3]) + more
+
+
+def imported(code: Iterable[str]) -> list[str]:
+    """Return the modules of this package that some code cells import, directly or not; sorted.
+
+    Imports for annotations only do not count.
+    """
+    arrows = imports.graph(imports.modules(PACKAGE))
+    direct: set[str] = set()
+    for cell in code:
+        python = [line for line in cell.splitlines() if not line.startswith(("%", "!"))]
+        direct |= imports.imports(ast.parse("\n".join(python)), arrows)
+    return sorted(imports.closure(direct, arrows))
+
+
+def executed_folder(profile: Profile) -> Path:
+    """Return where the executed notebooks of a profile lie, each beside its record."""
     return hybridlib.ROOT / "_build" / "executed" / profile.name
 
 
-def read_record(profile: "Profile", name: str) -> dict[str, Any] | None:
-    """What is known about the last good execution of a chapter? None if there was none."""
+def read_record(profile: Profile, chapter: str) -> dict[str, Any] | None:
+    """Return the record of a chapter's last good execution; None if there was none."""
     try:
-        return json.loads((executed(profile) / f"{name}.json").read_text())
+        return json.loads((executed_folder(profile) / f"{chapter}.json").read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return None
 
 
-def key(found: dict[str, dict[str, Any]]) -> str:
-    """The one hash over all parts."""
-    return sha(json.dumps(found, sort_keys=True).encode())
+def outputs_digest(notebook: Path) -> str:
+    """Return a hash of what a notebook's cells put out, without times; "" if there is no notebook.
 
-
-def why(old: dict[str, dict[str, Any]] | None, new: dict[str, dict[str, Any]]) -> str:
-    """What differs between two sets of key parts? At most three differences; "" if none.
-
-    >>> why({"modules": {"train": "a"}, "upstream": {"01": "x"}},
-    ...     {"modules": {"train": "b"}, "upstream": {"01": "y"}})
-    'module train changed, upstream 01 reran'
+    Two executions that show the same have the same hash.
     """
-    if old is None:
-        return "never ran"
-    found = []
-    for part, now in new.items():
-        before, word = old.get(part, {}), part.removesuffix("s")
-        for name in sorted({*before, *now}):
-            if name not in now:
-                found.append(f"{word} {name} is gone")
-            elif now[name] is None and before.get(name, "") is not None:
-                found.append(f"{word} {name} is missing")
-            elif name not in before:
-                found.append(f"{word} {name} is new")
-            elif before[name] != now[name]:
-                found.append(f"{word} {name} {'reran' if part == 'upstream' else 'changed'}")
-    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    return ", ".join(found[:3]) + more
-
-
-def imported(code: Iterable[str]) -> list[str]:
-    """Which modules of this package does some code import, directly or not? Sorted."""
-    todo, seen = list(code), {"__init__"}
-    while todo:
-        lines = [x for x in todo.pop().splitlines() if not x.startswith(("%", "!"))]
-        for name in _imports(ast.parse("\n".join(lines))):
-            if name not in seen and (PACKAGE / f"{name}.py").exists():
-                seen.add(name)
-                todo.append((PACKAGE / f"{name}.py").read_text())
-    return sorted(seen)
-
-
-def outputs_sha(path: Path) -> str:
-    """Do two executions show the same? Hash of what a notebook's cells put out, without times."""
-    if not path.exists():
+    if not notebook.exists():
         return ""
-    cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
-    shown = [
-        [
-            {k: v for k, v in out.items() if k not in ("metadata", "execution_count")}
-            for out in cell["outputs"]
-        ]
-        for cell in cells
-    ]
-    return sha(json.dumps([x for x in shown if x], sort_keys=True).encode())
+    shown = []
+    for cell in json.loads(notebook.read_text())["cells"]:
+        if cell["cell_type"] == "code" and cell["outputs"]:
+            shown.append([_without_times(output) for output in cell["outputs"]])
+    return digest(json.dumps(shown, sort_keys=True).encode())
 
 
-def sha(content: bytes) -> str:
-    """16 hex digits of SHA-256."""
+def digest(content: bytes) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256."""
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _imports(tree: ast.AST) -> Iterable[str]:
-    """Names of this package's modules that a piece of code imports, annotations apart."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            continue
-        if isinstance(node, ast.Import):
-            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("hybridlib."))
-        elif isinstance(node, ast.ImportFrom) and node.module == "hybridlib":
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hybridlib."):
-            yield node.module.split(".")[1]
-        yield from _imports(node)
+def file_digest(path: Path) -> str | None:
+    """Return the hash of a file's bytes; None if there is no such file."""
+    return digest(path.read_bytes()) if path.exists() else None
 
 
-def _data_hashes() -> dict[str, str]:
-    """Shipped data (the base) and the pinned packages; results are hashed run by run."""
+def _change(part: str, name: str, before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Say what became of one entry of a part; "" if it is the same."""
+    if name not in now:
+        return "is gone"
+    if now[name] is None and before.get(name, "") is not None:
+        return "is missing"
+    if name not in before:
+        return "is new"
+    if before[name] == now[name]:
+        return ""
+    return "reran" if part == "upstream" else "changed"
+
+
+def _without_times(output: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in output.items() if k not in ("metadata", "execution_count")}
+
+
+def _data_digests() -> dict[str, str | None]:
+    """Hash the shipped data (the base) and the pinned packages; results are hashed run by run."""
     data = hybridlib.ROOT / "data"
     files = [
-        p
-        for p in data.rglob("*")
-        if p.is_file() and p.suffix != ".md" and p.relative_to(data).parts[0] != "results"
+        path
+        for path in sorted(data.rglob("*"))
+        if path.is_file() and path.suffix != ".md" and path.relative_to(data).parts[0] != "results"
     ]
-    return {
-        str(p.relative_to(hybridlib.ROOT)): file_sha(p)
-        for p in sorted([*files, hybridlib.ROOT / "requirements.txt"])
-    }
-
-
-def file_sha(path: Path) -> str | None:
-    """Hash of a file's bytes; None if there is no such file."""
-    return sha(path.read_bytes()) if path.exists() else None
+    files.append(hybridlib.ROOT / "requirements.txt")
+    return {str(path.relative_to(hybridlib.ROOT)): file_digest(path) for path in files}

@@ -1,5 +1,6 @@
 """How does one notebook run? Papermill in its own process, kernels over local sockets."""
 
+import graphlib
 import json
 import os
 import subprocess
@@ -8,141 +9,87 @@ import tempfile
 import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 import hybridlib
 from hybridlib.book import cache
-from hybridlib.book.cache import executed
-
-if TYPE_CHECKING:
-    from hybridlib.book.build import Step
-    from hybridlib.profiles import Profile
+from hybridlib.book.plan import Step
+from hybridlib.profiles import Profile
 
 TIMEOUT = 3600  # seconds for one cell; training happens before, in `study.execute_all`
 WORKER = "from hybridlib.book.kernels import work; work()"
+QUIET = {
+    "TQDM_DISABLE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+}
 
 
-def run(steps: "list[Step]", profile: "Profile", jobs: int) -> None:
-    """Run the stale steps, `jobs` at a time, upstream first; fills in status, seconds and error."""
-    executed(profile).mkdir(parents=True, exist_ok=True)
-    todo = {step.chapter.name: step for step in steps if step.reason}
-    blocked: dict[str, str] = {}
-    running: dict[Future[str], tuple[Step, float]] = {}
-    live: list[subprocess.Popen] = []
-    total, pool = len(todo), ThreadPoolExecutor(max(jobs, 1))
-    try:
-        while todo or running:
-            for name, step in list(todo.items()):
-                waiting = {*todo, *(s.chapter.name for s, _ in running.values())}
-                if cause := next((a for a in step.chapter.after if a in blocked), None):
-                    step.status, step.reason = "skipped", f"upstream {cause} failed"
-                    blocked[name] = cause
-                    del todo[name]
-                elif len(running) < jobs and not waiting & {*step.chapter.after}:
-                    del todo[name]
-                    running[pool.submit(_execute, step, profile, live)] = step, time.time()
-            if not running:
-                continue
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                step, started = running.pop(future)
-                step.seconds, step.error = time.time() - started, future.result()
-                step.status = "failed" if step.error else step.status
-                if step.error:
-                    blocked[step.chapter.name] = step.chapter.name
-                rest = [*todo.values(), *(s for s, _ in running.values())]
-                print(
-                    f"[{total - len(rest)}/{total}] {step.chapter.name} {step.status} in "
-                    f"{step.seconds:.0f} s ({step.error or step.reason}){_eta(rest, jobs)}",
-                    flush=True,
-                )
-    finally:
-        for process in live:
-            process.kill()
-        pool.shutdown(wait=True, cancel_futures=True)
+def run(steps: list[Step], profile: Profile, jobs: int) -> None:
+    """Execute the stale chapters, `jobs` at a time, upstream first.
 
+    Writes each executed notebook and its record into `cache.executed_folder`, prints a line per
+    chapter, and fills in the steps' status, seconds, record and error. A failed chapter stops
+    nobody but those that come after it, which are skipped.
+    """
+    cache.executed_folder(profile).mkdir(parents=True, exist_ok=True)
+    jobs = max(jobs, 1)
+    stale = {step.chapter.name: step for step in steps if step.reason}
+    order = graphlib.TopologicalSorter(
+        {name: [up for up in step.chapter.after if up in stale] for name, step in stale.items()}
+    )
+    order.prepare()
+    unfinished = dict(stale)
 
-def _execute(step: "Step", profile: "Profile", live: list[subprocess.Popen]) -> str:
-    """Run one chapter in a worker process; put its files in place or return the error."""
-    folder, name = executed(profile), step.chapter.name
-    partial = folder / f"{name}.partial.ipynb"
-    started = time.time()
-    with tempfile.TemporaryDirectory(prefix="hl") as scratch, tempfile.TemporaryFile("w+") as noise:
-        job = {
-            "source": str(step.chapter.path),
-            "partial": str(partial),
-            "scratch": scratch,
-            "parameters": step.parameters,
-            "cwd": str(hybridlib.ROOT),
-        }
-        quiet = {
-            "TQDM_DISABLE": "1",
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "IPYTHONDIR": scratch,
-            "JUPYTER_RUNTIME_DIR": scratch,
-            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-            "HYBRIDLIB_ROOT": str(hybridlib.ROOT),
-        }
-        process = subprocess.Popen(
-            [sys.executable, "-c", WORKER],
-            text=True,
-            stderr=noise,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | quiet,
-            start_new_session=True,
+    def finish(step: Step) -> None:
+        order.done(step.chapter.name)
+        del unfinished[step.chapter.name]
+        print(
+            f"[{len(stale) - len(unfinished)}/{len(stale)}] {step.chapter.name} {step.status} in "
+            f"{step.seconds:.0f} s ({step.error or step.reason})"
+            f"{_time_left(list(unfinished.values()), jobs)}",
+            flush=True,
         )
-        live.append(process)
-        process.stdin.write(json.dumps(job) + "\n")
-        process.stdin.flush()
-        said = process.stdout.read().splitlines()
-        process.wait()
-        process.stdin.close()
-        live.remove(process)
-        noise.seek(0)
-        last = (noise.read().strip().splitlines() or [""])[-1]
-    silent = {"error": f"worker ended with code {process.returncode}: {last}"}
-    answer = json.loads(said[-1]) if said else silent
-    if error := answer.get("error"):
-        return error + (f"; see {partial.relative_to(hybridlib.ROOT)}" if partial.exists() else "")
-    outputs = cache.outputs_sha(partial)
-    same = bool(step.record) and (step.record["key"], step.record["outputs"]) == (step.key, outputs)
-    step.status = "reran, identical" if same else "ran"
-    record = {
-        "key": step.key,
-        "parts": step.parts,
-        "parameters": step.parameters,
-        "seconds": round(time.time() - started, 1),
-        "outputs": outputs,
-        "identical": same,
-        "provenance": answer["provenance"],
-    }
-    note = folder / f"{name}.json.partial"
-    step.record = record
-    note.write_text(json.dumps(record, indent=1))
-    partial.replace(folder / f"{name}.ipynb")
-    note.replace(folder / f"{name}.json")
-    return ""
 
-
-def _eta(rest: "list[Step]", jobs: int) -> str:
-    """How long will the rest take, by what it took last time? "" where nothing is known."""
-    known = [step.record["seconds"] for step in rest if step.record]
-    return f"; about {sum(known) / len(known) * len(rest) / jobs:.0f} s left" if known else ""
+    workers: list[subprocess.Popen] = []
+    pool = ThreadPoolExecutor(jobs)
+    running: dict[Future[None], Step] = {}
+    try:
+        while order.is_active():
+            for step in map(stale.get, order.get_ready()):
+                upstream = (stale[name] for name in step.chapter.after if name in stale)
+                if cause := next((up for up in upstream if not up.has_outputs), None):
+                    step.status = "skipped"
+                    step.reason = f"upstream {cause.chapter.name} {cause.status}"
+                    finish(step)
+                else:
+                    running[pool.submit(_execute, step, profile, workers)] = step
+            if running:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    future.result()
+                    finish(running.pop(future))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in list(workers):
+            process.kill()
+        pool.shutdown(wait=True)
 
 
 def work() -> None:
-    """Body of a worker: run one chapter (a JSON line on stdin), print its provenance or its error.
+    """Execute one chapter, in a process that this is the body of.
 
-    The parent holds stdin open; when it goes away, also by kill -9, so does this process, and the
-    kernel follows because it watches its own parent.
+    Reads the job, a line of JSON, from stdin and prints a line of JSON with the provenance or the
+    error. The parent holds stdin open; when it goes away, also by kill -9, so does this process,
+    and the kernel follows because it watches its own parent.
     """
     job = json.loads(sys.stdin.readline())
 
-    def follow() -> None:
+    def end_with_parent() -> None:
         sys.stdin.read()
         os._exit(1)
 
-    threading.Thread(target=follow, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     import papermill
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
@@ -166,10 +113,96 @@ def work() -> None:
         answer = {"provenance": results.provenance()}
     except PapermillExecutionError as error:
         # One cell was injected before it, and indices start at 0: this is its place in the source.
-        said = (error.evalue.strip().splitlines() or [""])[0]
-        answer = {"error": f"cell {error.cell_index}: {error.ename}: {said}"}
+        message = _first_line(error.evalue)
+        answer = {"error": f"cell {error.cell_index}: {error.ename}: {message}"}
     except Exception as error:  # a dead kernel, a timeout: anything must reach the parent as a line
-        said = (str(error).strip().splitlines() or [""])[0]
-        answer = {"error": f"{type(error).__name__}: {said}"}
+        answer = {"error": f"{type(error).__name__}: {_first_line(str(error))}"}
     print(json.dumps(answer), flush=True)
     os._exit(0)
+
+
+def _execute(step: Step, profile: Profile, workers: list[subprocess.Popen]) -> None:
+    """Execute one chapter and put its files in place, or note its error in the step."""
+    started = time.time()
+    partial = cache.executed_folder(profile) / f"{step.chapter.name}.partial.ipynb"
+    answer = _answer(step, partial, workers)
+    step.seconds = time.time() - started
+    if error := answer.get("error"):
+        if partial.exists():
+            error += f"; see {partial.relative_to(hybridlib.ROOT)}"
+        step.status, step.error = "failed", error
+    else:
+        _store(step, profile, partial, answer["provenance"])
+
+
+def _answer(step: Step, partial: Path, workers: list[subprocess.Popen]) -> dict[str, Any]:
+    """Return what the worker process of one chapter answers; it writes the notebook `partial`."""
+    with tempfile.TemporaryDirectory(prefix="hl") as scratch, tempfile.TemporaryFile("w+") as log:
+        job = {
+            "source": str(step.chapter.path),
+            "partial": str(partial),
+            "scratch": scratch,
+            "parameters": step.parameters,
+            "cwd": str(hybridlib.ROOT),
+        }
+        settings = {
+            "IPYTHONDIR": scratch,
+            "JUPYTER_RUNTIME_DIR": scratch,
+            "HYBRIDLIB_ROOT": str(hybridlib.ROOT),
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-c", WORKER],
+            text=True,
+            stderr=log,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | QUIET | settings,
+            start_new_session=True,
+        )
+        workers.append(process)
+        process.stdin.write(json.dumps(job) + "\n")
+        process.stdin.flush()
+        lines = process.stdout.read().splitlines()
+        process.wait()
+        process.stdin.close()
+        workers.remove(process)
+        if lines:
+            return json.loads(lines[-1])
+        log.seek(0)
+        last = (log.read().strip().splitlines() or [""])[-1]
+        return {"error": f"worker ended with code {process.returncode}: {last}"}
+
+
+def _store(step: Step, profile: Profile, partial: Path, provenance: dict[str, Any]) -> None:
+    """Put the executed notebook and its record in place, each in one move; update the step."""
+    outputs = cache.outputs_digest(partial)
+    before = step.record or {}
+    identical = (before.get("key"), before.get("outputs")) == (step.key, outputs)
+    step.status = "reran, identical" if identical else "ran"
+    step.record = {
+        "key": step.key,
+        "parts": step.parts,
+        "parameters": step.parameters,
+        "seconds": round(step.seconds, 1),
+        "outputs": outputs,
+        "identical": identical,
+        "provenance": provenance,
+    }
+    folder, name = cache.executed_folder(profile), step.chapter.name
+    partial_record = folder / f"{name}.json.partial"
+    partial_record.write_text(json.dumps(step.record, indent=1))
+    partial.replace(folder / f"{name}.ipynb")
+    partial_record.replace(folder / f"{name}.json")
+
+
+def _time_left(unfinished: list[Step], jobs: int) -> str:
+    """Say how long the rest will take, by what it took last time; "" where nothing is known."""
+    known = [step.record["seconds"] for step in unfinished if step.record]
+    if not known:
+        return ""
+    seconds = sum(known) / len(known) * len(unfinished) / jobs
+    return f"; about {seconds:.0f} s left"
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[0]

@@ -6,123 +6,84 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hybridlib
-from hybridlib import StudyError, results
+from hybridlib import StudyError, markdown, results
 from hybridlib.book import cache
+from hybridlib.book.plan import Step
 from hybridlib.claims import verdicts
 from hybridlib.grids import GRIDS, batch
-from hybridlib.profiles import PROFILES
+from hybridlib.profiles import PROFILES, Profile
 
-if TYPE_CHECKING:
-    from hybridlib.book.build import Step
-    from hybridlib.profiles import Profile
-
-HIDDEN = {"hide-input", "hide-cell", "remove-input", "remove-cell", "show-input"}
+HIDING_TAGS = {"hide-input", "hide-cell", "remove-input", "remove-cell", "show-input"}
 MATHJAX = ("tex-chtml.js", "input/tex/extensions", "output/chtml/fonts")
 """What pages ask of MathJax; the other 20 MB are variants for other inputs and outputs."""
 
 
-def render(profile: "Profile", steps: "list[Step]") -> Path:
-    """Where is the book's first page? Renders anew only if a page or a setting has changed.
+def render(profile: Profile, steps: list[Step]) -> Path:
+    """Render the book into _build/html and return its first page.
 
-    Strict (a warning is an error) once every chapter is there. Raises StudyError if Jupyter Book
-    fails or a page would load something from the network; the last good book stays then.
+    Nothing happens if no page and no setting has changed. Strict (a warning is an error) once every
+    chapter is there.
+
+    Raises:
+        StudyError: Jupyter Book fails, or a page would load something from the network; the last
+            good book stays then.
     """
-    build, config = hybridlib.ROOT / "_build", hybridlib.ROOT / "_config.yml"
-    html, seal = build / "html", build / "html.key"
+    build = hybridlib.ROOT / "_build"
+    html, key_file, draft = build / "html", build / "html.key", build / "render"
     source = stage(profile, steps)
-    files = [
-        *sorted(p for p in source.rglob("*") if p.is_file()),
-        config,
-        Path(__file__),
-        hybridlib.ROOT / "requirements.txt",
-    ]
-    key = cache.sha("".join(f"{p} {cache.file_sha(p)}" for p in files).encode())
-    if (html / "index.html").exists() and seal.exists() and seal.read_text() == key:
+    key = _pages_key(source)
+    if (html / "index.html").exists() and key_file.exists() and key_file.read_text() == key:
         return html / "index.html"
-    strict = ["-W", "-n"] if all(step.good for step in steps) else []
-    draft, log = build / "render", build / "jupyter-book.log"
     shutil.rmtree(draft, ignore_errors=True)
-    with log.open("w") as out:
-        done = subprocess.run(
-            [
-                Path(sys.executable).with_name("jupyter-book"),
-                "build",
-                source,
-                "--config",
-                config,
-                "--path-output",
-                draft,
-                "--keep-going",
-                *strict,
-            ],
-            cwd=hybridlib.ROOT,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
-    if done.returncode:
-        lines = log.read_text().splitlines()
-        causes = [x for x in lines if re.search("WARNING|ERROR|Error", x)] or lines
-        print("\n".join(causes[-15:]), file=sys.stderr)
-        raise StudyError("the book did not render; the whole log is _build/jupyter-book.log")
+    _run_jupyter_book(source, draft, strict=all(step.has_outputs for step in steps))
     fresh = draft / "_build" / "html"
     _prune(fresh / "_static" / "mathjax")
-    if found := external(fresh):
-        raise StudyError(f"the book would load from the network: {', '.join(found[:3])}")
-    seal.unlink(missing_ok=True)
+    if loads := external(fresh):
+        raise StudyError(f"the book would load from the network: {', '.join(loads[:3])}")
+    key_file.unlink(missing_ok=True)
     shutil.rmtree(html, ignore_errors=True)
     fresh.rename(html)
     shutil.rmtree(draft)
-    seal.write_text(key)
+    key_file.write_text(key)
     return html / "index.html"
 
 
-def stage(profile: "Profile", steps: "list[Step]") -> Path:
-    """Which files does Jupyter Book read? A mirror of book/ and notebooks/, outputs in place."""
-    here = hybridlib.ROOT / "_build" / "stage"
-    shutil.rmtree(here, ignore_errors=True)
-    shutil.copytree(hybridlib.ROOT / "book", here / "book")
-    (here / "book" / "_toc.yml").rename(here / "_toc.yml")
-    (here / "notebooks").mkdir()
+def stage(profile: Profile, steps: list[Step]) -> Path:
+    """Write what Jupyter Book reads into _build/stage, anew, and return that folder.
+
+    It mirrors book/ and notebooks/: the pages of results are generated, and the notebooks are
+    today's with the outputs of the executed ones.
+    """
+    folder = hybridlib.ROOT / "_build" / "stage"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(hybridlib.ROOT / "book", folder / "book")
+    (folder / "book" / "_toc.yml").rename(folder / "_toc.yml")
+    (folder / "notebooks").mkdir()
     records = results.read(profile.name)
-    (here / "book" / "runs.md").write_text(runs_page(profile, records))
-    found = verdicts.ledger(profile)
-    page = verdicts.page(profile, found, verdicts.history(profile))
-    (here / "book" / "claims.md").write_text(page)
-    intro = here / "book" / "intro.md"
-    intro.write_text(intro.read_text().replace("% what was found\n", verdicts.summary(found)))
+    (folder / "book" / "runs.md").write_text(runs_page(profile, records))
+    ledger = verdicts.ledger(profile)
+    page = verdicts.page(profile, ledger, verdicts.history(profile))
+    (folder / "book" / "claims.md").write_text(page)
+    intro = folder / "book" / "intro.md"
+    intro.write_text(intro.read_text().replace("% what was found\n", verdicts.summary(ledger)))
     for step in steps:
-        source = json.loads(step.chapter.path.read_text())
-        if step.good:
-            ran = json.loads((cache.executed(profile) / step.chapter.path.name).read_text())
-            graft(source, ran)
-            source["cells"].insert(1, _markdown("banner", _banner(profile)))
-            source["cells"].append(_markdown("footer", _footer(profile, step, records)))
-        else:
-            title = "".join(source["cells"][0]["source"]).splitlines()[0]
-            note = f"{title}\n\n```{{warning}}\nThis chapter is not in this build: {step.reason}.\n"
-            source["cells"] = [_markdown("note", f"{note}{step.error}\n```\n")]
-        (here / "notebooks" / step.chapter.path.name).write_text(json.dumps(source, indent=1))
-    return here
+        notebook = _staged_notebook(profile, step, records)
+        (folder / "notebooks" / step.chapter.path.name).write_text(json.dumps(notebook, indent=1))
+    return folder
 
 
-def graft(source: dict[str, Any], ran: dict[str, Any]) -> None:
-    """Put the outputs of an executed notebook into today's source, and fold its code away.
+def graft(source: dict[str, Any], executed: dict[str, Any]) -> None:
+    """Put the outputs of an executed notebook into today's source, in place; fold its code away.
 
     The key of a chapter says that the code cells are the same ones, so their order is enough.
     """
-
-    def code(notebook: dict[str, Any]) -> list[dict[str, Any]]:
-        own = {"parameters", "injected-parameters"}
-        cells = (c for c in notebook["cells"] if c["cell_type"] == "code")
-        return [c for c in cells if not own & {*c["metadata"].get("tags", ())}]
-
-    for cell, done in zip(code(source), code(ran), strict=True):
+    for cell, done in zip(_output_cells(source), _output_cells(executed), strict=True):
         cell["outputs"], cell["execution_count"] = done["outputs"], done["execution_count"]
         tags = cell["metadata"].setdefault("tags", [])
-        if not HIDDEN & {*tags}:
+        if not HIDING_TAGS & {*tags}:
             tags.append("hide-input")
     for cell in source["cells"]:
         if "parameters" in cell["metadata"].get("tags", ()):
@@ -130,127 +91,146 @@ def graft(source: dict[str, Any], ran: dict[str, Any]) -> None:
 
 
 def external(html: Path) -> list[str]:
-    """What would a reader's browser load from elsewhere? Plain links are fine; empty is good."""
+    """Return what a reader's browser would load from elsewhere: page and tag; empty is good.
+
+    Plain links are fine.
+    """
     tag = re.compile(
         r"<(?:script|img|iframe|source|video|audio|embed|object|link)\b[^>]*?"
         r"(?:src|href|data)=[\"'](?:https?:)?//[^\"']*",
         re.I,
     )
     style = re.compile(r"(?:@import\s+|url\()\s*[\"']?(?:https?:)?//[^\"')]*", re.I)
-    found = []
+    loads = []
     for page in sorted([*html.rglob("*.html"), *html.rglob("*.css")]):
         text = page.read_text(errors="replace")
-        hits = style.findall(text) + (tag.findall(text) if page.suffix == ".html" else [])
-        found += [f"{page.relative_to(html)}: {hit[:120]}" for hit in hits]
-    return found
+        matches = style.findall(text) + (tag.findall(text) if page.suffix == ".html" else [])
+        loads += [f"{page.relative_to(html)}: {match[:120]}" for match in matches]
+    return loads
 
 
-def runs_page(profile: "Profile", records: list[dict[str, Any]]) -> str:
-    """Which runs stand behind the book, what did each reach, and what did all of them cost?"""
-    lines = [
-        "# All runs",
-        "",
-        f"Every finished run of profile `{profile.name}`, "
-        f"as stored under `data/results/{profile.name}/`.",
-        "",
-    ]
-    if not records:
-        return "\n".join([*lines, "No run of this profile is stored yet.", ""])
-    scores = {
-        r["id"]: {
-            s["family"]: s for s in r["scores"] if (s["split"], s["metric"]) == ("test", "sampled")
+def runs_page(profile: Profile, records: list[dict[str, Any]]) -> str:
+    """Return the page of all stored runs: what each reached and cost, and what each grid costs."""
+    costs = [record["cost"] for record in records]
+    return markdown.render(
+        "hybridlib.book",
+        "runs.md.j2",
+        profile=profile.name,
+        runs=len(records),
+        scores=_score_table(records) if records else "",
+        training=_minutes(costs, "train_seconds"),
+        evaluation=_minutes(costs, "eval_seconds"),
+        tokens=sum(float(cost.get("tokens") or 0) for cost in costs),
+        grids=_grid_table(profile, records) if records else "",
+    )
+
+
+def _score_table(records: list[dict[str, Any]]) -> str:
+    """Return a Markdown table with a row per run: accuracy by family, and seconds."""
+    import pandas as pd
+
+    scores = [
+        {
+            score["family"]: score
+            for score in record["scores"]
+            if (score["split"], score["metric"]) == ("test", "sampled")
         }
-        for r in records
-    }
-    families = sorted({family for found in scores.values() for family in found})
-    kinds = ("train_seconds", "eval_seconds", "tokens")
-    costs = [[float(r["cost"].get(kind) or 0) for kind in kinds] for r in records]
-    lines += [
-        "Accuracy is the mean over sampled answers, test split, with its 95 % interval.",
-        "The foot of each chapter names the machine that took these seconds.",
-        "",
-        _row("run", *families, "training, s", "evaluation, s"),
-        _row("---", *["---:"] * (len(families) + 2)),
+        for record in records
     ]
-    for record, (train, test, _) in zip(records, costs, strict=True):
-        found = scores[record["id"]]
-        lines.append(
-            _row(
-                f"`{record['id']}`",
-                *(_interval(found.get(f)) for f in families),
-                f"{train:.0f}",
-                f"{test:.0f}",
-            )
-        )
-    train, test, tokens = (sum(column) for column in zip(*costs, strict=True))
-    lines += [
-        "",
-        f"Together: {len(records)} runs, {train / 60:.0f} minutes of training, "
-        f"{test / 60:.0f} minutes of evaluation, {tokens:,.0f} tokens.",
-        "",
-        *_grid_costs(profile, records),
+    families = sorted({family for by_family in scores for family in by_family})
+    rows = [
+        {
+            "run": f"`{record['id']}`",
+            **{family: _interval(by_family.get(family)) for family in families},
+            "training, s": f"{float(record['cost'].get('train_seconds') or 0):.0f}",
+            "evaluation, s": f"{float(record['cost'].get('eval_seconds') or 0):.0f}",
+        }
+        for record, by_family in zip(records, scores, strict=True)
     ]
-    return "\n".join(lines)
+    table = pd.DataFrame(rows)
+    return markdown.table(table, right=table.columns[1:])
 
 
-def _grid_costs(profile: "Profile", records: list[dict[str, Any]]) -> list[str]:
-    """What does each grid cost alone? Runs that grids share count in each of them."""
-    spent = {
-        r["id"]: (float(r["cost"]["train_seconds"]), float(r["cost"]["eval_seconds"]))
-        for r in records
-    }
-    lines = [
-        "## What each grid costs",
-        "",
-        "Minutes of one worker; as many workers as the machine has cores share them. Grids share "
-        f"runs, so the lines add up to more than the whole, which "
-        f"`python -m hybridlib sweep everything --profile {profile.name}` computes.",
-        "",
-        _row("grid", "runs", "training, min", "evaluation, min", "asks"),
-        _row("---", "---:", "---:", "---:", "---"),
-    ]
+def _grid_table(profile: Profile, records: list[dict[str, Any]]) -> str:
+    """Return a Markdown table with a row per grid: its finished runs and what they cost alone.
+
+    Runs that grids share count in each of them.
+    """
+    import pandas as pd
+
+    costs = {record["id"]: record["cost"] for record in records}
+    rows = []
     for name, grid in GRIDS.items():
-        done = [spent[run.id] for run in grid(profile) if run.id in spent]
+        done = [costs[run.id] for run in grid(profile) if run.id in costs]
         if name != "sweep" and len(done) > 1:
-            minutes = (f"{sum(column) / 60:.0f}" for column in zip(*done, strict=True))
-            asks = " ".join((grid.__doc__ or "").split())
-            lines.append(_row(f"`{name}`", str(len(done)), *minutes, asks))
-    return [*lines, ""]
+            rows.append(
+                {
+                    "grid": f"`{name}`",
+                    "runs": str(len(done)),
+                    "training, min": f"{_minutes(done, 'train_seconds'):.0f}",
+                    "evaluation, min": f"{_minutes(done, 'eval_seconds'):.0f}",
+                    "asks": " ".join((grid.__doc__ or "").split()),
+                }
+            )
+    columns = ["grid", "runs", "training, min", "evaluation, min", "asks"]
+    return markdown.table(pd.DataFrame(rows, columns=columns), right=columns[1:-1])
+
+
+def _minutes(costs: list[dict[str, Any]], kind: str) -> float:
+    return sum(float(cost.get(kind) or 0) for cost in costs) / 60
 
 
 def _interval(score: dict[str, Any] | None) -> str:
     return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]" if score else ""
 
 
-def _banner(profile: "Profile") -> str:
-    what = f"the model `{profile.model}`"
+def _staged_notebook(profile: Profile, step: Step, records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a chapter with its outputs, a banner and a footer; or its title and what failed."""
+    notebook = json.loads(step.chapter.path.read_text())
+    if step.has_outputs:
+        executed = cache.executed_folder(profile) / step.chapter.path.name
+        graft(notebook, json.loads(executed.read_text()))
+        notebook["cells"].insert(1, _markdown_cell("banner", _banner(profile)))
+        notebook["cells"].append(_markdown_cell("footer", _footer(profile, step, records)))
+    else:
+        title = "".join(notebook["cells"][0]["source"]).splitlines()[0]
+        note = markdown.render("hybridlib.book", "missing.md.j2", title=title, step=step)
+        notebook["cells"] = [_markdown_cell("note", note)]
+    return notebook
+
+
+def _output_cells(notebook: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the code cells, but for those of the parameters."""
+    parameters = {"parameters", "injected-parameters"}
+    return [
+        cell
+        for cell in notebook["cells"]
+        if cell["cell_type"] == "code" and not parameters & {*cell["metadata"].get("tags", ())}
+    ]
+
+
+def _banner(profile: Profile) -> str:
+    """Return the note above a chapter's numbers: which model they are about, how it was trained."""
+    shape = None
     if profile.model == PROFILES["tiny"].model:
-        config = json.loads((hybridlib.ROOT / profile.model / "config.json").read_text())
-        what = (
-            f"a Qwen2 of {config['num_hidden_layers']} layers and width {config['hidden_size']} "
-            "that this project pretrained on generated text, some of it with slips. Its questions "
-            "are generated, too, and easier than those of the sets whose formats and names they "
-            "borrow"
-        )
-    sft, grpo, name = profile.sft, profile.grpo, profile.name
-    again = "" if name == "tiny" else (
-        " The exercises' commands mean the profile `tiny`; they are about this page's runs with "
-        f"`--profile {name}`, or `make book PROFILE={name}`.")  # fmt: skip
-    return (
-        "```{admonition} What the numbers are about\n:class: note\n"
-        f"Profile `{profile.name}`: {what}. Unless an arm is named after it, SFT takes "
-        f"{sft['max_steps']} steps of {batch(profile, 'sft')} rows at a learning rate of "
-        f"{sft['learning_rate']:g}, GRPO {grpo['max_steps']} steps of {batch(profile, 'grpo')} "
-        f"answers, {grpo['num_generations']} to a question, at {grpo['learning_rate']:g}. "
-        "The numbers on this page are measurements of this model and of no other; "
-        f"[](../book/reproduce.md) says how to put another one in its place.{again}\n```\n"
+        shape = json.loads((hybridlib.ROOT / profile.model / "config.json").read_text())
+    return markdown.render(
+        "hybridlib.book",
+        "banner.md.j2",
+        profile=profile,
+        shape=shape,
+        sft=profile.sft,
+        grpo=profile.grpo,
+        sft_batch=batch(profile, "sft"),
+        grpo_batch=batch(profile, "grpo"),
     )
 
 
-def _footer(profile: "Profile", step: "Step", records: list[dict[str, Any]]) -> str:
+def _footer(profile: Profile, step: Step, records: list[dict[str, Any]]) -> str:
+    """Return the fold under a chapter: what its outputs were made from, when and on what."""
     record, made = step.record, step.record["provenance"]
-    shown = [r["provenance"] for r in records if r["id"] in step.parts["results"]]
-    devices = sorted({p["device"] for p in shown})
+    shown = [one["provenance"] for one in records if one["id"] in step.parts["results"]]
+    devices = sorted({provenance["device"] for provenance in shown})
     rows = {
         "profile": f"`{profile.name}`",
         "parameters": ", ".join(f"`{k} = {v!r}`" for k, v in record["parameters"].items()),
@@ -262,21 +242,42 @@ def _footer(profile: "Profile", step: "Step", records: list[dict[str, Any]]) -> 
         "key": f"`{step.key}`",
         "last rerun": "gave identical outputs" if record["identical"] else "",
     }
-    table = [f"* - {name}\n  - {value}" for name, value in rows.items() if value]
-    return "\n".join(
-        ["````{dropdown} How this page was made", "```{list-table}", *table, "```", "````", ""]
-    )
+    return markdown.render("hybridlib.book", "footer.md.j2", rows=rows.items())
 
 
-def _row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _markdown(name: str, text: str) -> dict[str, Any]:
+def _markdown_cell(name: str, text: str) -> dict[str, Any]:
     return {"cell_type": "markdown", "id": name, "metadata": {}, "source": text}
 
 
+def _pages_key(source: Path) -> str:
+    """Return a hash of all that the rendered pages depend on."""
+    files = [
+        *sorted(path for path in source.rglob("*") if path.is_file()),
+        hybridlib.ROOT / "_config.yml",
+        Path(__file__),
+        hybridlib.ROOT / "requirements.txt",
+    ]
+    return cache.digest("".join(f"{path} {cache.file_digest(path)}" for path in files).encode())
+
+
+def _run_jupyter_book(source: Path, draft: Path, strict: bool) -> None:
+    """Render `source` into `draft`; raises StudyError, with the causes on stderr, if that fails."""
+    log = hybridlib.ROOT / "_build" / "jupyter-book.log"
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", source]
+    command += ["--config", hybridlib.ROOT / "_config.yml", "--path-output", draft, "--keep-going"]
+    if strict:
+        command += ["-W", "-n"]
+    with log.open("w") as out:
+        done = subprocess.run(command, cwd=hybridlib.ROOT, stdout=out, stderr=subprocess.STDOUT)
+    if done.returncode:
+        lines = log.read_text().splitlines()
+        causes = [line for line in lines if re.search("WARNING|ERROR|Error", line)] or lines
+        print("\n".join(causes[-15:]), file=sys.stderr)
+        raise StudyError("the book did not render; the whole log is _build/jupyter-book.log")
+
+
 def _prune(mathjax: Path) -> None:
+    """Delete what pages do not ask of MathJax."""
     for path in [p for p in mathjax.rglob("*") if p.is_file()]:
         if not path.relative_to(mathjax).as_posix().startswith(MATHJAX):
             path.unlink()
