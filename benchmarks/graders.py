@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks import perturbations
 from benchmarks.validity import SUBSETS
 from hybridlib import ROOT, StudyError, data, grading, results
-from hybridlib.grading import equality, symbolic
+from hybridlib.grading import comparison, equality, symbolic
 
 RECORD, SANDBOX = ROOT / "benchmarks" / "graders.json", ROOT / "benchmarks" / "sandbox.json"
 TEMPLATE, PAGE = ROOT / "benchmarks" / "graders.md", ROOT / "book" / "graders.md"
@@ -112,7 +112,7 @@ def agreement(folder: Path) -> list[dict[str, Any]]:
         texts = ["\n".join(row["steps"]) for row, _ in labelled]
         columns = [[right[key] for _, right in labelled] for key in ("answer", "kind")]
         strict = grading.grade_many(texts, *columns)
-        lenient = grading.lenient(texts, *columns, strict)
+        lenient = grading.grade_leniently(texts, *columns, strict)
         labels = [row["final_answer_correct"] for row, _ in labelled]
         found.append({
             "subset": subset, "n": len(labelled),
@@ -181,7 +181,7 @@ def steps(folder: Path) -> list[list[tuple[str, str, bool]]]:
     groups = []
     for line in min(folder.glob("math*.jsonl")).read_text().splitlines():
         row = json.loads(line)
-        answer, written = known.get(_question(row["problem"])), grading.boxed(row["steps"][-1])
+        answer, written = known.get(_question(row["problem"])), grading.last_boxed(row["steps"][-1])
         wrong = list(perturbations.spoilt(answer).values()) if answer else []
         if len(wrong) < 2 or not written:
             continue
@@ -199,9 +199,9 @@ def steps(folder: Path) -> list[list[tuple[str, str, bool]]]:
 
 def forget() -> None:
     """Empty every cache of the grader."""
-    for cached in (equality.read, grading._compare):
+    for cached in (equality.parse_answer, comparison.compare_expressions):
         cached.cache_clear()
-    symbolic._KNOWN.clear()
+    symbolic.CACHE.clear()
 
 
 def rates(folder: Path) -> dict[str, Any]:
@@ -280,7 +280,7 @@ def layers(samples: list[tuple[str, str, bool]]) -> dict[str, int]:
         elif gold == answer:
             count["equal strings"] += 1
         else:
-            settled = grading._compare(gold, answer)
+            settled = comparison.compare_expressions(gold, answer)
             layer = "grammar and values" if isinstance(settled, str) else "math-verify"
             count["refused" if settled == "refused" else layer] += 1
         seen.add((gold, answer))

@@ -113,7 +113,7 @@ def _grade(answers: list[list[str]], rows: Any) -> list[list[grading.Verdict]]:
 
 
 def _lenient(answers: list[list[str]], rows: Any, verdicts: list) -> list[list[bool]]:
-    told = grading.lenient(*_flat(answers, rows), [v for row in verdicts for v in row])
+    told = grading.grade_leniently(*_flat(answers, rows), [v for row in verdicts for v in row])
     return _rows([verdict.correct for verdict in told], len(answers[0]))
 
 

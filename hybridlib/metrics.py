@@ -59,7 +59,7 @@ def intermediate_recall(solutions: Solutions, gold: Sequence[str], **_: Any) -> 
     """
     _check(gold, lambda row: isinstance(row, str), "gold is a text")
     _pair(solutions, gold)
-    wanted = [[e.value for e in arithmetic.find(text) if e.marked] for text in gold]
+    wanted = [[e.value for e in arithmetic.find_equations(text) if e.marked] for text in gold]
     return [
         _mean([value in {e.value for e in row} for value in set(marks) - set(marks[-1:])])
         for row, marks in zip(_flat(solutions), wanted, strict=True)
@@ -73,7 +73,7 @@ def answer_follows(solutions: Solutions, **_: Any) -> Scores:
     None without a computation or without a number as the answer. Both can be wrong and agree.
     """
     found = _flat(solutions)
-    last = [arithmetic.answer(s if isinstance(s, str) else "\n".join(s)) for s in solutions]
+    last = [arithmetic.final_number(s if isinstance(s, str) else "\n".join(s)) for s in solutions]
     pairs = zip(found, last, strict=True)
     return [float(row[-1].value == a) if row and a is not None else None for row, a in pairs]
 
@@ -226,8 +226,8 @@ def _labelled(row: dict[str, Any]) -> bool:
 
 def _read(solutions: Solutions) -> list[list[list[arithmetic.Equation]]]:
     _check(solutions, lambda row: isinstance(row, str) or _texts(row), "a text, or its steps")
-    rows = [arithmetic.split(row) if isinstance(row, str) else row for row in solutions]
-    return [[arithmetic.find(step) for step in row] for row in rows]
+    rows = [arithmetic.split_steps(row) if isinstance(row, str) else row for row in solutions]
+    return [[arithmetic.find_equations(step) for step in row] for row in rows]
 
 
 def _flat(solutions: Solutions) -> list[list[arithmetic.Equation]]:
@@ -241,7 +241,7 @@ def _keys(groups: Answers) -> list[list[Any]]:
 
 
 def _key(answer: str | None, place: int) -> Any:
-    number = None if answer is None else grading.number(answer)
+    number = None if answer is None else grading.parse_number(answer)
     return ("missing", place) if answer is None else answer.strip() if number is None else number
 
 

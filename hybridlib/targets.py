@@ -35,7 +35,7 @@ def answer(rows: Dataset, profile: Profile, seed: int) -> Dataset:
         if row["kind"] == "number":
             text = f"#### {row['answer']}"
         elif row["kind"] == "expression":
-            text = f"\\boxed{{{grading.boxed(text)}}}"
+            text = f"\\boxed{{{grading.last_boxed(text)}}}"
         return {"completion": [{"role": "assistant", "content": text}]}
 
     return rows.map(short, load_from_cache_file=False)

@@ -85,7 +85,7 @@ def test_megabytes_are_read_in_linear_time(text, kind):
     began = time.perf_counter()
     verdict = grading.grade(text, "5", kind)
     assert not verdict.correct
-    assert not grading.lenient([text], ["5"], [kind], [verdict])[0].correct
+    assert not grading.grade_leniently([text], ["5"], [kind], [verdict])[0].correct
     assert not grading.well_formed(text, kind)
     assert time.perf_counter() - began < 2 * symbolic.SECONDS
 
@@ -104,17 +104,17 @@ def test_tiny_expressions_are_decided_without_sympy(monkeypatch):
 
 
 def test_the_last_box_that_closes_counts():
-    assert grading.boxed(r"\boxed{1} or \boxed{\frac{1}{2}}. \boxed{") == r"\frac{1}{2}"
-    assert grading.boxed(r"so $\boxed 9$.") == "9"
-    assert grading.boxed(r"\boxed{} \boxed{") is None
+    assert grading.last_boxed(r"\boxed{1} or \boxed{\frac{1}{2}}. \boxed{") == r"\frac{1}{2}"
+    assert grading.last_boxed(r"so $\boxed 9$.") == "9"
+    assert grading.last_boxed(r"\boxed{} \boxed{") is None
 
 
 def test_math_verify_works_in_any_thread():
-    found = []
-    thread = threading.Thread(target=lambda: found.append(says("2", r"\gcd(4,6)")))
+    reasons = []
+    thread = threading.Thread(target=lambda: reasons.append(says("2", r"\gcd(4,6)")))
     thread.start()
     thread.join()
-    assert found == ["pass"]
+    assert reasons == ["pass"]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_lenient_finds_the_answer_elsewhere_and_takes_nothing_away(
 ):
     verdict = grading.grade(text, answer, kind)
     assert verdict.reason == strict
-    assert grading.lenient([text], [answer], [kind], [verdict])[0].reason == lenient
+    assert grading.grade_leniently([text], [answer], [kind], [verdict])[0].reason == lenient
 
 
 def test_lenient_takes_a_program_out_of_its_surroundings():
@@ -155,9 +155,9 @@ def test_lenient_takes_a_program_out_of_its_surroundings():
     answers, kinds = [TESTS] * 5, ["program"] * 5
     verdicts = grading.grade_many(texts, answers, kinds)
     assert [v.correct for v in verdicts] == [False, False, False, True, False]
-    told = grading.lenient(texts, answers, kinds, verdicts)
-    assert [v.correct for v in told] == [True, True, False, True, False]
-    assert told[2:] == verdicts[2:]
+    lenient = grading.grade_leniently(texts, answers, kinds, verdicts)
+    assert [v.correct for v in lenient] == [True, True, False, True, False]
+    assert lenient[2:] == verdicts[2:]
 
 
 TESTS = "assert f(1) == 2"
@@ -266,7 +266,7 @@ def test_every_gold_of_math_can_be_read_and_equals_itself(hub):
         for answer in data.load("math", split)["answer"]
     }
     for gold in golds:
-        assert equality.equal(equality.read(gold), equality.read(gold)), gold
+        assert equality.equal(equality.parse_answer(gold), equality.parse_answer(gold)), gold
 
 
 @pytest.mark.slow
@@ -284,8 +284,8 @@ def test_verdicts_agree_with_the_labels_of_processbench(hub):
     folder = HUB.parents[1] / "data" / "processbench"
     if not folder.is_dir():
         pytest.skip("no copy of ProcessBench beside the repository")
-    told = {row["subset"]: row["disagreements"] for row in graders.agreement(folder)}
-    missed = {row["id"] for rows in told.values() for row in rows if row["label"]}
-    equal = {row["id"] for rows in told.values() for row in rows if not row["label"]}
+    disagreements = [row for part in graders.agreement(folder) for row in part["disagreements"]]
+    missed = {row["id"] for row in disagreements if row["label"]}
+    equal = {row["id"] for row in disagreements if not row["label"]}
     assert missed == {"gsm8k-238", "math-544", "math-926"}  # no answer that could be told apart
     assert equal == {"gsm8k-70", "gsm8k-74", "math-50", "math-248", "math-392"}  # odd labels

@@ -18,7 +18,8 @@ ORDER = """
     sandbox
     tiny.families tiny.tasks tiny
     proportions objectives partition adapters
-    grading.notation grading.latex grading.numeric grading.equality grading.symbolic grading.grader
+    grading.notation grading.latex grading.numeric grading.structure grading.equality
+    grading.comparison grading.symbolic grading.extraction grading.grader
     grading.arithmetic grading
     fingerprint stats results
     data.sources data.rows data.audit data.intake data.describe data

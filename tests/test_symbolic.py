@@ -3,6 +3,8 @@
 import concurrent.futures
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -12,12 +14,8 @@ from hybridlib.grading import symbolic
 
 
 def test_equal_different_and_senseless_pairs():
-    reasons = [
-        reason
-        for reason, _, _ in symbolic.compare(
-            [(r"\sqrt{12}", r"2\sqrt{3}"), (r"\sqrt{12}", r"3\sqrt{2}"), ("1", r"\frac{1}{0}")]
-        )
-    ]
+    pairs = [(r"\sqrt{12}", r"2\sqrt{3}"), (r"\sqrt{12}", r"3\sqrt{2}"), ("1", r"\frac{1}{0}")]
+    reasons = [reason for reason, _, _ in symbolic.compare(pairs)]
     assert reasons[:2] == ["pass", "wrong"] and reasons[2] in ("wrong", "error")
 
 
@@ -27,12 +25,12 @@ def test_what_runs_for_ever_is_killed_and_the_rest_of_the_batch_is_judged():
     good = [(rf"\sqrt{{{4 * k}}}", rf"2\sqrt{{{k}}}") for k in (2, 3, 5, 7)]
     pairs = [pair for two in zip([(h, "5") for h in hang], good, strict=True) for pair in two]
     began = time.monotonic()
-    found = symbolic.compare(pairs)
+    outcomes = symbolic.compare(pairs)
     spent = time.monotonic() - began
     assert spent < len(hang) * symbolic.SECONDS + 30  # of which a busy machine takes its share
-    assert [reason for reason, _, _ in found[1::2]] == ["pass"] * 4
-    assert {reason for reason, _, _ in found[::2]} <= {"timeout", "error", "wrong"}
-    assert "timeout" in {reason for reason, _, _ in found[::2]}
+    assert [reason for reason, _, _ in outcomes[1::2]] == ["pass"] * 4
+    assert {reason for reason, _, _ in outcomes[::2]} <= {"timeout", "error", "wrong"}
+    assert "timeout" in {reason for reason, _, _ in outcomes[::2]}
     assert symbolic.compare(good[:1])[0][0] == "pass"
 
 
@@ -44,26 +42,23 @@ def test_memory_is_limited_and_the_next_pair_is_judged():
 
 
 def test_a_pair_goes_to_a_worker_once(monkeypatch):
-    asked = []
-    inner = symbolic._judged
+    sent = []
+    inner = symbolic._compare_in_workers
 
     def counted(pairs):
-        asked.extend(pairs)
+        sent.extend(pairs)
         return inner(pairs)
 
-    monkeypatch.setattr(symbolic, "_judged", counted)
-    symbolic._KNOWN.clear()
+    monkeypatch.setattr(symbolic, "_compare_in_workers", counted)
+    symbolic.CACHE.clear()
     texts = [r"\boxed{\gcd(4,6)}", r"so \boxed{\gcd(4,6)}.", r"\boxed{\gcd(6,9)}"] * 3
     verdicts = grading.grade_many(texts, ["2"] * 9, ["expression"] * 9)
     assert [v.reason for v in verdicts] == ["pass", "pass", "wrong"] * 3
-    assert len(asked) == 2
+    assert len(sent) == 2
 
 
 @pytest.mark.slow
 def test_no_process_outlives_its_parent():
-    import subprocess
-    import sys
-
     code = (
         "import os, signal; from hybridlib.grading import symbolic; symbolic.compare([('x', 'y')]);"
         "print(os.getpid(), flush=True); os.kill(os.getpid(), signal.SIGKILL)"
@@ -79,7 +74,7 @@ def test_no_process_outlives_its_parent():
 
 
 def _session(process: str) -> str:
-    """All that a process began is of its session."""
+    """Return the session of a process, which all that it started shares, "" if it has ended."""
     try:
         with open(f"/proc/{process}/stat") as file:
             return file.read().rsplit(")", 1)[1].split()[3]
@@ -115,9 +110,6 @@ def test_a_worker_process_that_compared_can_end():
 
 @pytest.mark.slow
 def test_a_script_without_a_guard_can_grade(tmp_path):
-    import subprocess
-    import sys
-
     script = tmp_path / "script.py"
     script.write_text(
         "from hybridlib import grading\n"

@@ -92,6 +92,6 @@ def _regrade_timeouts(verdicts: list[grading.Verdict], tasks: list[_Task]) -> li
 
 def _placeholder(solution: str) -> str:
     """Return a program with the functions and classes of this one, all of which return "?"."""
-    tree = ast.parse(grading.program(solution) or "")
+    tree = ast.parse(grading.extract_program(solution) or "")
     defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     return "\n".join(f"def {name}(*_, **__):\n    return '?'" for name in defined)

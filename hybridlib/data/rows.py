@@ -176,7 +176,7 @@ def _short_name(name: str) -> str:
 def gsm8k_row(raw: RawRow) -> dict[str, Any]:
     """Convert GSM8K's form: `<<a+b=c>>` marks a step, `#### n` the answer (Cobbe et al. 2021)."""
     answer = raw["answer"].rpartition("####")[2].strip().replace(",", "")
-    if "####" not in raw["answer"] or grading.number(answer) is None:
+    if "####" not in raw["answer"] or grading.parse_number(answer) is None:
         raise ValueError("the answer has no '#### number'")
     return {
         "family": "gsm8k",
@@ -192,7 +192,7 @@ def math_row(raw: RawRow) -> dict[str, Any]:
     """Convert MATH's form: the last box of the solution is the answer (Hendrycks et al. 2021)."""
     # Two training solutions end in an empty box; both count primes where there are none.
     solution = raw["solution"].replace("\\boxed{}", "\\boxed{0}")
-    answer = grading.boxed(solution)
+    answer = grading.last_boxed(solution)
     if answer is None:
         raise ValueError("the solution has no \\boxed{answer}")
     return {
@@ -241,8 +241,8 @@ def _custom_row(raw: RawRow, columns: dict[str, str]) -> dict[str, Any]:
     if value is None or not str(value).strip():
         raise ValueError(f"the column {columns['answer']!r} is empty")
     text = str(value).strip()
-    answer = grading.boxed(text) or text.rpartition("####")[2].strip()
-    kind = "expression" if grading.number(answer) is None else "number"
+    answer = grading.last_boxed(text) or text.rpartition("####")[2].strip()
+    kind = "expression" if grading.parse_number(answer) is None else "number"
     if kind == "number":
         answer = answer.replace(",", "").replace("$", "")
     marked_answer = f"#### {answer}" if kind == "number" else f"\\boxed{{{answer}}}"

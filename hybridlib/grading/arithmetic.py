@@ -1,4 +1,4 @@
-r"""Which arithmetic stands in a text, and does it hold? Steps, equations and the final answer.
+r"""Which arithmetic stands in a text, and does it hold? Steps, equations and the final number.
 
 Only what is surely read is judged: a false alarm would blame a right step. So sides with letters,
 roots or mixed numbers are left out, and so is what stands beside a word like "remainder". The one
@@ -12,44 +12,61 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from hybridlib.grading import grader
+from hybridlib.grading.extraction import last_boxed
 
-MARK = re.compile(r"<<([^<>=\n]{1,80})=([^<>=\n]{1,40})>>")  # calculator marks (Cobbe et al. 2021)
-LONGEST, BITS = 200, 2048  # of one side, in characters; of a power, in binary digits
+CALCULATOR_MARK = re.compile(r"<<([^<>=\n]{1,80})=([^<>=\n]{1,40})>>")  # Cobbe et al. 2021
+LONGEST_SIDE = 200  # characters
+MAX_POWER_BITS = 2_048
 
 ANSWER_LINE = re.compile(r"^[ \t]*####.*$", re.MULTILINE)
-CUTS = [re.compile(cut) for cut in (r"\n\s*\n", r"\n", r"(?<=[.!?])\s+(?=[A-Z\\$(])")]
-PLAIN = [(re.compile(pattern), plain) for pattern, plain in (
-    (r"<<[^<>]*>>", ""), (r"(?m)^[ \t]*[-*•][ \t]+", ""),  # the dash of a list is no minus
+STEP_ENDS = [  # of paragraphs, of lines, of sentences
+    re.compile(pattern) for pattern in (r"\n\s*\n", r"\n", r"(?<=[.!?])\s+(?=[A-Z\\$(])")
+]
+REWRITE_RULES = [  # (pattern, replacement), in this order; @ is what cannot be read, ; an end
+    (r"<<[^<>]*>>", ""),
+    (r"(?m)^[ \t]*[-*•][ \t]+", ""),  # the dash of a list is no minus
+    # what ends an equation, what is no part of one, bold type
     (r"\\[()\[\];:\\]|\\(?:q?quad|implies|[rR]ightarrow|therefore)(?![a-zA-Z])", " ; "),
     (r"\\[!,\s]|\\(?:left|right|boxed|mathbf)(?![a-zA-Z])|\\?\$|\\(?=%)", ""),
     (r"(?<!\d)\*\*|\*\*(?!\d)", ""),  # bold
+    # what cannot be read becomes @; columns; units as words; 3% of 40
     (r"\\&|#", "@"), (r"&\s*(?==)|(?<==)\s*&", ""), (r"&", " ; "),
     (r"\\(?:text|textbf|mathrm|mbox)\s*\{([^{}]*)\}(?:\^\{?\d\}?)?", r" \1 "),
     (r"(?<=[\d%}])\s+of\s+(?=[\d\\(]*\d)", "*"),
+    # thousands, signs of operations, powers
     (r"\{,\}", ","), (r"(?<=\d),(?=\d{3}(?!\d))", ""),
     (r"\\(?:times|cdot)(?![a-zA-Z])|[×·⋅]|(?<=\d)\s*x\s+(?=[\d.])", "*"),
     (r"\\div(?![a-zA-Z])|÷", "/"), (r"[−–]", "-"), (r"²", "^2"), (r"³", "^3"),
+    # fractions, the inner ones first
     (r"(?<=\d)\s*\\[dt]?frac", "@"),  # a mixed number or a product: cannot tell
     (r"\\[dt]?frac\s*(\d)\s*(\d)", r"(\1/\2)"),
     *[(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"((\1)/(\2))")] * 2,
+    # other commands, brackets, ends of sentences
     (r"\\[a-zA-Z]+|\.{3}|…", "@"), (r"[{\[]", "("), (r"[}\]]", ")"), (r"\.(?![\d@])|\n", " ; "),
-)]  # fmt: skip
-RUN = re.compile(r"[\d.+*/^()%=\s-]+")
+]  # fmt: skip
+REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in REWRITE_RULES]
+ARITHMETIC_RUN = re.compile(r"[\d.+*/^()%=\s-]+")
 GLUED = re.compile(r"[^\W\d]|[@!'\\½⅓⅔¼¾°]")  # what makes a number beside it another number
-BEFORE = re.compile(  # a factor that is not in the run
+FACTOR_BEFORE = re.compile(  # a factor that is not in the run
     r"(?:@|(?<![a-zA-Z])[a-zA-Z]|(?:half|third|quarter|percent|[%;])s?\s+of)\s*\Z"
 )
-AFTER = re.compile(  # the same, or a rest of a division
+FACTOR_AFTER = re.compile(  # the same, or a rest of a division
     r"\s*(?:@|[a-zA-Z]\b|of\b|:\s*\d)|[\s;(]*(?:mod\b|remainder|quotient)"
     r"|(?:\s*[a-zA-Z]{1,20}\b){1,3}\s*[-+*/^]"
 )
-BINARY = re.compile(r"[\d)%]\s*[-+*/^]")
+BINARY_OPERATOR = re.compile(r"[\d)%]\s*[-+*/^]")
 NUMBER = re.compile(r"-?\d*\.?(\d*)\s*%?")
-TERMS = r"(?:[\d.+*/^ -]|(?<![a-zA-Z])[a-z](?![a-zA-Z])){1,80}"
-SIMPLIFIED = re.compile(rf"^{TERMS}(?:={TERMS})+$", re.MULTILINE)  # a line of its own
-OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
-             ast.Div: operator.truediv, ast.Pow: operator.pow}  # fmt: skip
+POLYNOMIALS = r"(?:[\d.+*/^ -]|(?<![a-zA-Z])[a-z](?![a-zA-Z])){1,80}"
+SIMPLIFICATION = re.compile(rf"^{POLYNOMIALS}(?:={POLYNOMIALS})+$", re.MULTILINE)
+COEFFICIENT = r"\d+(?:\.\d+)?(?:/\d+)?|\.\d+|\\frac\{-?\d+\}\{-?\d+\}"
+TERM = re.compile(rf"([+-]?)({COEFFICIENT})?\*?([a-zA-Z](?:\^(?:\d{{1,3}}|\{{\d{{1,3}}\}}))?)?")
+OPERATORS = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+}
 
 
 @dataclass(frozen=True)
@@ -61,75 +78,125 @@ class Equation:
     value: Fraction
 
 
-def split(text: str) -> list[str]:
-    """The steps of a solution: its paragraphs, else its lines, else its sentences.
+def split_steps(text: str) -> list[str]:
+    """Return the steps of a solution: its paragraphs, else its lines, else its sentences.
 
     The line `#### answer` of GSM8K is no step.
 
-    >>> split("3 + 4 = 7.\\n2 * 7 = 14.\\n#### 14")
+    >>> split_steps("3 + 4 = 7.\\n2 * 7 = 14.\\n#### 14")
     ['3 + 4 = 7.', '2 * 7 = 14.']
     """
     text = ANSWER_LINE.sub("", text).strip()
-    cut = next((cut for cut in CUTS if cut.search(text)), None)
-    return [step for step in map(str.strip, cut.split(text) if cut else [text]) if step]
+    parts = [text]
+    for step_end in STEP_ENDS:
+        if step_end.search(text):
+            parts = step_end.split(text)
+            break
+    return [part.strip() for part in parts if part.strip()]
 
 
 @lru_cache(maxsize=65_536)
-def find(text: str) -> tuple[Equation, ...]:
-    r"""Which equations does this text show? Marks `<<a+b=c>>` first, then what stands in the text.
+def find_equations(text: str) -> tuple[Equation, ...]:
+    r"""Return the equations of a text: marks `<<a+b=c>>` first, then what stands in the text.
 
     A chain `a = b = c` counts pair by pair, a pair where a side has an operator. Sides are equal to
     half of the last digit shown, as in `10 / 3 = 3.33`; a percentage may be a share or a number.
 
-    >>> [(e.holds, int(e.value)) for e in find(r"So \(2 \times 3 = 6\), and 6 + 1 = 8 eggs.")]
+    >>> equations = find_equations(r"So \(2 \times 3 = 6\), and 6 + 1 = 8 eggs.")
+    >>> [(equation.holds, int(equation.value)) for equation in equations]
     [(True, 6), (False, 8)]
     """
-    found = [_equation(True, *sides) for sides in MARK.findall(text)]
-    text = _plain(text)
-    for run in RUN.finditer(text):
-        sides = _sides(run[0].split("="), text[: run.start()][-20:], text[run.end() :][:99])
-        found += [_equation(False, *pair) for pair in zip(sides, sides[1:], strict=False)
-                  if BINARY.search(" = ".join(pair))]  # fmt: skip
-    return tuple(equation for equation in found if equation)
+    equations = [_check(True, left, right) for left, right in CALCULATOR_MARK.findall(text)]
+    text = _rewrite(text)
+    for run in ARITHMETIC_RUN.finditer(text):
+        before, after = text[: run.start()][-20:], text[run.end() :][:99]
+        sides = _complete_sides(run[0].split("="), before, after)
+        for left, right in zip(sides, sides[1:], strict=False):
+            if BINARY_OPERATOR.search(f"{left} = {right}"):
+                equations.append(_check(False, left, right))
+    return tuple(equation for equation in equations if equation)
 
 
-def identities(text: str) -> list[bool]:
-    """Which simplifications hold? Lines that are nothing but equal polynomials with letters.
+def check_simplifications(text: str) -> list[bool]:
+    """Say of each simplification, a line of polynomials with letters, whether both sides are equal.
 
-    Apart from `find`, as `2x + 3 = x + 5` can be a false step or an equation to be solved: only
-    who asked for a simplification can tell.
+    Apart from `find_equations`, as `2x + 3 = x + 5` can be a false step or an equation to be
+    solved: only who asked for a simplification can tell.
 
-    >>> identities("4x+4-x=3x+4\\n3x+4+1=3x+6")
+    >>> check_simplifications("4x+4-x=3x+4\\n3x+4+1=3x+6")
     [True, False]
     """
-    lines = ["".join(line.split(" ")).split("=") for line in SIMPLIFIED.findall(text)]
-    chains = [[grader.polynomial(side) for side in sides] for sides in lines]
-    return [a == b for chain in chains for a, b in zip(chain, chain[1:], strict=False)
-            if a and b and {*a} - {""} and {*b} - {""}]  # fmt: skip
+    verdicts = []
+    for line in SIMPLIFICATION.findall(text):
+        sides = [parse_polynomial(side) for side in line.replace(" ", "").split("=")]
+        for left, right in zip(sides, sides[1:], strict=False):
+            if _has_letters(left) and _has_letters(right):
+                verdicts.append(left == right)
+    return verdicts
 
 
-def answer(text: str) -> Fraction | None:
-    """The number in the last box or after `####`; None where there is no such number."""
-    given = grader.boxed(text) or (text.rpartition("####")[2] if "####" in text else "")
-    return _value(_plain(given).strip(" ;"))
+def _has_letters(polynomial: dict[str, Fraction] | None) -> bool:
+    return bool(polynomial) and any(polynomial)
 
 
-def _plain(text: str) -> str:
-    for pattern, plain in PLAIN:
-        text = pattern.sub(plain, text)
+def parse_polynomial(text: str) -> dict[str, Fraction] | None:
+    """Return the exact coefficients of a polynomial by power, as {"x^2": 5/2, "": -3}.
+
+    It is a sum of terms like `-3` and `\\frac{5}{2}x^2`, written without spaces; None for any other
+    text. Powers whose coefficient is 0 are left out.
+    """
+    if not text:
+        return None
+    coefficients: dict[str, Fraction] = {}
+    position = 0
+    while position < len(text):
+        term = TERM.match(text, position)
+        sign, coefficient, power = term.groups()
+        if not (coefficient or power) or (position > 0 and not sign):
+            return None
+        size = _parse_coefficient(coefficient or "1")
+        if size is None:
+            return None
+        power = (power or "").replace("{", "").replace("}", "").removesuffix("^1")
+        if power.endswith("^0"):
+            power = ""
+        size = -size if sign == "-" else size
+        coefficients[power] = coefficients.get(power, Fraction(0)) + size
+        position = term.end()
+    return {power: size for power, size in coefficients.items() if size}
+
+
+def _parse_coefficient(text: str) -> Fraction | None:
+    """Return the value of `3`, `3/4` or `\\frac{3}{4}`, None for a division by 0."""
+    numbers = [Fraction(number) for number in re.findall(r"-?[\d.]+", text)]
+    numerator, denominator = numbers if len(numbers) == 2 else (numbers[0], Fraction(1))
+    return numerator / denominator if denominator else None
+
+
+def final_number(text: str) -> Fraction | None:
+    """Return the number in the last box or after `####`, None where there is no such number."""
+    answer = last_boxed(text) or (text.rpartition("####")[2] if "####" in text else "")
+    return _evaluate(_rewrite(answer).strip(" ;"))
+
+
+def _rewrite(text: str) -> str:
+    for pattern, replacement in REWRITES:
+        text = pattern.sub(replacement, text)
     return text
 
 
-def _sides(sides: list[str], before: str, after: str) -> list[str]:
-    """The sides of a chain; the outer ones are emptied where what stands beside them is a part."""
-    first, last, sign = sides[0], sides[-1], before.rstrip()[-1:]
-    if (GLUED.match(before[-1:]) and first[:1].strip()) or BEFORE.search(before):
+def _complete_sides(sides: list[str], before: str, after: str) -> list[str]:
+    """Return the sides of a chain, the outer ones emptied where the text beside them is a part."""
+    first, last = sides[0], sides[-1]
+    sign_before = before.rstrip()[-1:]
+    if (GLUED.match(before[-1:]) and first[:1].strip()) or FACTOR_BEFORE.search(before):
         sides[0] = ""
-    if first.strip()[:1] in "+-*/^)" and sign not in ",:;<>≈~":  # `x - 3 = 4`
+    if first.strip()[:1] in "+-*/^)" and sign_before not in ",:;<>≈~":  # `x - 3 = 4`
         sides[0] = ""
     if last.strip()[-1:] == "(":  # `= 8 (eggs)`
-        sides[-1] = last.strip()[:-1] if re.match(r"[a-zA-Z]{2}", after) and " (" in last else ""
-    elif (GLUED.match(after) and not last[-1:].isspace()) or AFTER.match(after):
+        is_remark = re.match(r"[a-zA-Z]{2}", after) and " (" in last
+        sides[-1] = last.strip()[:-1] if is_remark else ""
+    elif (GLUED.match(after) and not last[-1:].isspace()) or FACTOR_AFTER.match(after):
         sides[-1] = ""
     if sides[0].count("(") > sides[0].count(")"):  # `(2 + 3 = 5)`
         sides[0] = sides[0].replace("(", "", 1) if sides[0].strip()[0] == "(" else ""
@@ -137,33 +204,41 @@ def _sides(sides: list[str], before: str, after: str) -> list[str]:
     return sides
 
 
-def _equation(marked: bool, left: str, right: str) -> Equation | None:
-    holds, value = [], None
+def _check(marked: bool, left: str, right: str) -> Equation | None:
+    """Return the equation of two sides, None where one of them cannot be read."""
+    holds, value = False, None
     for percent in ("", "/100"):
-        a, b = (_value(side, percent) for side in (left, right))
-        if a is None or b is None:
+        left_value, right_value = _evaluate(left, percent), _evaluate(right, percent)
+        if left_value is None or right_value is None:
             return None
-        slack = _slack(left, right) / (100 if percent and "%" in right else 1)
-        holds.append(abs(a - b) <= slack)
-        value = b if value is None else value
-    return Equation(marked, any(holds), value)
+        tolerance = _tolerance(left, right)
+        if percent and "%" in right:
+            tolerance /= 100
+        holds = holds or abs(left_value - right_value) <= tolerance
+        value = right_value if value is None else value
+    return Equation(marked, holds, value)
 
 
-def _slack(left: str, right: str) -> Fraction:
-    """Half of the last digit of the side that is a number; of the finest decimal where none is."""
-    plain = [found for side in (right, left) if (found := NUMBER.fullmatch(side.strip(" ()")))]
-    if plain:
-        return Fraction(1, 2 * 10 ** len(plain[0][1]))
+def _tolerance(left: str, right: str) -> Fraction:
+    """Return half of the last digit shown by a side that is a number, else by a decimal."""
+    for side in (right, left):
+        number = NUMBER.fullmatch(side.strip(" ()"))
+        if number:
+            return Fraction(1, 2 * 10 ** len(number[1]))
     decimals = [len(digits) for digits in re.findall(r"\.(\d+)", right)]
     return Fraction(1, 2 * 10 ** max(decimals)) if decimals else Fraction(0)
 
 
-def _value(text: str, percent: str = "") -> Fraction | None:
-    """The exact value of plain arithmetic, None for everything else."""
-    if len(text) > LONGEST:
+def _evaluate(text: str, percent: str = "") -> Fraction | None:
+    """Return the exact value of plain arithmetic, None for everything else.
+
+    `percent` is what a percent sign becomes: nothing, or `/100`.
+    """
+    if len(text) > LONGEST_SIDE:
         return None
     text = re.sub(r"(\d+(?:\.\d+)?)\s*%", rf"(\1{percent})", text.replace("^", "**").strip())
-    text = re.sub(r"(?<=[\d)])\(", "*(", re.sub(r"(?<![\d.])0+(?=\d)", "", text))
+    text = re.sub(r"(?<![\d.])0+(?=\d)", "", text)
+    text = re.sub(r"(?<=[\d)])\(", "*(", text)
     try:
         return _compute(ast.parse(text, mode="eval").body)
     except (SyntaxError, ValueError, ArithmeticError, KeyError, RecursionError, MemoryError):
@@ -176,10 +251,11 @@ def _compute(node: ast.expr) -> Fraction:
             return Fraction(str(value))
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return -_compute(operand)
-        case ast.BinOp(left=left, op=op, right=right):
-            a, b = _compute(left), _compute(right)
-            size = max(a.numerator.bit_length(), a.denominator.bit_length())
-            if isinstance(op, ast.Pow) and (b.denominator > 1 or size * abs(b) > BITS):
-                raise ValueError("a root, or too large")
-            return OPERATORS[type(op)](a, b)
+        case ast.BinOp(left=left, op=operation, right=right):
+            one, other = _compute(left), _compute(right)
+            bits = max(one.numerator.bit_length(), one.denominator.bit_length())
+            if isinstance(operation, ast.Pow):
+                if other.denominator > 1 or bits * abs(other) > MAX_POWER_BITS:
+                    raise ValueError("a root, or too large")
+            return OPERATORS[type(operation)](one, other)
     raise ValueError("not plain arithmetic")

@@ -1,18 +1,58 @@
-r"""What does an answer in LaTeX say? Its text as a tree, for `equality` to compare.
+r"""What does an answer in LaTeX say? Its tokens become an expression for `equality` to compare.
 
-Trees are tuples: ("number", Fraction), ("symbol", name), ("sum", [(sign, tree)]), ("product",
-[(tree, 1 or -1)]), ("power", base, exponent), ("root", degree, tree), ("call", name, *trees),
-("degree", tree), ("percent", tree), ("list", trees), ("seq", opening, closing, trees), ("union",
-trees), ("matrix", rows) and ("relation", trees, operators). A grammar of its own reads what answers
-are made of, in time linear in the text; it evaluates nothing, so it cannot hang.
+Expressions are nested tuples, as they are hashed, compared and matched all the time:
+
+    ("number", Fraction)                    ("symbol", name)
+    ("sum", [(sign, term), ...])            sign: 1, -1, "±" or "∓"
+    ("product", [(factor, exponent), ...])  exponent: 1, or -1 for what is divided by
+    ("power", base, exponent)               ("root", degree, radicand)
+    ("call", function, *arguments)          factorial, binom, abs, floor and ceil, too
+    ("degree", expression)                  ("percent", expression)
+    ("list", parts)                         ("union", parts)
+    ("seq", opening, closing, parts)        a point or an interval
+    ("matrix", rows)                        ("relation", sides, operators)
+
+A recursive-descent grammar of its own reads what answers are made of, in time linear in the text;
+it evaluates nothing, so it cannot hang.
 """
 
 from fractions import Fraction
 
-from hybridlib.grading.notation import FUNCTIONS, GREEK, OPEN, OPERATORS, SIGNS, STYLES, TIMES
+from hybridlib.grading.notation import FUNCTIONS
 
-DEEPEST = 30  # brackets within brackets
-KNOWN = {f"\\{name}" for name in FUNCTIONS | GREEK | STYLES | {"frac", "sqrt", "binom", "begin"}}
+MAX_DEPTH = 30  # brackets within brackets
+
+GREEK = set(
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi "
+    "rho sigma tau phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega "
+    "ell ldots dots cdots triangle angle emptyset pi infty hbar".split()
+)
+STYLES = set("mathbf mathit mathsf boldsymbol mathcal mathbb mathfrak vec hat bar tilde".split())
+STYLES |= {"overline", "overrightarrow"}
+PLAIN_STYLES = {"mathbf", "mathit", "mathsf", "mathfrak", "boldsymbol"}  # that change no meaning
+MATRICES = {"matrix", "pmatrix", "bmatrix", "Bmatrix", "array", "smallmatrix"}
+KNOWN_COMMANDS = {
+    f"\\{name}" for name in FUNCTIONS | GREEK | STYLES | {"frac", "sqrt", "binom", "begin"}
+}
+RELATIONS = {
+    "=": "=", "<": "<", ">": ">", "\\lt": "<", "\\gt": ">", "\\le": "<=", "\\leq": "<=",
+    "\\leqslant": "<=", "\\ge": ">=", "\\geq": ">=", "\\geqslant": ">=", "\\ne": "!=",
+    "\\neq": "!=", "\\in": "in", ":": ":", "\\approx": "≈", "\\equiv": "=",
+}  # fmt: skip
+SIGNS = {"+": 1, "-": -1, "\\pm": "±", "\\mp": "∓"}
+OPPOSITE_SIGNS = {1: -1, -1: 1, "±": "∓", "∓": "±"}
+TIMES = {"*": 1, "\\cdot": 1, "\\times": 1, "/": -1, "\\div": -1}
+POSTFIXES = {"!": "factorial", "\\degree": "degree", "%": "percent"}
+CLOSING = {
+    "(": ")", "[": "]", "\\{": "\\}", "\\langle": "\\rangle", "\\lfloor": "\\rfloor",
+    "\\lceil": "\\rceil", "|": "|", "\\lvert": "\\rvert",
+}  # fmt: skip
+BRACKET_FUNCTIONS = {"|": "abs", "\\lvert": "abs", "\\lfloor": "floor", "\\lceil": "ceil"}
+CONSTANTS = {"pi", "e", "i", "infty"}  # symbols that are no letters with any value
+SQUARE_ROOT = ("number", Fraction(2))
+INVERSE = ("sum", [(-1, ("number", Fraction(1)))])  # the exponent of \sin^{-1}
+INFINITY = ("symbol", "infty")
+REAL_LINE = ("seq", "(", ")", [("sum", [(-1, INFINITY)]), ("sum", [(1, INFINITY)])])
 
 
 class Unreadable(Exception):
@@ -20,261 +60,323 @@ class Unreadable(Exception):
 
 
 class TooLarge(Exception):
-    """Nothing that an answer should be: too deep, or a number too large to compute."""
+    """The expression is none that an answer should be: too deep, or a number too large."""
 
 
-def tree(tokens: list[str]) -> tuple:
-    """The tree of these tokens of `notation`. Raises Unreadable and TooLarge."""
-    reader = _Reader(tokens)
-    items = reader.items()
-    if reader.next:
-        raise Unreadable(f"{reader.next} is left over")
-    return items[0] if len(items) == 1 else ("list", items)
+def parse(tokens: list[str]) -> tuple:
+    """Return the expression that the tokens of `notation` are.
+
+    Raises Unreadable for a form that the grammar does not know, TooLarge for one too deep.
+    """
+    parser = _Parser(tokens)
+    parts = parser.parse_list()
+    if parser.current:
+        raise Unreadable(f"{parser.current} is left over")
+    return _list_unless_one(parts)
 
 
-class _Reader:
+class _Parser:
+    """A position in the tokens; each method reads one level of the grammar and moves it on."""
+
     def __init__(self, tokens: list[str]):
-        self.tokens, self.at, self.deep, self.bars = tokens, 0, 0, 0
+        self.tokens = tokens
+        self.position = 0
+        self.depth = 0
+        self.between_bars = False  # in |x|, where the next bar closes and none opens
 
     @property
-    def next(self) -> str:
-        return self.tokens[self.at] if self.at < len(self.tokens) else ""
+    def current(self) -> str:
+        return self.tokens[self.position] if self.position < len(self.tokens) else ""
 
     def take(self, wanted: str = "") -> str:
-        token = self.next
+        """Return the current token and move on; raise Unreadable where another is wanted."""
+        token = self.current
         if not token or (wanted and token != wanted):
             raise Unreadable(f"{token or 'the end'} where {wanted or 'more'} was expected")
-        self.at += 1
+        self.position += 1
         return token
 
-    def items(self) -> list[tuple]:
-        self.deep += 1
-        if self.deep > DEEPEST:
-            raise TooLarge("too many brackets within brackets")
-        items = [self.relation()]
-        while self.next in (",", ";"):
-            self.take()
-            items.append(self.relation())
-        self.deep -= 1
-        return items
+    # ------------------------------------------------------------ from lists down to factors
 
-    def relation(self) -> tuple:
-        sides, operators = [self.union()], []
-        while self.next in OPERATORS:
-            operators.append(OPERATORS[self.take()])
-            sides.append(self.union())
+    def parse_list(self) -> list[tuple]:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise TooLarge("too many brackets within brackets")
+        parts = [self.parse_relation()]
+        while self.current in (",", ";"):
+            self.take()
+            parts.append(self.parse_relation())
+        self.depth -= 1
+        return parts
+
+    def parse_relation(self) -> tuple:
+        sides, operators = [self.parse_union()], []
+        while self.current in RELATIONS:
+            operators.append(RELATIONS[self.take()])
+            sides.append(self.parse_union())
         return ("relation", sides, operators) if operators else sides[0]
 
-    def union(self) -> tuple:
-        parts = [self.sum()]
-        while self.next == "\\cup":
+    def parse_union(self) -> tuple:
+        parts = [self.parse_sum()]
+        while self.current == "\\cup":
             self.take()
-            parts.append(self.sum())
+            parts.append(self.parse_sum())
         return ("union", parts) if len(parts) > 1 else parts[0]
 
-    def sum(self) -> tuple:
+    def parse_sum(self) -> tuple:
         terms = []
-        while not terms or self.next in SIGNS:
-            sign = SIGNS[self.take()] if self.next in SIGNS else 1
-            while self.next in ("+", "-"):
-                sign = sign if self.take() == "+" else {1: -1, -1: 1, "±": "∓", "∓": "±"}[sign]
-            terms.append((sign, self.product()))
-        return terms[0][1] if len(terms) == 1 and terms[0][0] == 1 else ("sum", terms)
+        while not terms or self.current in SIGNS:
+            sign = SIGNS[self.take()] if self.current in SIGNS else 1
+            while self.current in ("+", "-"):
+                sign = OPPOSITE_SIGNS[sign] if self.take() == "-" else sign
+            terms.append((sign, self.parse_product()))
+        if len(terms) == 1 and terms[0][0] == 1:
+            return terms[0][1]
+        return ("sum", terms)
 
-    def product(self, argument: bool = False) -> tuple:
-        """Of a function's argument, `2\\pi x`, only what stands side by side."""
-        factors = [(self.power(), 1)]
+    def parse_product(self, of_argument: bool = False) -> tuple:
+        """Read factors; of a function's argument, `2\\pi x`, only those that stand side by side."""
+        factors = [(self.parse_power(), 1)]
         while True:
-            whole = (
-                self.at and self.tokens[self.at - 1].isdecimal() and factors[-1][0][0] == "number"
+            after_whole_number = (
+                self.tokens[self.position - 1].isdecimal() and factors[-1][0][0] == "number"
             )
-            if self.next in TIMES and not argument:
-                way, minus = TIMES[self.take()], 1
-                while self.next in ("+", "-"):
-                    minus = -minus if self.take() == "-" else minus
-                factor = self.power()
-                factors.append((factor if minus == 1 else ("sum", [(-1, factor)]), way))
-            elif whole and self.next[:1].isdecimal():
+            if self.current in TIMES and not of_argument:
+                factors.append(self.parse_signed_factor())
+            elif after_whole_number and self.current[:1].isdecimal():
                 raise Unreadable("a number after a number")
-            elif self.starts() and not (argument and self.next[1:] in FUNCTIONS):
-                mixed = whole and self.next == "\\frac"
-                factor = self.atom() if mixed else self.power()
-                if mixed and _proper(factor):
-                    number, way = factors[-1]
-                    factors[-1] = (self.after(("sum", [(1, number), (1, factor)])), way)
+            elif self.starts_factor() and not (of_argument and self.current[1:] in FUNCTIONS):
+                if after_whole_number and self.current == "\\frac":
+                    self.append_fraction(factors)
                 else:
-                    factors.append((self.power(factor) if mixed else factor, 1))
+                    factors.append((self.parse_power(), 1))
+            elif len(factors) == 1:
+                return factors[0][0]
             else:
-                return factors[0][0] if len(factors) == 1 else ("product", factors)
+                return ("product", factors)
 
-    def starts(self) -> bool:
-        """Does something begin here that can be multiplied?"""
-        token = self.next
+    def parse_signed_factor(self) -> tuple[tuple, int]:
+        """Read a sign of multiplication or division, signs, and the factor after them."""
+        exponent, sign = TIMES[self.take()], 1
+        while self.current in ("+", "-"):
+            sign = -sign if self.take() == "-" else sign
+        factor = self.parse_power()
+        return (factor if sign == 1 else ("sum", [(-1, factor)])), exponent
+
+    def append_fraction(self, factors: list[tuple[tuple, int]]) -> None:
+        """Read a fraction after a whole number: one mixed number, if it is a proper fraction."""
+        fraction = self.parse_atom()
+        if _is_proper_fraction(fraction):
+            whole, exponent = factors[-1]
+            mixed = ("sum", [(1, whole), (1, fraction)])
+            factors[-1] = (self.parse_postfixes(mixed), exponent)
+        else:
+            factors.append((self.parse_power(fraction), 1))
+
+    def starts_factor(self) -> bool:
+        """Say whether the current token begins something that can be multiplied."""
+        token = self.current
         if token == "|":
-            return not self.bars
-        first = token[:1]
-        return first.isalnum() or first == "." or token in KNOWN or token in OPEN or token == "{"
+            return not self.between_bars
+        return (
+            token[:1].isalnum()
+            or token[:1] == "."
+            or token in KNOWN_COMMANDS
+            or token in CLOSING
+            or token == "{"
+        )
 
-    def power(self, base: tuple | None = None) -> tuple:
-        base = self.after(base or self.atom())
-        if self.next == "^":
+    def parse_power(self, base: tuple | None = None) -> tuple:
+        base = self.parse_postfixes(base or self.parse_atom())
+        if self.current == "^":
             self.take()
-            base = self.after(("power", base, self.exponent()))
+            base = self.parse_postfixes(("power", base, self.parse_exponent()))
         return base
 
-    def exponent(self) -> tuple:
-        exponent = self.argument()
-        if self.next == "^":
+    def parse_exponent(self) -> tuple:
+        exponent = self.parse_argument()
+        if self.current == "^":
             self.take()
-            exponent = ("power", exponent, self.exponent())
+            exponent = ("power", exponent, self.parse_exponent())
         return exponent
 
-    def after(self, tree: tuple) -> tuple:
-        while self.next in ("!", "\\degree", "%"):
-            name = {"!": "factorial", "\\degree": "degree", "%": "percent"}[self.take()]
-            tree = ("call", name, tree) if name == "factorial" else (name, tree)
-        return tree
+    def parse_postfixes(self, expression: tuple) -> tuple:
+        while self.current in POSTFIXES:
+            name = POSTFIXES[self.take()]
+            expression = ("call", name, expression) if name == "factorial" else (name, expression)
+        return expression
 
-    def argument(self, digit: bool = False) -> tuple:
-        """What `^`, `\\frac` or `\\sqrt` takes: a group, one token, of \\frac one digit."""
-        token = self.next
+    def parse_argument(self, one_digit: bool = False) -> tuple:
+        """Read what `^`, `\\frac` or `\\sqrt` takes: a group or one token, of \\frac one digit."""
+        token = self.current
         if token in ("+", "-"):
             self.take()
-            return ("sum", [(SIGNS[token], self.argument(digit))])
-        if digit and token[:1].isdecimal() and len(token) > 1:
-            self.tokens[self.at] = token[1:]
+            return ("sum", [(SIGNS[token], self.parse_argument(one_digit))])
+        if one_digit and token[:1].isdecimal() and len(token) > 1:
+            self.tokens[self.position] = token[1:]
             return ("number", Fraction(token[0]))
-        return self.atom()
+        return self.parse_atom()
 
-    def atom(self) -> tuple:
+    # ------------------------------------------------------------ atoms
+
+    def parse_atom(self) -> tuple:
         token = self.take()
-        name = token[1:] if token[0] == "\\" else ""
         if token[0].isdecimal() or (token[0] == "." and len(token) > 1):
-            return self.number(token)
+            return self.parse_number(token)
         if token == "{":
-            items = self.items()
+            parts = self.parse_list()
             self.take("}")
-            return items[0] if len(items) == 1 else ("list", items)
-        if token in OPEN:
-            return self.bracket(token)
-        if token == "\\frac":
-            parts = [self.argument(True), self.argument(True)]
-            return ("product", [(parts[0], 1), (parts[1], -1)])
-        if token == "\\binom":
-            return ("call", "binom", self.argument(True), self.argument(True))
-        if token == "\\sqrt":
-            degree = ("number", Fraction(2))
-            if self.next == "[":
-                self.take()
-                degree = self.sum()
-                self.take("]")
-            return ("root", degree, self.argument())
-        if name in FUNCTIONS:
-            return self.function(name)
-        if token == "\\begin":
-            return self.matrix()
-        if name in STYLES:
-            inside = self.raw()
-            if (name, inside) == ("mathbb", "R"):
-                ends = [("sum", [(sign, ("symbol", "infty"))]) for sign in (-1, 1)]
-                return ("seq", "(", ")", ends)
-            plain = name.startswith(("math", "bold")) and name not in ("mathbb", "mathcal")
-            return self.symbol(inside if plain else f"{name}({inside})")
-        if token.isalpha() or name in GREEK:
-            return self.symbol(token.lower() if token.isalpha() and len(token) > 2 else token)
+            return _list_unless_one(parts)
+        if token in CLOSING:
+            return self.parse_bracket(token)
+        if token[0] == "\\":
+            return self.parse_command(token)
+        if token.isalpha():
+            return self.parse_symbol(token.lower() if len(token) > 2 else token)
         raise Unreadable(f"{token} is not known")
 
-    def symbol(self, name: str) -> tuple:
+    def parse_command(self, token: str) -> tuple:
+        name = token[1:]
+        if name == "frac":
+            above, below = self.parse_argument(True), self.parse_argument(True)
+            return ("product", [(above, 1), (below, -1)])
+        if name == "binom":
+            return ("call", "binom", self.parse_argument(True), self.parse_argument(True))
+        if name == "sqrt":
+            return self.parse_root()
+        if name in FUNCTIONS:
+            return self.parse_function(name)
+        if name == "begin":
+            return self.parse_matrix()
+        if name in STYLES:
+            return self.parse_styled(name)
+        if name in GREEK:
+            return self.parse_symbol(name)
+        raise Unreadable(f"{token} is not known")
+
+    def parse_root(self) -> tuple:
+        degree = SQUARE_ROOT
+        if self.current == "[":
+            self.take()
+            degree = self.parse_sum()
+            self.take("]")
+        return ("root", degree, self.parse_argument())
+
+    def parse_styled(self, style: str) -> tuple:
+        inside = self.take_raw()
+        if (style, inside) == ("mathbb", "R"):
+            return REAL_LINE
+        return self.parse_symbol(inside if style in PLAIN_STYLES else f"{style}({inside})")
+
+    def parse_symbol(self, name: str) -> tuple:
+        """Read the index and the primes after a name."""
         name = name.removeprefix("\\")
-        while self.next in ("_", "'"):
-            name += "'" if self.take() == "'" else f"_{self.raw()}"
+        while self.current in ("_", "'"):
+            name += "'" if self.take() == "'" else f"_{self.take_raw()}"
         return ("symbol", name)
 
-    def raw(self) -> str:
-        """The text of one token or of a group without groups in it."""
+    def take_raw(self) -> str:
+        """Return the text of one token, or of a group that has no groups in it."""
         token = self.take()
         if token != "{":
             return token
-        end = self.tokens.index("}", self.at) if "}" in self.tokens[self.at :] else self.at
-        inside, self.at = "".join(self.tokens[self.at : end]), end
+        rest = self.tokens[self.position :]
+        end = self.position + (rest.index("}") if "}" in rest else 0)
+        inside = "".join(self.tokens[self.position : end])
+        self.position = end
         self.take("}")
         return inside
 
-    def number(self, token: str) -> tuple:
-        if self.next == "_":
+    def parse_number(self, token: str) -> tuple:
+        if self.current == "_":
             self.take()
-            return ("symbol", f"{token}_{self.raw()}")  # digits in a base are their own thing
+            return ("symbol", f"{token}_{self.take_raw()}")  # digits in a base are their own thing
         value = Fraction(token.rstrip("."))
-        if self.next == "\\overline" and "." in token:
-            again = self.take() and self.raw()
-            if not again.isdecimal():
+        if self.current == "\\overline" and "." in token:
+            self.take()
+            repeated = self.take_raw()
+            if not repeated.isdecimal():
                 raise Unreadable("a line over no digits")
             places = len(token.partition(".")[2])
-            value += Fraction(int(again), (10 ** len(again) - 1) * 10**places)
+            value += Fraction(int(repeated), (10 ** len(repeated) - 1) * 10**places)
         return ("number", value)
 
-    def bracket(self, opening: str) -> tuple:
-        if opening == "\\{" and self.next == "\\}":
+    def parse_bracket(self, opening: str) -> tuple:
+        if opening == "\\{" and self.current == "\\}":
             self.take()
             return ("symbol", "emptyset")
-        bars, self.bars = self.bars, 1 if opening == "|" else 0
-        items = self.items()
-        self.bars, closing = bars, self.take()
-        if closing != OPEN[opening] and not {opening, closing} <= set("([)]"):
+        outside = self.between_bars
+        self.between_bars = opening == "|"
+        parts = self.parse_list()
+        self.between_bars = outside
+        closing = self.take()
+        matches = closing == CLOSING[opening]
+        if not matches and not {opening, closing} <= set("([)]"):
             raise Unreadable(f"{opening} closed by {closing}")
         if opening == "\\{":
-            return ("list", items)
-        if opening in ("(", "[", "\\langle") and (len(items) > 1 or closing != OPEN[opening]):
-            if len(items) < 2 or closing in "([":
+            return ("list", parts)
+        if opening in ("(", "[", "\\langle") and (len(parts) > 1 or not matches):
+            if len(parts) < 2 or closing in "([":
                 raise Unreadable("half of an interval")
-            return ("seq", *("()" if opening == "\\langle" else opening + closing), items)
-        if len(items) > 1:
+            if opening == "\\langle":
+                return ("seq", "(", ")", parts)
+            return ("seq", opening, closing, parts)
+        if len(parts) > 1:
             raise Unreadable("a list between bars")
-        name = {"|": "abs", "\\lvert": "abs", "\\lfloor": "floor", "\\lceil": "ceil"}.get(opening)
-        return ("call", name, items[0]) if name else items[0]
+        function = BRACKET_FUNCTIONS.get(opening)
+        return ("call", function, parts[0]) if function else parts[0]
 
-    def function(self, name: str) -> tuple:
+    def parse_function(self, name: str) -> tuple:
         exponent, base = None, ()
-        while self.next in ("^", "_"):
+        while self.current in ("^", "_"):
             if self.take() == "^":
-                exponent = self.argument()
+                exponent = self.parse_argument()
             else:
-                base = (self.argument(),)
+                base = (self.parse_argument(),)
         if base and name != "log":
             raise Unreadable(f"{name} to a base")
-        if exponent == ("sum", [(-1, ("number", Fraction(1)))]):
+        if exponent == INVERSE:
             if name not in ("sin", "cos", "tan"):
                 raise Unreadable(f"the inverse of {name}")
             name, exponent = f"arc{name}", None
-        inside = self.after(self.atom()) if self.next in ("(", "{", "[") else (
-            self.product(argument=True))  # fmt: skip
-        tree = ("call", name, inside, *base)
-        return ("power", tree, exponent) if exponent else tree
+        if self.current in ("(", "{", "["):
+            argument = self.parse_postfixes(self.parse_atom())
+        else:
+            argument = self.parse_product(of_argument=True)
+        call = ("call", name, argument, *base)
+        return ("power", call, exponent) if exponent else call
 
-    def matrix(self) -> tuple:
-        kind = self.raw()
-        if kind == "array":
-            self.raw()
-        if kind not in ("matrix", "pmatrix", "bmatrix", "Bmatrix", "array", "smallmatrix"):
-            raise Unreadable(f"{kind} is no matrix")
+    def parse_matrix(self) -> tuple:
+        environment = self.take_raw()
+        if environment == "array":
+            self.take_raw()  # its columns
+        if environment not in MATRICES:
+            raise Unreadable(f"{environment} is no matrix")
         rows: list[list[tuple]] = [[]]
         while True:
-            rows[-1].append(self.sum())
+            rows[-1].append(self.parse_sum())
             token = self.take()
-            if token == "\\\\" and self.next != "\\end":
+            if token == "\\\\" and self.current != "\\end":
                 rows.append([])
             elif token in ("\\\\", "\\end"):
                 if token == "\\\\":
                     self.take("\\end")
-                if self.raw() != kind:
+                if self.take_raw() != environment:
                     raise Unreadable("a matrix that ends as another")
                 return ("matrix", rows)
             elif token != "&":
                 raise Unreadable(f"{token} in a matrix")
 
 
-def _proper(tree: tuple) -> bool:
-    """Is it a fraction such as can follow a whole number, 3/4 but not 4/3?"""
-    parts = [part for part, _ in tree[1]] if tree[0] == "product" else []
-    return (len(parts) == 2 and all(p[0] == "number" and p[1].denominator == 1 for p in parts)
-            and parts[0][1] < parts[1][1])  # fmt: skip
+def _list_unless_one(parts: list[tuple]) -> tuple:
+    return parts[0] if len(parts) == 1 else ("list", parts)
+
+
+def _is_proper_fraction(expression: tuple) -> bool:
+    """Say whether this fraction can follow a whole number, as 3/4 can and 4/3 cannot."""
+    if expression[0] != "product" or len(expression[1]) != 2:
+        return False
+    (above, _), (below, _) = expression[1]
+    if not all(part[0] == "number" and part[1].denominator == 1 for part in (above, below)):
+        return False
+    return above[1] < below[1]

@@ -1,4 +1,4 @@
-"""Equations in a text: what is read is read rightly, and what is in doubt is left alone."""
+"""Arithmetic in a text: what is read is read rightly, and what is in doubt is left alone."""
 
 import time
 
@@ -11,7 +11,7 @@ from hybridlib.grading import arithmetic
 
 
 def holds(text):
-    return [equation.holds for equation in arithmetic.find(text)]
+    return [equation.holds for equation in arithmetic.find_equations(text)]
 
 
 @pytest.mark.parametrize(
@@ -58,8 +58,8 @@ def test_what_is_in_doubt_raises_no_alarm(text):
 
 
 def test_values_are_those_on_the_right():
-    found = arithmetic.find("<<2*7=14>> 14 / 4 = 3.50")
-    assert [(e.marked, float(e.value)) for e in found] == [(True, 14), (False, 3.5)]
+    equations = arithmetic.find_equations("<<2*7=14>> 14 / 4 = 3.50")
+    assert [(e.marked, float(e.value)) for e in equations] == [(True, 14), (False, 3.5)]
 
 
 @given(st.integers(0, 999), st.integers(0, 999), st.sampled_from("+-*"), st.integers(-3, 3))
@@ -82,33 +82,40 @@ SYMBOLS = st.text("0123456789+-*/^=().,%$ \n\\{}<>x#&frac", max_size=60)
 @settings(deadline=None)
 @given(st.one_of(st.text(max_size=200), SYMBOLS))
 def test_no_text_raises(text):
-    arithmetic.answer(text)
-    assert all(isinstance(e.holds, bool) for step in arithmetic.split(text)
-               for e in arithmetic.find(step))  # fmt: skip
+    arithmetic.final_number(text)
+    for step in arithmetic.split_steps(text):
+        for equation in arithmetic.find_equations(step):
+            assert isinstance(equation.holds, bool)
 
 
-@pytest.mark.parametrize("part", ["1", "(", "1 ", "=", "1+1=", "\\frac{", "<<", "x ", "- ", "\n ",
-                                  "1%", "\\text{", "of 1 "])  # fmt: skip
+@pytest.mark.parametrize(
+    "part",
+    ["1", "(", "1 ", "=", "1+1=", "\\frac{", "<<", "x ", "- ", "\n ", "1%", "\\text{", "of 1 "],
+)
 def test_long_texts_take_no_time(part):
     began = time.process_time()
-    arithmetic.find(part * 5_000)
-    arithmetic.split(part * 5_000)
+    arithmetic.find_equations(part * 5_000)
+    arithmetic.split_steps(part * 5_000)
     assert time.process_time() - began < 1.5
 
 
 @given(st.text("ab. \n", max_size=60))
 def test_steps_keep_the_text_but_for_space(text):
-    steps = arithmetic.split(text)
+    steps = arithmetic.split_steps(text)
     assert "".join("".join(steps).split()) == "".join(text.split())
     assert all(step == step.strip() != "" for step in steps)
 
 
 def test_steps_are_paragraphs_then_lines_then_sentences():
-    assert arithmetic.split("A.\nB.\n\nC. D.") == ["A.\nB.", "C. D."]
-    assert arithmetic.split("A.\nB. C.") == ["A.", "B. C."]
-    assert arithmetic.split("It is 2.5. Then 3! So 5.5") == ["It is 2.5.", "Then 3!", "So 5.5"]
-    assert arithmetic.split("One.\n#### 7") == ["One."]
-    assert arithmetic.split(" \n") == []
+    assert arithmetic.split_steps("A.\nB.\n\nC. D.") == ["A.\nB.", "C. D."]
+    assert arithmetic.split_steps("A.\nB. C.") == ["A.", "B. C."]
+    assert arithmetic.split_steps("It is 2.5. Then 3! So 5.5") == [
+        "It is 2.5.",
+        "Then 3!",
+        "So 5.5",
+    ]
+    assert arithmetic.split_steps("One.\n#### 7") == ["One."]
+    assert arithmetic.split_steps(" \n") == []
 
 
 @pytest.mark.parametrize(
@@ -119,17 +126,17 @@ def test_steps_are_paragraphs_then_lines_then_sentences():
     ],
 )  # fmt: skip
 def test_the_answer_is_a_number_in_the_box_or_after_the_mark(text, value):
-    assert arithmetic.answer(text) == value
+    assert arithmetic.final_number(text) == value
 
 
 @pytest.mark.parametrize(("name", "coverage"), [("gsm8k", 0.8), ("math500", 0.4)])
 def test_worked_solutions_raise_next_to_no_alarm(hub, name, coverage):
     texts = [c[0]["content"] for c in data.load(name, "test")["completion"]]
-    found = [holds(text) for text in texts]
-    assert sum(map(bool, found)) > coverage * len(texts)
-    assert sum(not all(row) for row in found) < 0.01 * len(texts)
+    verdicts = [holds(text) for text in texts]
+    assert sum(map(bool, verdicts)) > coverage * len(texts)
+    assert sum(not all(row) for row in verdicts) < 0.01 * len(texts)
     if name == "gsm8k":
-        marks = [e for text in texts for e in arithmetic.find(text) if e.marked]
+        marks = [e for text in texts for e in arithmetic.find_equations(text) if e.marked]
         assert len(marks) > 4000 and all(e.holds for e in marks)
         answers = data.load(name, "test")["answer"]
-        assert [arithmetic.answer(t) for t in texts] == [*map(int, answers)]
+        assert [arithmetic.final_number(t) for t in texts] == [*map(int, answers)]

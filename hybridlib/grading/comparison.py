@@ -1,0 +1,55 @@
+"""Are two expressions equal? The layers that decide it, the cheap ones first.
+
+Equal strings, then `equality` on what the grammar reads, then equal tokens. What is left over goes
+to math-verify (`symbolic`), unless it could hang sympy.
+"""
+
+import re
+from functools import lru_cache
+
+from hybridlib.grading import equality, latex, notation
+
+LONGEST = 300  # characters of an expression that is read at all
+
+SYMPY_ONLY = re.compile(  # commands that sympy may know and `latex` does not
+    r"\\(?:[pb]?mod|gcd|lcm|max|min|det|setminus|cap|mid|operatorname|begin|int|lim|sum|prod)"
+    r"(?![a-zA-Z])"
+)
+NESTED = re.compile(r"(?:[({\[][^({\[)}\]]*){13}|(?:\\sqrt\s*){6}")  # open brackets in a row
+ENDLESS = re.compile(  # sympy may never come back: factorials, sums, large or stacked powers
+    r"!(?!=)|\\(?:sum|prod|int|lim)(?![a-zA-Z])|\^\s*\{?-?\d{4}|[)}]\s*\^\s*\{?\d{3}"
+    r"|\^\s*(?:\w|\{[^{}]*\})\s*\^|\^\s*\{[^{}]*\^|\*\*|\\d?binom.*\d{4}|\d{60}"
+)
+
+
+@lru_cache(maxsize=65_536)  # samples of one prompt repeat their answers
+def compare_expressions(gold: str, given: str) -> str | tuple[str, str]:
+    """Return the reason of the verdict, or the pair (gold, given) that only sympy can decide.
+
+    Reasons are `pass`, `wrong`, `refused` and `error`. Never raises.
+    """
+    if gold == given:
+        return "pass"
+    gold_answer = None
+    try:
+        gold_answer = equality.parse_answer(gold)
+        given_answer = equality.parse_answer(given) if gold_answer else None
+        if gold_answer and given_answer:
+            return "pass" if equality.equal(gold_answer, given_answer) else "wrong"
+    except latex.TooLarge:
+        return "refused"
+    except latex.Unreadable:
+        gold_answer = None
+    except Exception:  # a fault of ours must not end a training run; evaluation counts it
+        return "error"
+    if notation.normalise(gold) == notation.normalise(given):
+        return "pass"
+    if gold_answer and not SYMPY_ONLY.search(given):
+        return "wrong"  # malformed: math-verify would pick a part that it can read
+    if _could_hang(gold) or _could_hang(given):
+        return "refused"
+    return gold, given
+
+
+def _could_hang(expression: str) -> bool:
+    return bool(NESTED.search(expression) or ENDLESS.search(expression))

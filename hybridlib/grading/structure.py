@@ -1,0 +1,119 @@
+r"""Which expressions say the same in another form? Lists, relations, intervals, unions in one form.
+
+Expressions are the nested tuples of `latex`; everything here looks at their form and computes
+nothing.
+"""
+
+from collections.abc import Set
+from typing import Any
+
+from hybridlib.grading.latex import CONSTANTS, INFINITY, INVERSE
+
+
+def unwrap(expression: tuple) -> tuple:
+    """Return the expression without brackets round one element, `\\pm` as a list of two."""
+    outer = expression[1] if expression[0] == "list" else [expression]
+    parts = [signed for part in outer for signed in _both_signs(part)]
+    if len(parts) > 1:
+        return ("list", parts)
+    return parts[0] if parts[0] is expression else unwrap(parts[0])
+
+
+def _both_signs(expression: tuple) -> list[tuple]:
+    if not contains(expression, {"±", "∓"}):
+        return [expression]
+    return [_with_sign(expression, sign) for sign in (1, -1)]
+
+
+def _with_sign(expression: Any, sign: int) -> Any:
+    """Return the expression, or a part of it, with `sign` for ± and its opposite for ∓."""
+    if isinstance(expression, tuple | list):
+        return type(expression)(_with_sign(part, sign) for part in expression)
+    if isinstance(expression, str):
+        return {"±": sign, "∓": -sign}.get(expression, expression)
+    return expression
+
+
+def contains(expression: Any, words: Set[str]) -> bool:
+    """Say whether one of these words stands anywhere in an expression or a list of them."""
+    if isinstance(expression, tuple | list):
+        return any(contains(part, words) for part in expression)
+    return isinstance(expression, str) and expression in words
+
+
+def has_letters(expression: Any) -> bool:
+    """Say whether an expression, or one in a list of them, has a symbol that is no constant."""
+    if isinstance(expression, tuple) and expression[:1] == ("symbol",):
+        return expression[1] not in CONSTANTS
+    return isinstance(expression, tuple | list) and any(map(has_letters, expression))
+
+
+def is_name(expression: tuple) -> bool:
+    """Say whether a value can be given to this expression, as to `x`, `f(x)` or `(x, y)`."""
+    match expression:
+        case ("product", factors):
+            return all(exponent == 1 and is_name(factor) for factor, exponent in factors)
+        case ("power", base, exponent):  # f^{-1}(x)
+            return is_name(base) and exponent == INVERSE
+        case ("seq", _, _, parts):
+            return all(map(is_name, parts))
+        case ("symbol", name):
+            return name not in CONSTANTS and not name[0].isdigit()
+    return False
+
+
+def without_names(ones: list[tuple], others: list[tuple]) -> tuple[list[tuple], list[tuple]]:
+    """Return two lists, `x = 1, x = 2` without its name if the other has no relations."""
+    if _any_relation(ones) == _any_relation(others):
+        return ones, others
+    return _right_sides(ones), _right_sides(others)
+
+
+def _any_relation(parts: list[tuple]) -> bool:
+    return any(part[0] == "relation" for part in parts)
+
+
+def _right_sides(parts: list[tuple]) -> list[tuple]:
+    """Return the values of the equations in a list, if all give them to the same name."""
+    names = [
+        part[1][0]
+        for part in parts
+        if part[0] == "relation" and part[2] == ["="] and is_name(part[1][0])
+    ]
+    if any(name != names[0] for name in names):
+        return parts
+    return [part[1][1] if part[0] == "relation" and part[1][0] in names else part for part in parts]
+
+
+def ascending(relation: tuple) -> tuple:
+    """Return the relation written with < and <= instead of > and >=."""
+    kind, sides, operators = relation
+    if not set(operators) <= {">", ">="}:
+        return relation
+    return kind, sides[::-1], [sign.replace(">", "<") for sign in operators[::-1]]
+
+
+def as_interval(relation: tuple) -> tuple | None:
+    """Return `1 < x \\le 2` as the interval (1, 2], None where the relation bounds no name."""
+    _, sides, operators = ascending(relation)
+    if not set(operators) <= {"<", "<="} or len(sides) > 3:
+        return None
+    places = [place for place, side in enumerate(sides) if has_letters(side)]
+    if len(places) != 1 or not is_name(sides[places[0]]):
+        return None
+    place = places[0]
+    if len(sides) == 3 and place != 1:
+        return None
+    lower, opening = ("sum", [(-1, INFINITY)]), "("
+    upper, closing = INFINITY, ")"
+    if place > 0:
+        lower, opening = sides[0], "(" if operators[0] == "<" else "["
+    if place < len(sides) - 1:
+        upper, closing = sides[-1], ")" if operators[-1] == "<" else "]"
+    return ("seq", opening, closing, [lower, upper])
+
+
+def as_union(expression: tuple) -> tuple:
+    """Return `x < 1 or x > 2` as a union of intervals, other lists and unions as they are."""
+    intervals = [as_interval(part) if part[0] == "relation" else None for part in expression[1]]
+    return ("union", intervals) if all(intervals) else expression
