@@ -202,10 +202,11 @@ def steps(text: str, kind: str) -> list[bool]:
     if kind == "program":
         return []
     found = equations.find_equations(text)
-    if marks := equations.MARK.findall(text):
+    if marks := equations.CALCULATOR_MARK.findall(text):
         held = [e.holds for e in found if e.marked]
         return held + [False] * (len(marks) - len(held))
-    return [e.holds for e in found] + (equations.check_simplifications(text) if kind == "expression" else [])
+    simplifications = equations.check_simplifications(text) if kind == "expression" else []
+    return [e.holds for e in found] + simplifications
 
 
 def _share(held: list[bool]) -> float:
