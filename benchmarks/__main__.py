@@ -10,7 +10,8 @@ import sys
 from dataclasses import replace
 
 from benchmarks import page, steps
-from benchmarks.engine import BENCHMARKS, THREADS
+from benchmarks.engine import BENCHMARKS
+from benchmarks.settings import THREADS
 from hybridlib import StudyError, fingerprint, results
 from hybridlib.profiles import PROFILES
 from hybridlib.runs import Run

@@ -5,11 +5,10 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from benchmarks.settings import RUN_STEPS, THREADS
 from hybridlib.methods import train
 from hybridlib.profiles import PROFILES, Profile
 from hybridlib.study import Run
-
-SHORT = 10  # optimizer steps of a run in a grid
 
 
 def small(threads: int) -> Profile:
@@ -20,13 +19,12 @@ def small(threads: int) -> Profile:
 
 def run(number: int) -> Run:
     """SFT and GRPO in turn."""
-    return Run(("sft", "grpo")[number % 2], steps=SHORT, seed=number // 2)
+    return Run(("sft", "grpo")[number % 2], steps=RUN_STEPS, seed=number // 2)
 
 
 def peak(lean: bool) -> float:
     """Gigabytes of a process after three GRPO steps of 128 samples."""
     from benchmarks import steps
-    from benchmarks.engine import THREADS
 
     steps.quiet(THREADS)
     with tempfile.TemporaryDirectory() as out:
@@ -39,7 +37,6 @@ def one(number: int) -> float:
     """A run as a plain script does it: import, train with stock TRL, evaluate by `generate`."""
     began = time.perf_counter()
     from benchmarks import steps
-    from benchmarks.engine import THREADS
     from hybridlib import data
 
     steps.quiet(THREADS)

@@ -1,6 +1,5 @@
 """What is measured: each function a benchmark, each row of it a line of the table."""
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -9,12 +8,12 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
+from benchmarks.settings import RUN_STEPS, THREADS
 from hybridlib import ROOT, StudyError, models
 from hybridlib.profiles import Profile
 from hybridlib.registry import Registry
 
 BENCHMARKS = Registry("benchmark")  # name -> (profile, repeat) -> rows
-THREADS = os.cpu_count() or 1
 
 
 def row(what: str, stock: list[float], ours: list[float], unit: str = "s", **more: Any) -> dict:
@@ -125,14 +124,12 @@ def memory(profile: Profile, repeat: int) -> list[dict]:
 @BENCHMARKS.register
 def grid(profile: Profile, repeat: int) -> list[dict]:
     """12 short runs, SFT and GRPO: the study's workers against a plain loop of processes."""
-    from benchmarks.alone import SHORT
-
     def loop() -> None:
         for number in range(12):
             _alone("one", number)
 
     spent = turns({"stock": loop, "ours": lambda: _alone("pool", 12)}, repeat)
-    return [row(f"grid of 12 runs of {SHORT} steps", spent["stock"], spent["ours"])]
+    return [row(f"grid of 12 runs of {RUN_STEPS} steps", spent["stock"], spent["ours"])]
 
 
 @BENCHMARKS.register

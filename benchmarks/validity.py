@@ -60,7 +60,11 @@ def gold(name: str) -> dict[str, Any]:
     for metric in ("arithmetic_validity", "mark_validity"):
         read = [score for score in metrics.METRICS[metric](texts) if score is not None]
         alarms = [score < 1 for score in read]
-        found[metric] = {"scored": len(read), "alarms": sum(alarms), "share": proportions.share(alarms)}
+        found[metric] = {
+            "scored": len(read),
+            "alarms": sum(alarms),
+            "share": proportions.share(alarms),
+        }
     steps = [score for score in metrics.arithmetic_coverage(texts) if score is not None]
     return found | {"coverage": sum(steps) / len(steps)}
 

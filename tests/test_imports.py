@@ -39,7 +39,7 @@ ORDER = """
 
 BENCHMARK_ORDER = """
     __init__ perturbations validity mbppplus evalplus_rate sandbox graders
-    steps alone engine page __main__
+    settings steps alone engine page __main__
 """.split()
 
 KNOWN = {
@@ -47,7 +47,6 @@ KNOWN = {
     "methods.train": {"methods.composed", "methods.mixed", "study"},
     "methods.mixed": {"study"},
     "pool": {"study"},
-    "alone": {"engine"},
 }
 """Arrows that still point upward; to be emptied."""
 
