@@ -1,8 +1,10 @@
-"""python -m benchmarks.sandbox --mbpp FOLDER --mbppplus FOLDER: how fast, how right, how small?
+"""How fast, how right and how small is the sandbox? Writes benchmarks/sandbox.json.
+
+    python -m benchmarks.sandbox --mbpp FOLDER --mbppplus FOLDER
 
 Judges the reference solutions of MBPP side by side with EvalPlus's own check, and MBPP+ against the
-labels that EvalPlus gave to one model's programs; writes benchmarks/sandbox.json. EvalPlus wants an
-environment of its own, as it brings much along:
+labels that EvalPlus gave to one model's programs. EvalPlus wants an environment of its own, as it
+brings much along:
 
     python3.11 -m venv /tmp/evalplus-venv && /tmp/evalplus-venv/bin/pip install evalplus
 
@@ -19,6 +21,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Any
 
@@ -34,151 +38,204 @@ TEST = "assert f(1) == 2\nassert f(2) == 3"
 EXPLAINED: dict[tuple[int, str], str] = {}
 """(task, kind of tests) -> why our verdict is another than the label; none is needed today."""
 
+Timing = tuple[float, int]  # seconds, programs that passed
+
 
 def references(folder: Path) -> tuple[list[str], list[str]]:
-    """MBPP's reference solutions and their asserts."""
+    """Return MBPP's reference solutions and their asserts."""
     rows = mbppplus.read(folder, "mbpp.jsonl")
     tests = ["\n".join([row["test_setup_code"], *row["test_list"]]) for row in rows]
     return [row["code"] for row in rows], tests
 
 
 def cases(programs: list[str], tests: list[str]) -> dict[int, dict]:
-    """The programs whose asserts are all `name(literals) == literal`, as EvalPlus wants them."""
-    found = {}
-    for i, (program, text) in enumerate(zip(programs, tests, strict=True)):
-        inputs, expected, names = [], [], set()
+    """Return those programs as EvalPlus wants them whose asserts are `name(literals) == literal`.
+
+    Index of the program -> its code, the name of its function, inputs and expected values.
+    """
+    askable = {}
+    for index, (program, text) in enumerate(zip(programs, tests, strict=True)):
         with contextlib.suppress(ValueError, AttributeError):
-            for node in ast.parse(text).body:
-                call, (value,) = node.test.left, node.test.comparators
-                if not isinstance(node.test.ops[0], ast.Eq) or call.keywords:
-                    raise ValueError
-                names.add(call.func.id)
-                inputs.append([ast.literal_eval(argument) for argument in call.args])
-                expected.append(ast.literal_eval(value))
-            if len(names) == 1 and asserts.plan(text).checks[0].literal:
-                found[i] = {"code": program, "entry": names.pop(), "inputs": repr(inputs),
-                            "expected": repr(expected)}  # fmt: skip
-    return found
+            names, inputs, expected = _literal_asserts(text)
+            if len(names) == 1 and asserts.parse(text).comparisons[0].expected:
+                askable[index] = {
+                    "code": program,
+                    "entry": names.pop(),
+                    "inputs": repr(inputs),
+                    "expected": repr(expected),
+                }
+    return askable
+
+
+def _literal_asserts(text: str) -> tuple[set[str], list[list], list]:
+    """Return function names, arguments and expected values of asserts `name(literals) == literal`.
+
+    Raises ValueError or AttributeError for any other statement.
+    """
+    names, inputs, expected = set(), [], []
+    for node in ast.parse(text).body:
+        call, (value,) = node.test.left, node.test.comparators
+        if not isinstance(node.test.ops[0], ast.Eq) or call.keywords:
+            raise ValueError
+        names.add(call.func.id)
+        inputs.append([ast.literal_eval(argument) for argument in call.args])
+        expected.append(ast.literal_eval(value))
+    return names, inputs, expected
 
 
 def rates(programs: list[str], tests: list[str], python: Path, repeat: int) -> list[dict]:
-    """Seconds for all reference solutions on this machine's cores: ours, and EvalPlus in turn."""
+    """Time all reference solutions on this machine's cores: ours, and EvalPlus in turn.
+
+    Args:
+        python: the interpreter that has EvalPlus; without it, ours alone are timed.
+        repeat: timings of each way, after one that warms the caches.
+    """
     shared = cases(programs, tests)
-    few = [programs[i] for i in shared], [tests[i] for i in shared]
-    ways = {
-        "ours, all": lambda: ours(programs, tests),
-        "ours, those that EvalPlus can be asked": lambda: ours(*few),
-        "ours, the same in two processes": lambda: apart(pool, *few),
-    }
+    shared_programs = [programs[index] for index in shared]
+    shared_tests = [tests[index] for index in shared]
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(2))
+        ways: dict[str, Callable[[], Timing]] = {
+            "ours, all": lambda: time_judge(programs, tests),
+            "ours, those that EvalPlus can be asked": lambda: time_judge(
+                shared_programs, shared_tests
+            ),
+            "ours, the same in two processes": lambda: time_two_judges(
+                pool, shared_programs, shared_tests
+            ),
+        }
         if python.exists():
-            theirs = stack.enter_context(subprocess.Popen(
-                [python, ROOT / "benchmarks" / "evalplus_rate.py"], text=True,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            ))  # fmt: skip
-            ask(theirs, json.dumps([*shared.values()]))
-            ways["EvalPlus, untrusted_check, two workers"] = lambda: json.loads(ask(theirs, "go"))
+            ask = stack.enter_context(_evalplus(python, [*shared.values()]))
+            ways["EvalPlus, untrusted_check, two workers"] = ask
         else:
             print(f"no EvalPlus: {python} is not there; see --help", file=sys.stderr)
-        runs: dict[str, list] = {way: [] for way in ways}
+        timings: dict[str, list[Timing]] = {way: [] for way in ways}
         for turn in range(repeat + 1):
             for way, run in ways.items():
-                found = run()
-                runs[way] += [found] * (turn > 0)  # the first turn warms the caches
-        if python.exists():
-            theirs.stdin.close()
+                timing = run()
+                if turn > 0:
+                    timings[way].append(timing)
     return [
-        {"way": way, "programs": len(programs) if way == "ours, all" else len(shared),
-         "passed": min(passed for _, passed in found), "seconds": [s for s, _ in found]}
-        for way, found in runs.items()
-    ]  # fmt: skip
+        {
+            "way": way,
+            "programs": len(programs) if way == "ours, all" else len(shared),
+            "passed": min(passed for _, passed in timing),
+            "seconds": [seconds for seconds, _ in timing],
+        }
+        for way, timing in timings.items()
+    ]
 
 
-def ask(process: subprocess.Popen, line: str) -> str:
-    process.stdin.write(line + "\n")
-    process.stdin.flush()
-    return process.stdout.readline()
+@contextlib.contextmanager
+def _evalplus(python: Path, programs: list[dict]) -> Iterator[Callable[[], Timing]]:
+    """Start EvalPlus's check on these programs; yields a function that runs and times it once."""
+    command = [python, ROOT / "benchmarks" / "evalplus_rate.py"]
+    with subprocess.Popen(
+        command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+
+        def ask(line: str) -> str:
+            process.stdin.write(line + "\n")
+            process.stdin.flush()
+            return process.stdout.readline()
+
+        ask(json.dumps(programs))
+        yield lambda: json.loads(ask("go"))
+        process.stdin.close()
 
 
-def ours(programs: list[str], tests: list[str]) -> tuple[float, int]:
+def time_judge(programs: list[str], tests: list[str]) -> Timing:
+    """Judge all programs in this process."""
     began = time.perf_counter()
     outcomes = judge.judge(programs, tests, LIMIT)
-    return time.perf_counter() - began, sum(o.reason == "pass" for o in outcomes)
+    return time.perf_counter() - began, sum(outcome.reason == "pass" for outcome in outcomes)
 
 
-def apart(pool: Any, programs: list[str], tests: list[str]) -> tuple[float, int]:
+def time_two_judges(pool: Pool, programs: list[str], tests: list[str]) -> Timing:
+    """Judge every second program in each of the pool's two processes."""
     began = time.perf_counter()
-    halves = [(programs[k::2], tests[k::2]) for k in (0, 1)]
-    found = pool.starmap(ours, halves, chunksize=1)
-    return time.perf_counter() - began, sum(passed for _, passed in found)
+    halves = [(programs[start::2], tests[start::2]) for start in (0, 1)]
+    timings = pool.starmap(time_judge, halves, chunksize=1)
+    return time.perf_counter() - began, sum(passed for _, passed in timings)
 
 
 def latency(programs: list[str], tests: list[str], count: int = 200) -> dict:
-    """Milliseconds of one judgement at a time: the reference solutions' quantiles."""
-    spent = []
+    """Return quantiles of the milliseconds that one judgement takes, one program at a time."""
+    milliseconds = []
     for program, test in list(zip(programs, tests, strict=True))[:count]:
         began = time.perf_counter()
         judge.judge([program], [test], LIMIT)
-        spent.append(1e3 * (time.perf_counter() - began))
-    cuts = statistics.quantiles(spent, n=100)
+        milliseconds.append(1e3 * (time.perf_counter() - began))
+    cuts = statistics.quantiles(milliseconds, n=100)
     return {"n": count, "median": cuts[49], "p90": cuts[89], "p99": cuts[98]}
 
 
 def start(_: int) -> float:
-    """Seconds from nothing to the first verdict, the sandbox's own two programs included."""
+    """Return the seconds from nothing to the first verdict, the sandbox's own test included.
+
+    For a fresh process; the argument is what `Pool.map` hands over.
+    """
     began = time.perf_counter()
     judge.judge([RIGHT], [TEST])
     return time.perf_counter() - began
 
 
 def loops(size: int = 128) -> list[dict]:
-    """Seconds until a group has its verdicts, half of which are endless loops."""
+    """Time a group of programs half of which are endless loops, judged by one and two processes."""
     programs, tests = [RIGHT, LOOP] * (size // 2), [TEST] * size
     rows = []
     for workers in (1, 2):
         began = time.perf_counter()
         if workers == 1:
-            found = [o.reason for o in judge.judge(programs, tests)]
+            outcomes = judge.judge(programs, tests)
         else:
             with multiprocessing.get_context("spawn").Pool(2) as pool:
                 halves = [(programs[: size // 2], tests[: size // 2])] * 2
-                found = [o.reason for half in pool.starmap(judge.judge, halves) for o in half]
+                first, second = pool.starmap(judge.judge, halves)
+                outcomes = first + second
         seconds = time.perf_counter() - began
-        right = found == ["pass", "timeout"] * (size // 2)
+        reasons = [outcome.reason for outcome in outcomes]
+        right = reasons == ["pass", "timeout"] * (size // 2)
         rows.append({"processes": workers, "programs": size, "seconds": seconds, "right": right})
     return rows
 
 
 def memory(programs: list[str], tests: list[str]) -> dict:
-    """MiB of a process that judges, with all it has started: its share of every page, at most."""
-    own, peak, done = multiprocessing.current_process().pid, [0, 0], threading.Event()
+    """Return the MiB of this process before it judges, and the most with all it has started.
+
+    A page that processes have in common counts in equal shares for each. For a fresh process.
+    """
+    judge_process = multiprocessing.current_process().pid
+    peak_kib, most_processes, done = 0, 0, threading.Event()
 
     def watch() -> None:
+        nonlocal peak_kib, most_processes
         while not done.wait(0.02):
-            tree = [own, *below(own)]
-            peak[:] = max(peak[0], sum(map(share, tree))), max(peak[1], len(tree))
+            processes = [judge_process, *descendants(judge_process)]
+            peak_kib = max(peak_kib, sum(map(memory_share, processes)))
+            most_processes = max(most_processes, len(processes))
 
-    before = share(own)
-    (watcher := threading.Thread(target=watch)).start()
+    before_kib = memory_share(judge_process)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
     judge.judge(programs, tests, LIMIT)
     done.set()
     watcher.join()
-    return {"judge": before / 1024, "peak": peak[0] / 1024, "processes": peak[1]}
+    return {"judge": before_kib / 1024, "peak": peak_kib / 1024, "processes": most_processes}
 
 
-def below(process: int) -> list[int]:
-    """The processes that this one has started, and theirs."""
-    found = []
-    for task in Path(f"/proc/{process}/task").glob("*/children"):
+def descendants(process: int) -> list[int]:
+    """Return the processes that this one has started, and theirs."""
+    processes = []
+    for children in Path(f"/proc/{process}/task").glob("*/children"):
         with contextlib.suppress(OSError):
-            for child in map(int, task.read_text().split()):
-                found += [child, *below(child)]
-    return found
+            for child in map(int, children.read_text().split()):
+                processes += [child, *descendants(child)]
+    return processes
 
 
-def share(process: int) -> int:
-    """KiB that the process holds, pages in common divided by their holders; 0 if it has ended."""
+def memory_share(process: int) -> int:
+    """Return the KiB of a process, shared pages divided by their holders; 0 if it has ended."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
@@ -187,94 +244,150 @@ def share(process: int) -> int:
 
 
 def agreement(folder: Path) -> dict:
-    """Our verdicts beside EvalPlus's labels, and on its reference solutions."""
+    """Compare our verdicts with EvalPlus's labels, and judge its reference solutions.
+
+    Args:
+        folder: holds MbppPlus.jsonl and the labelled programs, SAMPLES.
+    """
     tasks = mbppplus.tasks(folder)
-    known = {task.number: task for task in tasks}
-    rows = mbppplus.read(folder, SAMPLES)
-    found: dict[str, Any] = {"left_out": sum(task.left_out for task in tasks), "kinds": []}
-    for kind in ("base", "plus"):
-        own = [task for task in tasks if kind in task.tests]
-        reasons = judge.judge([t.solution for t in own], [t.tests[kind] for t in own], LIMIT)
-        asked = [row for row in rows if kind in known[row["task_id"]].tests]
-        tests = [known[row["task_id"]].tests[kind] for row in asked]
-        outcomes = judge.judge([row["solution"] for row in asked], tests, LIMIT)
-        other = [
-            {"task": row["task_id"], "label": row[f"{kind}_status"], "ours": o.reason,
-             "detail": o.detail, "why": EXPLAINED.get((row["task_id"], kind), "")}
-            for row, o in zip(asked, outcomes, strict=True)
-            if (o.reason == "pass") != (row[f"{kind}_status"] == "pass")
-        ]  # fmt: skip
-        found["kinds"].append({
-            "tests": kind, "references": len(own),
-            "passed": sum(outcome.reason == "pass" for outcome in reasons),
-            "asserts": sum(t.tests[kind].count("\nassert ") for t in own),
-            "labelled": len(asked), "agree": len(asked) - len(other), "disagreements": other,
-        })  # fmt: skip
-    return found
+    samples = mbppplus.read(folder, SAMPLES)
+    kinds = [_agreement(kind, tasks, samples) for kind in ("base", "plus")]
+    return {"left_out": sum(task.left_out for task in tasks), "kinds": kinds}
+
+
+def _agreement(kind: str, tasks: list[mbppplus.Task], samples: list[dict]) -> dict[str, Any]:
+    """Return what `agreement` tells of one kind of tests."""
+    with_tests = {task.number: task for task in tasks if kind in task.tests}
+    tests = {number: task.tests[kind] for number, task in with_tests.items()}
+    solutions = [task.solution for task in with_tests.values()]
+    references = judge.judge(solutions, [*tests.values()], LIMIT)
+    samples = [row for row in samples if row["task_id"] in tests]
+    outcomes = judge.judge(
+        [row["solution"] for row in samples], [tests[row["task_id"]] for row in samples], LIMIT
+    )
+    disagreements = [
+        {
+            "task": row["task_id"],
+            "label": row[f"{kind}_status"],
+            "ours": outcome.reason,
+            "detail": outcome.detail,
+            "why": EXPLAINED.get((row["task_id"], kind), ""),
+        }
+        for row, outcome in zip(samples, outcomes, strict=True)
+        if (outcome.reason == "pass") != (row[f"{kind}_status"] == "pass")
+    ]
+    return {
+        "tests": kind,
+        "references": len(references),
+        "passed": sum(outcome.reason == "pass" for outcome in references),
+        "asserts": sum(text.count("\nassert ") for text in tests.values()),
+        "labelled": len(samples),
+        "agree": len(samples) - len(disagreements),
+        "disagreements": disagreements,
+    }
 
 
 def tables(record: dict) -> str:
-    """The record as Markdown tables."""
-    lines = ["| judged by | programs | passed | seconds: fastest | median | programs/s, fastest |",
-             "|---|---|---|---|---|---|"]  # fmt: skip
-    for row in record["rates"]:
-        best, middle = min(row["seconds"]), statistics.median(row["seconds"])
-        lines.append(f"| {row['way']} | {row['programs']} | {row['passed']} | {best:.2f} | "
-                     f"{middle:.2f} | {row['programs'] / best:.0f} |")  # fmt: skip
-    late, worker = record["latency"], record["memory"]
-    lines += ["", "| what | measured |", "|---|---|"]
-    lines += [
-        f"| one program at a time, median of {late['n']} | {late['median']:.1f} ms |",
-        f"| the same, 99th percentile | {late['p99']:.1f} ms |",
-        f"| from nothing to the first verdict | {statistics.median(record['start']):.2f} s |",
-        f"| memory of a worker, all its processes, at most | {worker['peak']:.0f} MiB |",
+    """Return the record as three Markdown tables: rates, times and memory, agreement."""
+    return "\n\n".join([_rates_table(record), _measured_table(record), _agreement_table(record)])
+
+
+def _rates_table(record: dict) -> str:
+    lines = [
+        "| judged by | programs | passed | seconds: fastest | median | programs/s, fastest |",
+        "|---|---|---|---|---|---|",
     ]
-    lines += [
-        f"| {row['programs']} programs, half of them endless, {row['processes']} judging | "
-        f"{row['seconds']:.1f} s |" for row in record["loops"]
-    ]  # fmt: skip
-    lines += ["", "| MBPP+ tests | asserts | references that pass | programs labelled | agree |",
-              "|---|---|---|---|---|"]  # fmt: skip
+    for row in record["rates"]:
+        fastest, median = min(row["seconds"]), statistics.median(row["seconds"])
+        lines.append(
+            f"| {row['way']} | {row['programs']} | {row['passed']} | {fastest:.2f} | {median:.2f} "
+            f"| {row['programs'] / fastest:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def _measured_table(record: dict) -> str:
+    times, space = record["latency"], record["memory"]
+    lines = [
+        "| what | measured |",
+        "|---|---|",
+        f"| one program at a time, median of {times['n']} | {times['median']:.1f} ms |",
+        f"| the same, 99th percentile | {times['p99']:.1f} ms |",
+        f"| from nothing to the first verdict | {statistics.median(record['start']):.2f} s |",
+        f"| memory of a worker, all its processes, at most | {space['peak']:.0f} MiB |",
+    ]
+    for row in record["loops"]:
+        lines.append(
+            f"| {row['programs']} programs, half of them endless, {row['processes']} judging "
+            f"| {row['seconds']:.1f} s |"
+        )
+    return "\n".join(lines)
+
+
+def _agreement_table(record: dict) -> str:
+    lines = [
+        "| MBPP+ tests | asserts | references that pass | programs labelled | agree |",
+        "|---|---|---|---|---|",
+    ]
     for row in record["agreement"]["kinds"]:
         lines.append(
-            f"| {row['tests']} | {row['asserts']:,} | {row['passed']} of {row['references']} | "
-            f"{row['labelled']} | {row['agree']} ({row['agree'] / row['labelled']:.1%}) |"
+            f"| {row['tests']} | {row['asserts']:,} | {row['passed']} of {row['references']} "
+            f"| {row['labelled']} | {row['agree']} ({row['agree'] / row['labelled']:.1%}) |"
         )
     return "\n".join(lines)
 
 
 def main() -> int:
-    read = argparse.ArgumentParser(
-        prog="python -m benchmarks.sandbox", description=__doc__,
+    """Measure, write the record and print its tables; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.sandbox",
+        description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    read.add_argument("--mbpp", type=Path, required=True, metavar="FOLDER", help="mbpp.jsonl")
-    read.add_argument("--mbppplus", type=Path, required=True, metavar="FOLDER",
-                      help=f"MbppPlus.jsonl and {SAMPLES}")  # fmt: skip
-    read.add_argument("--evalplus", type=Path, default=Path("/tmp/evalplus-venv/bin/python"),
-                      metavar="PYTHON",
-                      help="the interpreter that has EvalPlus (%(default)s)")  # fmt: skip
-    read.add_argument("--repeat", type=int, default=5, help="turns of each way (default: 5)")
-    asked = read.parse_args()
+    )
+    parser.add_argument("--mbpp", type=Path, required=True, metavar="FOLDER", help="mbpp.jsonl")
+    parser.add_argument(
+        "--mbppplus",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help=f"MbppPlus.jsonl and {SAMPLES}",
+    )
+    parser.add_argument(
+        "--evalplus",
+        type=Path,
+        default=Path("/tmp/evalplus-venv/bin/python"),
+        metavar="PYTHON",
+        help="the interpreter that has EvalPlus (%(default)s)",
+    )
+    parser.add_argument("--repeat", type=int, default=5, help="turns of each way (default: 5)")
+    options = parser.parse_args()
     try:
-        programs, tests = references(asked.mbpp)
-        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as fresh:
-            worker = fresh.apply(memory, (programs, tests))
-            starts = fresh.map(start, range(asked.repeat), chunksize=1)
-        found = {
-            "isolation": judge.isolation(),
-            "rates": rates(programs, tests, asked.evalplus, asked.repeat),
-            "latency": latency(programs, tests), "start": starts, "memory": worker,
-            "loops": loops(), "agreement": agreement(asked.mbppplus),
-            "provenance": results.provenance(),
-        }  # fmt: skip
+        record = measure(options)
     except StudyError as error:
         print(error, file=sys.stderr)
         return 2
-    found = json.loads(json.dumps(found), parse_float=lambda number: round(float(number), 4))
-    results.write(RECORD, json.dumps(found, indent=1) + "\n")
-    print(tables(found))
+    record = json.loads(json.dumps(record), parse_float=lambda number: round(float(number), 4))
+    results.write(RECORD, json.dumps(record, indent=1) + "\n")
+    print(tables(record))
     return 0
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the whole record; takes minutes."""
+    programs, tests = references(options.mbpp)
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as fresh:
+        memory_of_worker = fresh.apply(memory, (programs, tests))
+        starts = fresh.map(start, range(options.repeat), chunksize=1)
+    return {
+        "isolation": judge.protections(),
+        "rates": rates(programs, tests, options.evalplus, options.repeat),
+        "latency": latency(programs, tests),
+        "start": starts,
+        "memory": memory_of_worker,
+        "loops": loops(),
+        "agreement": agreement(options.mbppplus),
+        "provenance": results.provenance(),
+    }
 
 
 if __name__ == "__main__":

@@ -20,17 +20,17 @@ LIMIT = 3.0  # for all at once, many of which never end
 
 
 def body(text: str, imports: str = "os, sys, time") -> str:
-    """A function f with this body."""
+    """Return a program whose function f(x) has this body."""
     return f"import {imports}\ndef f(x):\n" + textwrap.indent(textwrap.dedent(text).strip(), "    ")
 
 
 def head(text: str) -> str:
-    """A program that does this before anyone calls it, and knows no answer."""
+    """Return a program that does this when it is loaded, and whose f(x) is wrong."""
     return "import os, sys, time\n" + textwrap.dedent(text).strip() + "\ndef f(x):\n    return 0"
 
 
 def syscall(number: str, *arguments: str) -> str:
-    """A program that is right if the kernel grants this call."""
+    """Return a program that is right if the kernel grants this system call."""
     call = ", ".join([number, *arguments])
     return body(
         f"""
@@ -365,7 +365,7 @@ SCRATCH = {  # what the weak mode does not give
 
 
 def descendants(process: int) -> list[int]:
-    """The living processes below this one, by the kernel's table; those ending now do not count."""
+    """Return the living processes that this one has started, and theirs; zombies do not count."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -373,19 +373,20 @@ def descendants(process: int) -> list[int]:
         except OSError:
             continue
         parents[int(stat.parent.name)] = int(parent) if state not in "XZ" else 0
-    below = [process]
-    for one in below:
-        below += [child for child, parent in parents.items() if parent == one]
-    return below[1:]
+    family = [process]
+    for member in family:  # grows while it is walked
+        family += [child for child, parent in parents.items() if parent == member]
+    return family[1:]
 
 
 def left_alive() -> int:
-    """How many children have the zygotes now? They are given two seconds to end."""
+    """Return how many children the zygotes have, after waiting up to two seconds for their end."""
     for _ in range(40):
         count = 0
-        for held in judge._ZYGOTES.values():
-            if held.process.poll() is None:
-                count += len(descendants(held.process.pid)) - (not held.weak)
+        for zygote in judge._ZYGOTES.values():
+            if zygote.process.poll() is None:
+                # Unless it is weak, the zygote itself is a child of the process that was started.
+                count += len(descendants(zygote.process.pid)) - (not zygote.weak)
         if not count:
             break
         time.sleep(0.05)
@@ -393,23 +394,22 @@ def left_alive() -> int:
 
 
 def main() -> None:
-    """Judges all programs, each before a right one, and prints what happened as JSON."""
-    known = {**ATTACKS, **CONTROLS, **SCRATCH}
-    if "files" in judge.isolation():
-        names = list(known)
-    else:
-        names = [name for name in known if name not in {*OPEN, *SCRATCH}]
-    programs = [text for name in names for text in (known[name], RIGHT)]
+    """Judge all programs, each before a right one, and print what happened as JSON."""
+    named_programs = {**ATTACKS, **CONTROLS, **SCRATCH}
+    names = list(named_programs)
+    if "files" not in judge.protections():
+        names = [name for name in names if name not in {*OPEN, *SCRATCH}]
+    programs = [text for name in names for text in (named_programs[name], RIGHT)]
     outcomes = judge.judge(programs, [TEST] * len(programs), LIMIT)
-    found = {
+    report = {
         "user": os.geteuid(),
-        "walls": judge.isolation(),
+        "protections": judge.protections(),
         "reasons": {name: outcomes[2 * i].reason for i, name in enumerate(names)},
         "next": {name: outcomes[2 * i + 1].reason for i, name in enumerate(names)},
         "alive": left_alive(),
         "written": Path(MARK).exists(),
     }
-    print(json.dumps(found))
+    print(json.dumps(report))
 
 
 if __name__ == "__main__":

@@ -26,14 +26,15 @@ def reason(program, tests=TEST, timeout=2.0):
 
 
 def in_f(*lines):
+    """A program whose function f(x) has these lines as its body."""
     return attacks.body("\n".join(lines))
 
 
 @pytest.fixture
-def walled():
+def isolated():
     """Skips where somebody has chosen the weak mode for the tests."""
-    if "files" not in judge.isolation():
-        pytest.skip(f"{judge.SETTING} leaves the files in sight")
+    if "files" not in judge.protections():
+        pytest.skip(f"{judge.MODE_VARIABLE} leaves the files in sight")
 
 
 @pytest.mark.parametrize("name", attacks.CONTROLS)
@@ -43,14 +44,14 @@ def test_right_programs_pass(name):
 
 
 @pytest.mark.parametrize("name", attacks.SCRATCH)
-def test_programs_may_write_to_a_folder_of_their_own(name, walled):
+def test_programs_may_write_to_a_folder_of_their_own(name, isolated):
     assert reason(attacks.SCRATCH[name]) == "pass"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", attacks.ATTACKS)
 def test_attacks_fail_within_the_limit_and_the_next_program_is_judged_rightly(name):
-    if name in attacks.OPEN and "files" not in judge.isolation():
+    if name in attacks.OPEN and "files" not in judge.protections():
         pytest.skip("what the weak mode leaves open")
     began = time.monotonic()
     attack, control = judge.judge([attacks.ATTACKS[name], RIGHT], [TEST] * 2, 1.0)
@@ -82,27 +83,31 @@ def interpreter(user):
 
 @pytest.fixture(scope="module", params=["root", "a user", "root, weak", "a user, weak"])
 def elsewhere(request):
-    """What became of all programs of `attacks` under another user or in the weak mode."""
+    """The report of `python -m tests.attacks` as another user or in the weak mode."""
     who, _, weak = request.param.partition(", ")
     root, user = os.geteuid() == 0, {}
     if root and who != "root" or weak:  # the weak mode as root needs a library for all to read
         user = dict(user=12345, group=12345, extra_groups=[]) if root else {}
     if not root and (who == "root" or not weak):
         pytest.skip("only root can become somebody else; all other tests ran as this user")
-    if not weak and "files" not in judge.isolation():
+    if not weak and "files" not in judge.protections():
         pytest.skip("the weak mode has been chosen for the tests")
     python = interpreter(user)
     done = subprocess.run(
-        [python, "-m", "tests.attacks"], cwd=ROOT, capture_output=True, text=True,
-        env={judge.SETTING: judge.WEAK if weak else ""}, **({} if who == "root" else user),
-    )  # fmt: skip
+        [python, "-m", "tests.attacks"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={judge.MODE_VARIABLE: judge.WEAK_MODE if weak else ""},
+        **({} if who == "root" else user),
+    )
     if who != "root" and not weak and "the sandbox cannot start" in done.stderr:
         pytest.skip("this kernel allows namespaces to root alone")
     assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout)
-    assert found["user"] == (0 if who == "root" else user.get("user", os.geteuid()))
-    assert ("files" in found["walls"]) != bool(weak)
-    return found
+    report = json.loads(done.stdout)
+    assert report["user"] == (0 if who == "root" else user.get("user", os.geteuid()))
+    assert ("files" in report["protections"]) != bool(weak)
+    return report
 
 
 @pytest.mark.slow
@@ -140,27 +145,27 @@ except StudyError as error:
         ("user", 9, "judged pass"),
     ],
 )
-def test_what_the_kernel_refuses_ends_in_one_clear_line(kind, most, word, walled):
+def test_what_the_kernel_refuses_ends_in_one_clear_line(kind, most, word, isolated):
     done = subprocess.run(
         [sys.executable, "-c", REFUSING % (kind, most)], cwd=ROOT, capture_output=True, text=True
     )
     if "AssertionError" in done.stderr:
         pytest.skip("no user namespace can be made here")
     assert done.stdout.startswith(word) and done.stdout.count("\n") == 1, done
-    assert "start" not in word or f"{judge.SETTING}={judge.WEAK}" in done.stdout
+    assert "start" not in word or f"{judge.MODE_VARIABLE}={judge.WEAK_MODE}" in done.stdout
 
 
 def test_a_machine_without_a_filter_is_refused(monkeypatch):
-    monkeypatch.setattr(isolation.seccomp, "program", lambda: b"")
+    monkeypatch.setattr(isolation.seccomp, "filter_program", lambda: b"")
     for weak in (True, False):
         with pytest.raises(OSError, match="no system call filter is known"):
-            isolation.Walls(weak)
+            isolation.Isolation(weak)
 
 
 def test_an_unknown_mode_names_the_valid_one(monkeypatch):
-    monkeypatch.setenv(judge.SETTING, "off")
-    with pytest.raises(StudyError, match=f"off is unknown.*{judge.WEAK}"):
-        judge.isolation()
+    monkeypatch.setenv(judge.MODE_VARIABLE, "off")
+    with pytest.raises(StudyError, match=f"off is unknown.*{judge.WEAK_MODE}"):
+        judge.protections()
 
 
 @settings(max_examples=150, deadline=None)
@@ -184,18 +189,22 @@ def test_any_text_gets_a_verdict_within_the_limit(program):
 
 @given(
     st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats()
+        | st.text()
         | st.sampled_from(["set", "dict", "range", "bytes", "int", "complex", "iter", "Counter"])
         | st.integers(10**400, 10**401),
         lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=2),
     )
-)  # fmt: skip
+)
 def test_any_answer_is_read_without_harm(answer):
-    plan = asserts.plan("assert f(1) == 2\nassert g(h(2)) < 3")
+    parsed = asserts.parse("assert f(1) == 2\nassert g(h(2)) < 3")
     for lines in ([json.dumps(answer)], [json.dumps([answer])] * 3):
-        truths, error = asserts.read(lines, plan)
-        assert len(truths) <= 2 and error.isprintable()
-        json.dumps(asserts.check(truths, plan))
+        results, error = asserts.read_answers(lines, parsed)
+        assert len(results) <= 2 and error.isprintable()
+        json.dumps(asserts.comparison_job(results, parsed))
 
 
 def test_a_program_is_stopped_at_the_first_assert_that_fails():
@@ -208,14 +217,16 @@ def test_a_program_is_stopped_at_the_first_assert_that_fails():
 def test_the_end_of_a_program_that_waits_for_its_verdict_is_its_own():
     """Orders to end and answers that are ready at the same time do not meet."""
     both = in_f("time.sleep(0.1 if x == 1 else 0)", "return 0")
-    found = judge.judge([both, RIGHT] * 60, ["assert f(1) == 2\n" * 4 + TEST] * 120)
-    assert [outcome.reason for outcome in found] == ["wrong", "pass"] * 60
+    outcomes = judge.judge([both, RIGHT] * 60, ["assert f(1) == 2\n" * 4 + TEST] * 120)
+    assert [outcome.reason for outcome in outcomes] == ["wrong", "pass"] * 60
 
 
 def test_a_long_answer_is_not_compared_by_the_judge():
-    plan = asserts.plan("assert f(1) == 2")
-    (long,), _ = asserts.read([json.dumps(["x" * asserts.SHORT])], plan)
-    assert isinstance(long, list) and asserts.check([long], plan)["steps"] == [["bool(_0_0 == 2)"]]
+    parsed = asserts.parse("assert f(1) == 2")
+    line = json.dumps(["x" * asserts.MAX_COMPARED_CHARS])
+    (undecided,), _ = asserts.read_answers([line], parsed)
+    assert isinstance(undecided, list)
+    assert asserts.comparison_job([undecided], parsed)["steps"] == [["bool(_0_0 == 2)"]]
     assert reason("def f(x): return ['a'] * 9999", "assert f(1) == ['a'] * 9999") == "pass"
     assert reason("def f(x): return ['a'] * 9998", "assert f(1) == ['a'] * 9999") == "wrong"
 
@@ -223,9 +234,9 @@ def test_a_long_answer_is_not_compared_by_the_judge():
 def test_a_zygote_is_renewed(monkeypatch):
     judge.judge([RIGHT], [TEST])
     first = judge._ZYGOTES["program"]
-    monkeypatch.setattr(judge, "RENEW", 20)
-    found = judge.judge([RIGHT, "def f(x): return 0"] * 25, [TEST] * 50)
-    assert [outcome.reason for outcome in found] == ["pass", "wrong"] * 25
+    monkeypatch.setattr(judge, "ZYGOTE_JOBS", 20)
+    outcomes = judge.judge([RIGHT, "def f(x): return 0"] * 25, [TEST] * 50)
+    assert [outcome.reason for outcome in outcomes] == ["pass", "wrong"] * 25
     assert judge._ZYGOTES["program"] is not first and first.process.returncode is not None
 
 
@@ -233,7 +244,7 @@ def test_a_zygote_is_renewed(monkeypatch):
 def test_ten_thousand_programs_leave_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
-    def held():
+    def resources():
         return {
             "descriptors": len(os.listdir("/proc/self/fd")),
             "processes": len(attacks.descendants(os.getpid())),
@@ -242,15 +253,15 @@ def test_ten_thousand_programs_leave_nothing_behind(tmp_path, monkeypatch):
 
     programs = [RIGHT, "def f(x): return 0", "def f(x): 1 / 0", in_f("open('a', 'w')", "return 2")]
     judge.judge(programs, [TEST] * 4)
-    before, count = held(), 0
+    before, count = resources(), 0
     while count < 10_000:
-        found = judge.judge(programs * 500, [TEST] * 2000)
-        assert [outcome.reason for outcome in found[:3]] == ["pass", "wrong", "error"]
-        count += len(found)
-    assert attacks.left_alive() == 0 and held() == before
+        outcomes = judge.judge(programs * 500, [TEST] * 2000)
+        assert [outcome.reason for outcome in outcomes[:3]] == ["pass", "wrong", "error"]
+        count += len(outcomes)
+    assert attacks.left_alive() == 0 and resources() == before
 
 
-def test_a_program_sees_neither_environment_nor_other_programs(monkeypatch, walled):
+def test_a_program_sees_neither_environment_nor_other_programs(monkeypatch, isolated):
     monkeypatch.setenv("A_SECRET", "1")
     seen = in_f("return ['A_SECRET' in os.environ, 'HOME' in os.environ, os.listdir()]")
     assert reason(seen, "assert f(1) == [False, False, []]") == "pass"
@@ -264,8 +275,8 @@ def test_reasons():
         in_f("while True: pass"),
         " ",
     ]
-    found = [o.reason for o in judge.judge(programs, [TEST] * 5, timeout=1.0)]
-    assert found == ["pass", "wrong", "error", "timeout", "no program"]
+    reasons = [outcome.reason for outcome in judge.judge(programs, [TEST] * 5, timeout=1.0)]
+    assert reasons == ["pass", "wrong", "error", "timeout", "no program"]
 
 
 @pytest.mark.parametrize(
@@ -302,9 +313,11 @@ def test_tests_that_cannot_be_judged_are_named(tests):
 
 
 def test_expected_values_never_enter_the_programs_zygote():
-    plan = asserts.plan("import math\nassert f(3) == 12345\nassert g(f(1)) < math.floor(54321.5)")
-    assert "12345" not in str(plan.steps) and "54321" not in str(plan.steps)
-    assert plan.steps == ["import math", ["f(3)"], ["g(f(1))"]]
+    parsed = asserts.parse(
+        "import math\nassert f(3) == 12345\nassert g(f(1)) < math.floor(54321.5)"
+    )
+    assert "12345" not in str(parsed.steps) and "54321" not in str(parsed.steps)
+    assert parsed.steps == ["import math", ["f(3)"], ["g(f(1))"]]
 
 
 @pytest.mark.parametrize(
@@ -322,11 +335,11 @@ def test_an_integer_of_many_digits_survives_the_pipe():
 
 def test_a_killed_zygote_is_reported_and_replaced():
     judge.judge([RIGHT], [TEST])
-    held = judge._ZYGOTES["program"]
-    held.process.kill()
-    held.process.wait()
+    zygote = judge._ZYGOTES["program"]
+    zygote.process.kill()
+    zygote.process.wait()
     assert reason(RIGHT) == "pass"
-    assert judge._ZYGOTES["program"] is not held
+    assert judge._ZYGOTES["program"] is not zygote
 
 
 def test_a_forked_copy_of_this_process_gets_a_zygote_of_its_own():
@@ -340,8 +353,8 @@ def test_a_forked_copy_of_this_process_gets_a_zygote_of_its_own():
 
 def test_nothing_is_left_alive_by_a_process_that_ends_abruptly():
     code = (
-        "import os; from hybridlib.sandbox import judge as s; from tests import attacks\n"
-        "print(s.judge(['def f(): return 1'], ['assert f() == 1'])[0].reason)\n"
+        "import os; from hybridlib.sandbox import judge; from tests import attacks\n"
+        "print(judge.judge(['def f(): return 1'], ['assert f() == 1'])[0].reason)\n"
         "print(*attacks.descendants(os.getpid()), flush=True); os._exit(0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
@@ -356,7 +369,8 @@ def test_nothing_is_left_alive_by_a_process_that_ends_abruptly():
 
 def test_the_zygote_imports_the_standard_library_only():
     allowed = {*sys.stdlib_module_names, "hybridlib"}
-    for name in ("__init__", "sandbox/__init__", "sandbox/zygote", "sandbox/isolation", "sandbox/wire", "sandbox/seccomp"):
+    loaded = ("zygote", "isolation", "wire", "seccomp")
+    for name in ("__init__", "sandbox/__init__", *(f"sandbox/{module}" for module in loaded)):
         for node in ast.walk(ast.parse((ROOT / "hybridlib" / f"{name}.py").read_text())):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = [getattr(node, "module", ""), *(a.name for a in node.names)]
@@ -381,8 +395,8 @@ def test_all_references_of_mbpp_pass(monkeypatch, name, count):
 def test_half_a_group_of_endless_loops_costs_seconds():
     programs = [RIGHT, in_f("while True: pass")] * 64
     began = time.monotonic()
-    found = [o.reason for o in judge.judge(programs, [TEST] * 128)]
-    assert found == ["pass", "timeout"] * 64
+    reasons = [outcome.reason for outcome in judge.judge(programs, [TEST] * 128)]
+    assert reasons == ["pass", "timeout"] * 64
     assert time.monotonic() - began < 15
 
 
@@ -395,5 +409,5 @@ def test_a_slow_program_is_not_late_because_others_never_end():
 
 def test_large_answers_and_large_programs_do_not_block_each_other():
     wordy = in_f("return ['a' * 1000] * 200") + "\n#" + "x" * 40_000
-    found = judge.judge([wordy, RIGHT] * 40, [TEST] * 80)
-    assert [o.reason for o in found] == ["wrong", "pass"] * 40
+    outcomes = judge.judge([wordy, RIGHT] * 40, [TEST] * 80)
+    assert [outcome.reason for outcome in outcomes] == ["wrong", "pass"] * 40

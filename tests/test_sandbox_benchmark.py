@@ -72,8 +72,9 @@ def test_a_row_of_mbppplus_becomes_asserts_that_its_reference_passes():
     assert task.tests["base"].endswith("\nassert set(f((1, 2), (2,))) == {2}")
     assert set(task.tests) == {"base"} and task.left_out == 0
     reversed_ = "def f(a, b): return [x for x in b if x in a]"
-    outcomes = judge.judge([task.solution, reversed_, "def f(a, b): return ()"],
-                             [task.tests["base"]] * 3)  # fmt: skip
+    outcomes = judge.judge(
+        [task.solution, reversed_, "def f(a, b): return ()"], [task.tests["base"]] * 3
+    )
     assert [outcome.reason for outcome in outcomes] == ["pass", "pass", "wrong"]
 
 
@@ -95,9 +96,14 @@ def test_long_answers_are_left_out_and_counted():
 
 
 def test_programs_that_evalplus_cannot_be_asked_are_left_to_us():
-    tests = ["assert f(1) == 2", "assert f([1]) == (2,)", "assert len(f(1)) == 2",
-             "x = 1\nassert f(x) == 2", "assert f(1) != 2",
-             "assert f(1) == 2\nassert g(1) == 2"]  # fmt: skip
+    tests = [
+        "assert f(1) == 2",
+        "assert f([1]) == (2,)",
+        "assert len(f(1)) == 2",
+        "x = 1\nassert f(x) == 2",
+        "assert f(1) != 2",
+        "assert f(1) == 2\nassert g(1) == 2",
+    ]
     found = benchmark.cases(["def f(x): return x"] * len(tests), tests)
     assert list(found) == [0, 1] and found[1]["inputs"] == "[[[1]]]"
 
@@ -107,6 +113,8 @@ def test_a_missing_folder_is_named():
         mbppplus.read(ROOT / "nowhere", "mbpp.jsonl")
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.sandbox", "--mbpp", "nowhere", "--mbppplus", "."],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 2 and done.stderr.count("\n") == 1

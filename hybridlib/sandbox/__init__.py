@@ -1,6 +1,11 @@
-"""Programs that a model writes, run where they can reach nothing: no file, no network, no other.
+"""A sandbox for Python programs that a model wrote: they compute, and reach nothing else.
 
-`judge.judge(programs, tests)` is the one way in. The zygote imports this package in a bare
-interpreter, so this file imports nothing, and `zygote`, `isolation`, `seccomp` and `wire` import the
-standard library and each other alone.
+`judge.judge(programs, tests)` runs each program and says whether its asserts hold, and
+`judge.protections()` lists what the programs are kept from; nothing else may be imported from
+outside this folder, and inside it `zygote`, `isolation`, `seccomp` and `wire` import the standard
+library and each other alone. It is our own code because no library isolates a thousand untrusted
+programs a minute without a container service, keeps the expected values out of their process, and
+works for root and for an ordinary user alike.
+
+This file imports nothing: the zygote loads it in a bare interpreter.
 """

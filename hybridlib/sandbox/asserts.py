@@ -1,8 +1,8 @@
 """What does an assert ask of a program, and does the answer hold?
 
-Calls of the program's own functions become slots and go to the sandbox; the expected values never
-leave this side. EvalPlus feeds tests as values for the same reason, and compares in the program's
-process, where a lying `__eq__` can be heard.
+Each assert is split in two. The calls of the program's own functions go to the sandbox, which
+evaluates them; the comparison with the expected value stays with the judge. EvalPlus feeds tests as
+values for the same reason, but compares in the program's process, where a lying `__eq__` counts.
 """
 
 import ast
@@ -15,90 +15,110 @@ from dataclasses import dataclass
 from hybridlib import StudyError
 from hybridlib.sandbox import wire
 
-SHORT = 10_000  # characters of an answer that the judge compares itself, see `read`
+MAX_COMPARED_CHARS = 10_000  # of an answer that the judge compares itself, see `read_answers`
 
 
 @dataclass(frozen=True)
-class Check:
-    """The comparison of one assert: over `_i_0`, `_i_1`, ..., the values of its calls.
+class Comparison:
+    """What an assert claims about the values of its calls.
 
-    `literal` holds the expected value where the assert is `call == literal`, else nothing.
+    `expression` is Python code over the variables `_i_0`, `_i_1`, ..., the values of the calls of
+    assert i. `expected` holds the one expected value where the assert is `call == literal`; it is
+    empty for all other asserts.
     """
 
-    source: str
-    literal: tuple = ()
+    expression: str
+    expected: tuple = ()
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The tests of one program, taken apart.
+class ParsedTests:
+    """The tests of one program, split into what it evaluates and what the judge compares.
 
-    `steps` are for the program: a string to execute, or a list of calls to evaluate. `checks` are
-    for the judge, one per list of calls; `imports` is what they may use besides the built-ins.
+    `steps` go to the program, in order: a string is setup code to execute, a list holds the calls
+    of one assert, to be evaluated. `comparisons` stay with the judge, one for each such list.
+    `imports` is code that the comparisons may need.
     """
 
     steps: list[str | list[str]]
-    checks: list[Check]
+    comparisons: list[Comparison]
     imports: str
 
 
 @functools.lru_cache(maxsize=4096)
-def plan(text: str) -> Plan:
-    """Setup code and asserts, taken apart; StudyError where they cannot be judged."""
+def parse(text: str) -> ParsedTests:
+    """Split setup code and asserts; raise StudyError where they cannot be judged."""
     try:
         body = ast.parse(text).body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise StudyError(f"the tests {text[:60]!r} are no Python ({error}); fix the row") from None
-    imports = [s for s in body if isinstance(s, ast.Import | ast.ImportFrom)]
-    known = set(dir(builtins)) | {a.asname or a.name for s in imports for a in s.names}
-    steps, checks = [], []
+    imports = [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
+    imported = {alias.asname or alias.name for node in imports for alias in node.names}
+    known_names = imported | set(dir(builtins))
+    steps, comparisons = [], []
     for statement in body:
-        if not isinstance(statement, ast.Assert):
+        if isinstance(statement, ast.Assert):
+            calls, comparison = _split(statement, known_names, f"_{len(comparisons)}_")
+            steps.append(calls)
+            comparisons.append(comparison)
+        else:
             steps.append(ast.unparse(statement))
-            continue
-        source = ast.unparse(statement)
-        slots = _Slots(known, f"_{len(checks)}_")
-        test = slots.visit(statement.test)
-        if not slots.calls:  # a program may take a built-in's name: `assert sum(10, 15) == 6`
-            slots.known = set()
-            test = slots.visit(test)
-        if not slots.calls or slots.nested:
-            raise StudyError(f"{source[:80]!r} cannot be judged; write `assert call(...) == value`")
-        steps.append(slots.calls)
-        checks.append(Check(f"bool({ast.unparse(test)})", _literal(test)))
-    if not checks:
+    if not comparisons:
         raise StudyError(f"the tests {text[:60]!r} have no assert; fix the row")
-    # Some tests count on the program for an import: `assert size(x) == sys.getsizeof(x)`.
-    modules = {n.id for n in ast.walk(ast.Module(body, [])) if isinstance(n, ast.Name)}
-    modules = sorted(modules & (sys.stdlib_module_names - known))
-    lines = [*map(ast.unparse, imports), *(f"import {name}" for name in modules)]
-    return Plan(steps, checks, "\n".join(lines))
+    lines = [*map(ast.unparse, imports), *_missing_imports(body, known_names)]
+    return ParsedTests(steps, comparisons, "\n".join(lines))
 
 
-class _Slots(ast.NodeTransformer):
-    """Replaces the outermost calls of names that the judge does not know by slots."""
+def _split(
+    statement: ast.Assert, known_names: set[str], prefix: str
+) -> tuple[list[str], Comparison]:
+    """Return the calls of an assert and the comparison; the statement itself loses its calls."""
+    source = ast.unparse(statement)
+    extractor = _CallExtractor(known_names, prefix)
+    test = extractor.visit(statement.test)
+    if not extractor.calls:  # a program may take a built-in's name: `assert sum(10, 15) == 6`
+        extractor.known_names = set()
+        test = extractor.visit(test)
+    if not extractor.calls or extractor.in_inner_scope:
+        raise StudyError(f"{source[:80]!r} cannot be judged; write `assert call(...) == value`")
+    return extractor.calls, Comparison(f"bool({ast.unparse(test)})", _expected(test))
 
-    def __init__(self, known: set[str], prefix: str):
-        self.known, self.prefix, self.calls, self.nested = known, prefix, [], False
+
+def _missing_imports(body: list[ast.stmt], known_names: set[str]) -> list[str]:
+    """Return imports of the standard modules that tests name and leave the program to import.
+
+    As in `assert size(x) == sys.getsizeof(x)`. The asserts must have lost their calls already.
+    """
+    names = {node.id for node in ast.walk(ast.Module(body, [])) if isinstance(node, ast.Name)}
+    return [f"import {name}" for name in sorted(names & (sys.stdlib_module_names - known_names))]
+
+
+class _CallExtractor(ast.NodeTransformer):
+    """Moves the outermost calls of unknown names into `calls`; variables take their places."""
+
+    def __init__(self, known_names: set[str], prefix: str):
+        self.known_names, self.prefix = known_names, prefix
+        self.calls: list[str] = []
+        self.in_inner_scope = False  # such a call may need variables of its lambda or loop
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        if not isinstance(node.func, ast.Name) or node.func.id in self.known:
+        if not isinstance(node.func, ast.Name) or node.func.id in self.known_names:
             return self.generic_visit(node)
         self.calls.append(ast.unparse(node))
         return ast.Name(f"{self.prefix}{len(self.calls) - 1}", ast.Load())
 
     def visit_scope(self, node: ast.AST) -> ast.AST:
-        before = len(self.calls)
+        calls_before = len(self.calls)
         node = self.generic_visit(node)
-        self.nested |= len(self.calls) > before  # the call may need the scope's variables
+        self.in_inner_scope |= len(self.calls) > calls_before
         return node
 
     visit_Lambda = visit_ListComp = visit_SetComp = visit_scope
     visit_DictComp = visit_GeneratorExp = visit_scope
 
 
-def _literal(test: ast.expr) -> tuple:
-    """The literal of `slot == literal`, which needs no second process to compare."""
+def _expected(test: ast.expr) -> tuple:
+    """Return (literal,) for the test `variable == literal`, () for any other."""
     match test:
         case ast.Compare(left=ast.Name(), ops=[ast.Eq()], comparators=[value]):
             try:
@@ -108,41 +128,56 @@ def _literal(test: ast.expr) -> tuple:
     return ()
 
 
-def read(lines: list[str], plan: Plan) -> tuple[list[bool | list], str]:
-    """What the program's answers say: a truth for each answered assert, and its error or "".
+def read_answers(lines: list[str], tests: ParsedTests) -> tuple[list[bool | list], str]:
+    """Compare the answers of a program with what its asserts expect.
 
-    Stands in for a truth: the answer itself, where `check` must find it out. The lines come from
-    hostile hands. A long answer may be made to collide in a set a million times, so it is not even
-    decoded here. Nothing is read behind the first assert that does not hold.
+    Args:
+        lines: what the child has written, one line per assert so far. It may be forged.
+
+    Returns:
+        For each answered assert True or False, or the answer itself, encoded, where only
+        `comparison_job` can tell; and the error that ended the program, "" if none is known.
+        Nothing is read after the first assert that does not hold.
+
+    An answer longer than MAX_COMPARED_CHARS is not even decoded here: a set of values that were
+    made to collide takes quadratic time to build, which would hold the judge up.
     """
-    truths: list[bool | list] = []
-    sizes = [len(step) for step in plan.steps if isinstance(step, list)]
-    for line, size, check in zip(lines, sizes, plan.checks, strict=False):
+    results: list[bool | list] = []
+    call_counts = [len(step) for step in tests.steps if isinstance(step, list)]
+    for line, call_count, comparison in zip(lines, call_counts, tests.comparisons, strict=False):
         try:
             answer = json.loads(line)
             if isinstance(answer, str):
-                return truths, "".join(c if c.isprintable() else " " for c in answer[:300])
-            if not isinstance(answer, list) or len(answer) != size:
+                return results, "".join(c if c.isprintable() else " " for c in answer[:300])
+            if not isinstance(answer, list) or len(answer) != call_count:
                 raise ValueError
-            if len(line) > SHORT:
-                truths.append(answer)
-                continue
-            decoded = [wire.decode(value) for value in answer]
-            truths.append(bool(decoded[0] == check.literal[0]) if check.literal else answer)
-        except wire.UNREADABLE:
-            return truths, "an answer that cannot be read"
-        if truths[-1] is False:
+            results.append(_compare(line, answer, comparison))
+        except wire.DECODING_ERRORS:
+            return results, "an answer that cannot be read"
+        if results[-1] is False:
             break
-    return truths, ""
+    return results, ""
 
 
-def check(truths: list[bool | list], plan: Plan) -> dict | None:
-    """The job that finds out the truths that `read` left open; None where there are none.
+def _compare(line: str, answer: list, comparison: Comparison) -> bool | list:
+    """Return whether the answer is the expected value, or the answer where that stays open."""
+    if len(line) > MAX_COMPARED_CHARS:
+        return answer
+    values = [wire.decode(value) for value in answer]  # raises where it cannot be read
+    if comparison.expected:
+        return bool(values[0] == comparison.expected[0])
+    return answer
 
-    These checks are code of the data set over a program's values. They run in a zygote of their
-    own: that of the programs never sees an expected value.
+
+def comparison_job(results: list[bool | list], tests: ParsedTests) -> dict | None:
+    """Return the job that decides what `read_answers` left open; None where nothing is open.
+
+    Its code is the data set's and runs over a program's values, so it goes to a zygote of its own:
+    that of the programs never sees an expected value.
     """
-    held = [i for i, truth in enumerate(truths) if isinstance(truth, list)]
-    bind = {f"_{i}_{n}": value for i in held for n, value in enumerate(truths[i])}
-    steps = [[plan.checks[i].source] for i in held]
-    return {"program": plan.imports, "bind": bind, "steps": steps} if held else None
+    undecided = [i for i, result in enumerate(results) if isinstance(result, list)]
+    if not undecided:
+        return None
+    variables = {f"_{i}_{n}": value for i in undecided for n, value in enumerate(results[i])}
+    steps = [[tests.comparisons[i].expression] for i in undecided]
+    return {"program": tests.imports, "variables": variables, "steps": steps}

@@ -1,11 +1,11 @@
 """Does this program pass its tests, and can it do harm while it runs?
 
-Three processes share the work. The *judge* (this process) takes each assert apart (`asserts`):
+Three kinds of processes share the work. The *judge* (this process) splits each assert (`asserts`):
 calls of the program's own functions go out, everything else, the expected values above all, stays
-here. A *zygote* (`zygote` in a bare interpreter behind `walls`) forks one *child* per program,
+here. A *zygote* (`zygote` in a bare interpreter behind `isolation`) forks one *child* per program,
 which evaluates the calls and answers with plain values (`wire`). The judge then runs the comparison
-itself, so a lying `__eq__`, an exit code, a printed word or a patched module has nothing to lie to.
-What a child cannot be kept from: answering by heart the inputs that its prompt has shown.
+itself, so a lying `__eq__`, an exit code, a printed word or a patched module cannot pass a test.
+What a child cannot be kept from: knowing by heart the answers to inputs that its prompt has shown.
 """
 
 import atexit
@@ -23,15 +23,19 @@ from pathlib import Path
 from hybridlib import StudyError
 from hybridlib.sandbox import asserts
 
-PROGRAM_CHARS = 50_000
+MAX_PROGRAM_CHARS = 50_000
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-AT_ONCE = min(8 * CORES, 128)  # endless loops wait for their end side by side
-RENEW = 4000  # programs that a zygote judges before a fresh one takes its place
-SETTING, WEAK = "HYBRIDLIB_SANDBOX", "weak-no-namespaces"
-START = (
+MAX_RUNNING = min(8 * CORES, 128)  # children at once: endless loops wait for their end together
+ZYGOTE_JOBS = 4000  # that a zygote serves before a fresh one takes its place
+MODE_VARIABLE, WEAK_MODE = "HYBRIDLIB_SANDBOX", "weak-no-namespaces"
+BOOTSTRAP = (
     "import sys; sys.path.insert(0, sys.argv[1]); from hybridlib.sandbox import zygote; "
     "del sys.path[0]; zygote.serve(sys.argv[2] == 'weak')"
 )
+"""What the zygote's interpreter executes: imports it from this package and forgets the path."""
+
+IsWrong = Callable[[int, list[str]], bool]
+"""(index of a job, its answers so far) -> whether one of its asserts already fails."""
 
 
 @dataclass(frozen=True)
@@ -47,103 +51,170 @@ class Outcome:
 
 
 def judge(programs: list[str], tests: list[str], timeout: float = 2.0) -> list[Outcome]:
-    """Which of these programs pass the asserts written for them?
+    """Run programs and return, for each, whether the asserts written for it hold.
 
-    `tests[i]` is setup code and asserts, one statement after another, for `programs[i]`. The reason
-    is that of the first assert that does not hold, where the program is stopped. `timeout` is wall
-    seconds per program, all its asserts together: an endless loop costs it once.
-    Raises StudyError when the sandbox cannot work or an assert cannot be judged.
+    Args:
+        tests: for each program, setup code and asserts, one statement after another.
+        timeout: wall seconds per program, all its asserts together: an endless loop costs it once.
+
+    The outcome is that of the first assert that does not hold; the program is stopped there.
+    Starts processes, which live on for the next call. Raises StudyError when the sandbox cannot
+    work or an assert cannot be judged.
     """
-    plans = [asserts.plan(text) for text in tests]
-    outcomes: list[Outcome | None] = [_refused(program) for program in programs]
-    live = [i for i, outcome in enumerate(outcomes) if outcome is None]
-    plans = [plans[i] for i in live]
+    parsed = [asserts.parse(text) for text in tests]
+    outcomes: list[Outcome | None] = [_reject(program) for program in programs]
+    accepted = [i for i, outcome in enumerate(outcomes) if outcome is None]
+    parsed = [parsed[i] for i in accepted]
     jobs = [
-        {"program": programs[i], "bind": {}, "steps": plan.steps}
-        for i, plan in zip(live, plans, strict=True)
+        {"program": programs[i], "variables": {}, "steps": part.steps}
+        for i, part in zip(accepted, parsed, strict=True)
     ]
-    replies = _replies("program", jobs, timeout, plans)
-    late = [n for n, reply in enumerate(replies) if reply["state"] == "timeout"]
-    if 0 < len(late) <= CORES < len(jobs):  # slow, or only crowded? once more with a core each
-        few = [[part[n] for n in late] for part in (jobs, plans)]
-        for n, reply in zip(late, _replies("program", few[0], timeout, few[1]), strict=True):
-            replies[n] = reply
-    answers = [asserts.read(r["lines"], plan) for r, plan in zip(replies, plans, strict=True)]
-    _compare(answers, plans, timeout)
-    for i, reply, plan, (truths, error) in zip(live, replies, plans, answers, strict=True):
-        if False in truths:
-            reason, detail = "wrong", f"assert {truths.index(False) + 1} does not hold"
-        elif len(truths) == len(plan.checks):
-            reason, detail = "pass", ""
-        elif reply["state"] == "timeout" and not error:
-            reason, detail = "timeout", f"more than {timeout} s"
-        else:
-            reason, detail = "error", error or "the program ended before its tests"
-        outcomes[i] = Outcome(reason, detail, reply["seconds"])
+    replies = _run_programs(jobs, parsed, timeout)
+    answers = [
+        asserts.read_answers(reply["lines"], part)
+        for reply, part in zip(replies, parsed, strict=True)
+    ]
+    _compare_rest(answers, parsed, timeout)
+    for i, reply, part, (results, error) in zip(accepted, replies, parsed, answers, strict=True):
+        outcomes[i] = _outcome(reply, len(part.comparisons), results, error, timeout)
     return outcomes
 
 
-def isolation() -> list[str]:
-    """What is kept away from the programs: network, processes, files, system calls?"""
-    return _zygote("program").walls
+def protections() -> list[str]:
+    """Return what the programs are kept from; starts the zygote if none is running.
+
+    `isolation.PROTECTIONS` by default, fewer in the weak mode.
+    """
+    return _zygote("program").protections
 
 
-def _refused(program: str) -> Outcome | None:
+def _reject(program: str) -> Outcome | None:
+    """Return the outcome of a program that is not worth running, None for any other."""
     if not program.strip():
         return Outcome("no program", "no code")
-    if len(program) > PROGRAM_CHARS:
-        return Outcome("error", f"more than {PROGRAM_CHARS} characters")
+    if len(program) > MAX_PROGRAM_CHARS:
+        return Outcome("error", f"more than {MAX_PROGRAM_CHARS} characters")
     return None
 
 
-def _compare(answers: list[tuple], plans: list[asserts.Plan], timeout: float) -> None:
-    """Puts the truths in place that reading the answers has left open."""
-    checks = [asserts.check(truths, p) for (truths, _), p in zip(answers, plans, strict=True)]
-    places = [n for n, job in enumerate(checks) if job]
-    replies = _replies("assert", [checks[n] for n in places], timeout)
-    for n, reply in zip(places, replies, strict=True):
-        truths, lines = answers[n][0], iter(reply["lines"])
-        truths[:] = [t if isinstance(t, bool) else next(lines, "") == "[true]" for t in truths]
+def _run_programs(
+    jobs: list[dict], parsed: list[asserts.ParsedTests], timeout: float
+) -> list[dict]:
+    """Return the reply to each job; a few that were late in a crowd run once more, alone."""
+    replies = _replies("program", jobs, timeout, parsed)
+    late = [i for i, reply in enumerate(replies) if reply["state"] == "timeout"]
+    if 0 < len(late) <= CORES < len(jobs):  # slow, or only crowded? once more with a core each
+        late_jobs, late_parsed = [jobs[i] for i in late], [parsed[i] for i in late]
+        second = _replies("program", late_jobs, timeout, late_parsed)
+        for i, reply in zip(late, second, strict=True):
+            replies[i] = reply
+    return replies
+
+
+def _compare_rest(
+    answers: list[tuple[list[bool | list], str]],
+    parsed: list[asserts.ParsedTests],
+    timeout: float,
+) -> None:
+    """Decide the asserts that reading the answers has left open; writes into `answers`.
+
+    A comparison that fails in any way counts as one that does not hold.
+    """
+    jobs = [
+        asserts.comparison_job(results, part)
+        for (results, _), part in zip(answers, parsed, strict=True)
+    ]
+    open_programs = [i for i, job in enumerate(jobs) if job]
+    replies = _replies("assert", [jobs[i] for i in open_programs], timeout)
+    for i, reply in zip(open_programs, replies, strict=True):
+        results, lines = answers[i][0], iter(reply["lines"])
+        results[:] = [
+            result if isinstance(result, bool) else next(lines, "") == "[true]"
+            for result in results
+        ]
+
+
+def _outcome(
+    reply: dict, asserts_count: int, results: list[bool], error: str, timeout: float
+) -> Outcome:
+    """Return what the results of a program's asserts, its error and its end amount to."""
+    if False in results:
+        reason, detail = "wrong", f"assert {results.index(False) + 1} does not hold"
+    elif len(results) == asserts_count:
+        reason, detail = "pass", ""
+    elif reply["state"] == "timeout" and not error:
+        reason, detail = "timeout", f"more than {timeout} s"
+    else:
+        reason, detail = "error", error or "the program ended before its tests"
+    return Outcome(reason, detail, reply["seconds"])
 
 
 def _replies(
-    name: str, jobs: list[dict], timeout: float, plans: list[asserts.Plan] | None = None
+    name: str,
+    jobs: list[dict],
+    timeout: float,
+    parsed: list[asserts.ParsedTests] | None = None,
 ) -> list[dict]:
-    """The reply to each job; a job with a plan is stopped once one of its asserts fails."""
+    """Return the reply of the zygote of that name to each job.
+
+    Args:
+        parsed: the tests of each job, which is then stopped once one of its asserts fails.
+    """
     replies = []
-    for start in range(0, len(jobs), RENEW):
+    for start in range(0, len(jobs), ZYGOTE_JOBS):
 
-        def wrong(number: int, lines: list[str], start: int = start) -> bool:
-            return plans is not None and False in asserts.read(lines, plans[start + number])[0]
+        def is_wrong(number: int, lines: list[str], start: int = start) -> bool:
+            if parsed is None:
+                return False
+            return False in asserts.read_answers(lines, parsed[start + number])[0]
 
-        replies += _zygote(name).run(jobs[start : start + RENEW], timeout, wrong)
+        replies += _zygote(name).run(jobs[start : start + ZYGOTE_JOBS], timeout, is_wrong)
     return replies
 
 
 class _Zygote:
-    """A running zygote: jobs in, replies out, AT_ONCE of them under way."""
+    """A running zygote, which answers jobs, MAX_RUNNING of them at a time.
+
+    Starting one starts its process and judges two programs of our own; StudyError if that fails.
+    """
 
     def __init__(self, weak: bool):
-        self.owner, self.weak, self.lock, self.served = os.getpid(), weak, threading.Lock(), 0
-        self.process = subprocess.Popen(
-            # A fixed hash seed, so that a program that walks a set gets the same verdict each time.
-            [sys.executable, "-s", "-S", "-P", "-B", "-c", START,
-             Path(__file__).parents[2], "weak" if weak else "full"],
-            env={"PYTHONHASHSEED": "0"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
+        self.owner, self.weak = os.getpid(), weak
+        self.lock, self.jobs_served = threading.Lock(), 0
+        self.process = self._start()
         atexit.register(self.close)
+        self.protections = self._read_protections()
+        self._test()
+
+    def _start(self) -> subprocess.Popen:
+        package_parent = Path(__file__).parents[2]
+        mode = "weak" if self.weak else "full"
+        return subprocess.Popen(
+            [sys.executable, "-s", "-S", "-P", "-B", "-c", BOOTSTRAP, package_parent, mode],
+            # A fixed hash seed, so that a program that walks a set gets the same verdict each time.
+            env={"PYTHONHASHSEED": "0"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def _read_protections(self) -> list[str]:
         greeting = self.process.stdout.readline()
         if not greeting:
             raise StudyError(
                 f"the sandbox cannot start ({self.close()}); allow this user "
-                f"namespaces and seccomp, or accept with {SETTING}={WEAK} that programs can see "
-                "this machine's files and processes"
+                f"namespaces and seccomp, or accept with {MODE_VARIABLE}={WEAK_MODE} that programs "
+                "can see this machine's files and processes"
             )
-        self.walls = json.loads(greeting)
+        return json.loads(greeting)
+
+    def _test(self) -> None:
+        """Judge a right and a failing program; StudyError if either comes out otherwise."""
         # `colorsys` is not loaded yet: can a program read the standard library?
-        good = {"program": "import colorsys", "bind": {}, "steps": [["1 + 1"]]}
-        lines = [reply["lines"] for reply in self.run([good, {**good, "program": "1 / 0"}], 10.0)]
+        right = {"program": "import colorsys", "variables": {}, "steps": [["1 + 1"]]}
+        failing = {**right, "program": "1 / 0"}
+        lines = [reply["lines"] for reply in self.run([right, failing], 10.0)]
         if lines[0] != ["[2]"] or lines[1] == ["[2]"]:
             self.close()
             raise StudyError(
@@ -155,56 +226,76 @@ class _Zygote:
         self,
         jobs: list[dict],
         timeout: float,
-        wrong: Callable[[int, list[str]], bool] = lambda number, lines: False,
+        is_wrong: IsWrong = lambda number, lines: False,
     ) -> list[dict]:
-        """The reply to each job; any interruption ends the zygote, so no reply is ever mixed up.
+        """Return the reply to each job; any interruption ends the zygote, so none is mixed up.
 
-        A job whose answers so far are `wrong` is ended, unless it ends first.
+        A job whose answers so far are wrong is ended, unless it ends first. Raises StudyError where
+        a program cannot be closed in or the zygote stops.
         """
-        replies: list[dict] = [{}] * len(jobs)
-        waiting = iter(range(len(jobs)))
         orders: queue.SimpleQueue[dict | int | None] = queue.SimpleQueue()
-
-        def send() -> None:  # beside the reader: both pipes may be full
-            with contextlib.suppress(OSError, ValueError):
-                for order in iter(orders.get, None):
-                    self.process.stdin.write(json.dumps(order).encode() + b"\n")
-                    self.process.stdin.flush()
-
-        def next_job() -> None:
-            for number in waiting:
-                return orders.put({"number": number, "timeout": timeout, **jobs[number]})
-
+        # Beside the reader, as both pipes may be full.
+        sender = threading.Thread(target=self._send, args=(orders,), daemon=True)
         with self.lock:
-            self.served += len(jobs)
-            (sender := threading.Thread(target=send, daemon=True)).start()
+            self.jobs_served += len(jobs)
+            sender.start()
             try:
-                for _ in range(AT_ONCE):
-                    next_job()
-                missing = len(jobs)
-                while missing:
-                    reply = json.loads(self.process.stdout.readline())
-                    if reply["state"] == "running":
-                        if wrong(reply["number"], reply["lines"]):
-                            orders.put(reply["number"])
-                        continue
-                    if reply["state"] == "refused":
-                        raise StudyError(f"a program could not be closed in: {reply['lines'][0]}")
-                    replies[reply["number"]] = reply
-                    missing -= 1
-                    next_job()
+                replies = self._exchange(jobs, timeout, is_wrong, orders)
             except BaseException as error:
-                word = self.close()
+                last_words = self.close()
                 if isinstance(error, OSError | ValueError):
-                    raise StudyError(f"the sandbox has stopped ({word}); start again") from None
+                    raise StudyError(
+                        f"the sandbox has stopped ({last_words}); start again"
+                    ) from None
                 raise
             finally:
                 orders.put(None)
             sender.join()
         return replies
 
+    def _send(self, orders: queue.SimpleQueue) -> None:
+        """Write orders to the zygote until a None comes or it stops."""
+        with contextlib.suppress(OSError, ValueError):
+            for order in iter(orders.get, None):
+                self.process.stdin.write(json.dumps(order).encode() + b"\n")
+                self.process.stdin.flush()
+
+    def _exchange(
+        self, jobs: list[dict], timeout: float, is_wrong: IsWrong, orders: queue.SimpleQueue
+    ) -> list[dict]:
+        """Hand jobs to the sender, MAX_RUNNING at first and one for each reply; return the replies.
+
+        A line that is no JSON, as at the zygote's end, raises ValueError.
+        """
+        replies: list[dict] = [{}] * len(jobs)
+        waiting = iter(range(len(jobs)))
+
+        def order_next() -> None:
+            number = next(waiting, None)
+            if number is not None:
+                orders.put({"number": number, "timeout": timeout, **jobs[number]})
+
+        for _ in range(MAX_RUNNING):
+            order_next()
+        missing = len(jobs)
+        while missing:
+            reply = json.loads(self.process.stdout.readline())
+            if reply["state"] == "running":
+                if is_wrong(reply["number"], reply["lines"]):
+                    orders.put(reply["number"])
+                continue
+            if reply["state"] == "refused":
+                raise StudyError(f"a program could not be closed in: {reply['lines'][0]}")
+            replies[reply["number"]] = reply
+            missing -= 1
+            order_next()
+        return replies
+
     def close(self) -> str:
-        """Ends the process with all it has started; its last word. Only for the owning process."""
+        """End the process with all it has started; return the last line of its standard error.
+
+        Does nothing in a fork of the process that started it.
+        """
         atexit.unregister(self.close)
         if self.owner != os.getpid():
             return ""
@@ -222,15 +313,20 @@ _LOCK = threading.Lock()
 
 
 def _zygote(name: str) -> _Zygote:
-    """This process's zygote of that name; a new one at first, after a fork, and when it is old."""
-    mode = os.environ.get(SETTING, "")
-    if mode not in ("", WEAK):
-        raise StudyError(f"{SETTING}={mode} is unknown; leave it unset or say {WEAK}")
+    """Return this process's zygote of that name.
+
+    Starts a new one at first, after a fork, after a change of mode, and when the old one has
+    stopped or served ZYGOTE_JOBS. Raises StudyError for an unknown mode.
+    """
+    mode = os.environ.get(MODE_VARIABLE, "")
+    if mode not in ("", WEAK_MODE):
+        raise StudyError(f"{MODE_VARIABLE}={mode} is unknown; leave it unset or say {WEAK_MODE}")
+    weak = mode == WEAK_MODE
     with _LOCK:
-        held = _ZYGOTES.get(name)
-        if held and (held.owner, held.weak) == (os.getpid(), mode == WEAK):
-            if held.process.poll() is None and held.served < RENEW:
-                return held
-            held.close()
-        _ZYGOTES[name] = held = _Zygote(mode == WEAK)
-        return held
+        zygote = _ZYGOTES.get(name)
+        if zygote and (zygote.owner, zygote.weak) == (os.getpid(), weak):
+            if zygote.process.poll() is None and zygote.jobs_served < ZYGOTE_JOBS:
+                return zygote
+            zygote.close()
+        _ZYGOTES[name] = zygote = _Zygote(weak)
+        return zygote

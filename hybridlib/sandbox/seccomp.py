@@ -4,8 +4,8 @@ A program under test computes: it needs memory, its pipe and the files of the st
 filter answers EPERM to everything that starts processes, talks to others, changes what is visible,
 or opens parts of the kernel with a history of holes. It is classic BPF as described in the kernel's
 Documentation/userspace-api/seccomp_filter.rst; the call numbers are those of the two tables
-arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h. Why not pyseccomp: it
-needs the C library libseccomp, which plain machines lack, for what is a list of numbers here.
+arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h. pyseccomp is not used:
+it needs the C library libseccomp, which plain machines lack, for what is a list of numbers here.
 """
 
 import platform
@@ -36,40 +36,52 @@ prlimit64 302 261
 """
 """Name, number on x86-64, number on arm64 (`-`: there is no such call)."""
 
-ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}  # AUDIT_ARCH_*, column
-LOAD, EQUAL, AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06  # BPF_LD|W|ABS, JMP|JEQ|K, JMP|JGE|K, RET|K
-ALLOW, KILL, EPERM = 0x7FFF0000, 0x80000000, 0x00050001
-X32 = 0x40000000  # the second set of numbers that x86-64 answers to
+ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
+"""Machine -> its AUDIT_ARCH_* constant, and which number of an entry of REFUSED is its own."""
+
+LOAD_WORD, JUMP_EQUAL, JUMP_AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
+"""BPF_LD | BPF_W | BPF_ABS, then BPF_JMP | BPF_JEQ, BPF_JMP | BPF_JGE, BPF_RET, each | BPF_K."""
+
+ALLOW, KILL_PROCESS, REFUSE = 0x7FFF0000, 0x80000000, 0x00050001
+"""SECCOMP_RET_ALLOW, SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_ERRNO | EPERM."""
+
+NUMBER_OFFSET, ARCHITECTURE_OFFSET = 0, 4  # bytes into struct seccomp_data
+X32_BIT = 0x40000000  # marks the second set of numbers that x86-64 answers to
 
 
-def calls(machine: str) -> dict[str, int]:
-    """Name -> number of the refused calls on this kind of machine; {} where it is unknown."""
+def refused_calls(machine: str) -> dict[str, int]:
+    """Return name -> number of the refused calls on this kind of machine; {} if it is unknown."""
     if machine not in ARCHITECTURES:
         return {}
     column = ARCHITECTURES[machine][1]
-    rows = (entry.split() for entry in REFUSED.split(","))
-    return {name: int(own[column]) for name, *own in rows if own[column] != "-"}
+    entries = (entry.split() for entry in REFUSED.split(","))
+    return {name: int(numbers[column]) for name, *numbers in entries if numbers[column] != "-"}
 
 
-def program(machine: str = "") -> bytes:
-    """The filter for a machine ("" = this one), 8 bytes an instruction; b"" where it is unknown.
+def filter_program(machine: str = "") -> bytes:
+    """Return the filter as BPF code, 8 bytes an instruction; b"" if the machine is unknown.
+
+    Args:
+        machine: a key of ARCHITECTURES; "" = the machine that this runs on.
 
     A call under another architecture's numbers ends the process, for they would mean other calls.
     """
     machine = machine or platform.machine()
-    numbers = sorted(set(calls(machine).values()))
+    numbers = sorted(set(refused_calls(machine).values()))
     if not numbers:
         return b""
-    checks = [(EQUAL, number) for number in numbers]
+    tests = [(JUMP_EQUAL, number) for number in numbers]
     if machine == "x86_64":
-        checks.insert(0, (AT_LEAST, X32))
-    steps = [
-        (LOAD, 0, 0, 4),  # the architecture
-        (EQUAL, 1, 0, ARCHITECTURES[machine][0]),
-        (RETURN, 0, 0, KILL),
-        (LOAD, 0, 0, 0),  # the number of the call
+        tests.insert(0, (JUMP_AT_LEAST, X32_BIT))
+    # Each instruction: operation, instructions to skip if a test holds and if not, operand.
+    instructions = [
+        (LOAD_WORD, 0, 0, ARCHITECTURE_OFFSET),
+        (JUMP_EQUAL, 1, 0, ARCHITECTURES[machine][0]),
+        (RETURN, 0, 0, KILL_PROCESS),
+        (LOAD_WORD, 0, 0, NUMBER_OFFSET),
     ]
-    for i, (kind, number) in enumerate(checks):
-        steps.append((kind, len(checks) - i, 0, number))  # to the last instruction
-    steps += [(RETURN, 0, 0, ALLOW), (RETURN, 0, 0, EPERM)]
-    return b"".join(struct.pack("<HBBI", *step) for step in steps)
+    for index, (operation, operand) in enumerate(tests):
+        to_the_last_instruction = len(tests) - index
+        instructions.append((operation, to_the_last_instruction, 0, operand))
+    instructions += [(RETURN, 0, 0, ALLOW), (RETURN, 0, 0, REFUSE)]
+    return b"".join(struct.pack("<HBBI", *instruction) for instruction in instructions)
