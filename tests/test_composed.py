@@ -72,7 +72,7 @@ def test_learnt_weights_start_at_the_mean_and_move(trained, tmp_path):
     assert set(weights) == {"0", "1", "2", "3"} and moved.cost["trainable"] == 8
     assert all(abs(w - 0.5) > 1e-3 for pair in weights.values() for w in pair)
     for module, delta in merge.deltas(moved.adapter).items():
-        own = weights[interference.layer(module)]
+        own = weights[interference.layer_of(module)]
         expected = own[0] * deltas[0][module] + own[1] * deltas[1][module]
         torch.testing.assert_close(delta, expected, atol=1e-6, rtol=1e-4)
 
@@ -111,7 +111,7 @@ def test_a_restored_spectrum_is_the_bases_and_rounding_gives_bfloat16(trained, t
 
 @pytest.mark.slow
 def test_a_pair_is_measured_in_weights_and_in_words(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(interference, "ROWS", 2)
+    monkeypatch.setattr(interference, "N_ROWS", 2)
     profile, adapters = trained
     idle = tmp_path / "idle"
     models.load(profile, "lora")[0].save_pretrained(idle)  # B = 0: changes nothing
@@ -127,13 +127,16 @@ def test_a_pair_is_measured_in_weights_and_in_words(trained, tmp_path, monkeypat
 
 @pytest.mark.slow
 def test_interference_is_that_of_all_texts(trained, monkeypatch):
-    monkeypatch.setattr(interference, "ROWS", 1)
+    monkeypatch.setattr(interference, "N_ROWS", 1)
     profile, adapters = trained
-    model, batches = interference._loaded(profile, [adapters["sft"], adapters["grpo"]])
+    model, batches = interference._load(profile, [adapters["sft"], adapters["grpo"]])
     assert len(batches) == 3
     with torch.no_grad():
-        ways = (interference.NAMES, interference.NAMES[:1], interference.NAMES[1:], ())
-        both, one, other, none = (torch.cat([*interference._logits(model, w, batches)]) for w in ways)
+        first, second = interference.FIRST, interference.SECOND
+        ways = ((first, second), (first,), (second,), ())
+        both, one, other, none = (
+            torch.cat([*interference._logits(model, active, batches)]) for active in ways
+        )
         together = (both - one - other + none).abs().sum()
         apart = (one - none).abs().sum() + (other - none).abs().sum()
         found = interference._interference(model, batches)
@@ -159,9 +162,9 @@ def test_a_stack_that_would_be_no_sum_is_refused_before_training(trained, tmp_pa
 @pytest.mark.slow
 def test_the_logits_of_a_pair_are_those_of_peft(trained):
     profile, adapters = trained
-    model, batches = interference._loaded(profile, [adapters["sft"], adapters["grpo"]])
+    model, batches = interference._load(profile, [adapters["sft"], adapters["grpo"]])
     with torch.no_grad():
-        found = next(interference._logits(model, interference.NAMES[1:], batches))
+        found = next(interference._logits(model, (interference.SECOND,), batches))
         ids, start = batches[0]
         plain = PeftModel.from_pretrained(models.load(profile)[0], adapters["grpo"])
         torch.testing.assert_close(found, plain(input_ids=ids).logits[0, start - 1 : -1])

@@ -37,15 +37,20 @@ def adapter(folder, seed, rank=4, modules=None, tensors=None, **config):
         )
         state[f"base_model.model.{module}.lora_B.weight"] = left
     save_file({**state, **(tensors or {})}, folder / "adapter_model.safetensors")
-    stored = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": 2 * rank,
-              "target_modules": list(modules or SHAPES),
-              "base_model_name_or_path": "base"} | config  # fmt: skip
+    stored = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": rank,
+        "lora_alpha": 2 * rank,
+        "target_modules": list(modules or SHAPES),
+        "base_model_name_or_path": "base",
+    } | config
     (folder / "adapter_config.json").write_text(json.dumps(stored))
     return folder
 
 
-def relative(found, expected):
-    return ((found - expected).norm() / expected.norm()).item()
+def relative(actual, expected):
+    return ((actual - expected).norm() / expected.norm()).item()
 
 
 def apply(name, *stack, seed=0):
@@ -135,23 +140,37 @@ def test_dare_keeps_the_expectation_repeats_by_seed_and_drops_half():
     assert (alone == 0).float().mean().item() == pytest.approx(0.5, abs=0.03)
 
 
-@pytest.mark.parametrize(("name", "expected"), [
-    ("sum", lambda d: 2 * d), ("mean", lambda d: d), ("norm_matched", lambda d: d),
-    ("slerp", lambda d: d), ("magnitude", lambda d: torch.tensor(trim(d)).float()),
-    ("ties", lambda d: torch.tensor(trim(d)).float()),
-    ("ram", lambda d: torch.tensor(trim(d)).float()),
-    ("knots", lambda d: torch.tensor(reference_knots([d.double().numpy()])).float()),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("sum", lambda d: 2 * d),
+        ("mean", lambda d: d),
+        ("norm_matched", lambda d: d),
+        ("slerp", lambda d: d),
+        ("magnitude", lambda d: torch.tensor(trim(d)).float()),
+        ("ties", lambda d: torch.tensor(trim(d)).float()),
+        ("ram", lambda d: torch.tensor(trim(d)).float()),
+        ("knots", lambda d: torch.tensor(reference_knots([d.double().numpy()])).float()),
+    ],
+)
 def test_an_adapter_merged_with_itself(name, expected):
     d = delta(7)
     assert relative(apply(name, d, d), expected(d)) < 1e-5
 
 
-@pytest.mark.parametrize(("name", "scale", "of"), [
-    ("sum", 1, "all"), ("mean", 0.5, "all"), ("norm_matched", 0.5, "all"), ("slerp", 0.5, "all"),
-    ("magnitude", 0.5, "trimmed"), ("ties", 1, "trimmed"), ("ram", 1, "trimmed"),
-    ("knots", 1, "aligned"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "scale", "of"),
+    [
+        ("sum", 1, "all"),
+        ("mean", 0.5, "all"),
+        ("norm_matched", 0.5, "all"),
+        ("slerp", 0.5, "all"),
+        ("magnitude", 0.5, "trimmed"),
+        ("ties", 1, "trimmed"),
+        ("ram", 1, "trimmed"),
+        ("knots", 1, "aligned"),
+    ],
+)
 def test_an_adapter_merged_with_a_zero_one(name, scale, of):
     d = delta(7)
     aligned = torch.tensor(reference_knots([d.double().numpy()])).float()
@@ -172,10 +191,15 @@ def test_dare_gives_an_adapter_back_on_average():
     assert relative(draws.mean(0), d) < 0.03
 
 
-@pytest.mark.parametrize(("name", "expected"), [
-    ("sum", lambda d: d), ("mean", lambda d: d / 2), ("norm_matched", lambda d: d / 2),
-    ("ties", lambda d: torch.tensor(trim(d)).float()),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("sum", lambda d: d),
+        ("mean", lambda d: d / 2),
+        ("norm_matched", lambda d: d / 2),
+        ("ties", lambda d: torch.tensor(trim(d)).float()),
+    ],
+)
 def test_a_zero_adapter_has_no_direction(name, expected):
     d = delta(8)
     assert relative(apply(name, d, torch.zeros_like(d)), expected(d)) < 1e-6
@@ -204,19 +228,25 @@ def test_ties_elects_the_heavier_sign_and_averages_those_that_agree():
     assert apply("ties", *stack)[0, :3].tolist() == [3.0, -9.0, 0.0]
 
 
-@pytest.mark.parametrize(("config", "scaling"), [
-    ({}, 2.0), ({"use_rslora": True}, 8 / 2), ({"lora_alpha": 3}, 3 / 4),
-    ({"alpha_pattern": {"q_proj": 20}}, 20 / 4), ({"alpha_pattern": {"xq_proj": 20}}, 2.0),
-    ({"rank_pattern": {"model.layers.0.self_attn.q_proj": 2}}, 8 / 2),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("config", "scaling"),
+    [
+        ({}, 2.0),
+        ({"use_rslora": True}, 8 / 2),
+        ({"lora_alpha": 3}, 3 / 4),
+        ({"alpha_pattern": {"q_proj": 20}}, 20 / 4),
+        ({"alpha_pattern": {"xq_proj": 20}}, 2.0),
+        ({"rank_pattern": {"model.layers.0.self_attn.q_proj": 2}}, 8 / 2),
+    ],
+)
 def test_deltas_scale_as_peft_does(tmp_path, config, scaling):
     folder = adapter(tmp_path / "a", 0, **config)
     state = load_file(folder / "adapter_model.safetensors")
     name = "model.layers.0.self_attn.q_proj"
     left, right = (state[f"base_model.model.{name}.lora_{x}.weight"] for x in "BA")
-    found = merge.deltas(folder)
-    assert set(found) == set(SHAPES)
-    assert torch.allclose(found[name], scaling * left @ right, rtol=1e-5, atol=1e-6)
+    deltas = merge.deltas(folder)
+    assert set(deltas) == set(SHAPES)
+    assert torch.allclose(deltas[name], scaling * left @ right, rtol=1e-5, atol=1e-6)
 
 
 def test_deltas_have_the_shape_of_the_weight(tmp_path):
@@ -227,13 +257,18 @@ def test_deltas_have_the_shape_of_the_weight(tmp_path):
         assert torch.equal(turned[module], straight[module].T)
 
 
-@pytest.mark.parametrize(("config", "reason"), [
-    ({"peft_type": "VERA"}, "it is VERA"), ({"use_dora": True}, "DoRA's magnitudes"),
-    ({"init_lora_weights": "pissa_niter_4"}, "pissa_niter_4 changed the base"),
-    ({"modules_to_save": ["lm_head"]}, "replaces whole modules"),
-    ({"bias": "all"}, "trains biases"), ({"lora_bias": True}, "trains biases"),
-    ({"alora_invocation_tokens": [1]}, "aLoRA"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"peft_type": "VERA"}, "it is VERA"),
+        ({"use_dora": True}, "DoRA's magnitudes"),
+        ({"init_lora_weights": "pissa_niter_4"}, "pissa_niter_4 changed the base"),
+        ({"modules_to_save": ["lm_head"]}, "replaces whole modules"),
+        ({"bias": "all"}, "trains biases"),
+        ({"lora_bias": True}, "trains biases"),
+        ({"alora_invocation_tokens": [1]}, "aLoRA"),
+    ],
+)
 def test_an_adapter_that_is_no_dense_delta_is_refused(tmp_path, config, reason):
     folder = adapter(tmp_path / "odd", 0, **config)
     with pytest.raises(StudyError, match=f"cannot merge odd: .*{reason}") as caught:
@@ -259,10 +294,10 @@ def test_the_exported_adapter_holds_the_merged_delta(tmp_path, name):
     facts = merge.combine(parts, name, tmp_path / "out", seed=5)
     dense = [merge.deltas(part) for part in parts]
     generator = torch.Generator().manual_seed(5)
-    found = merge.deltas(tmp_path / "out")
+    exported = merge.deltas(tmp_path / "out")
     for module in sorted(SHAPES):
         expected = OPERATORS[name](torch.stack([d[module] for d in dense]), generator)
-        assert relative(found[module], expected) < 1e-5
+        assert relative(exported[module], expected) < 1e-5
     assert facts["truncation"] < 1e-5
     entry_by_entry = name in ("dare", "magnitude", "ram", "ties")  # leaves no low rank
     assert facts["rank"] > 11 if entry_by_entry else facts["rank"] == 11
@@ -299,11 +334,11 @@ def test_adapters_of_other_modules_merge_on_the_union(tmp_path):
     ]
     merge.combine(parts, "mean", tmp_path / "out")
     one, two = map(merge.deltas, parts)
-    found = merge.deltas(tmp_path / "out")
-    assert set(found) == set(SHAPES)
-    assert relative(found[names[0]], one[names[0]] / 2) < 1e-5
-    assert relative(found[names[2]], (one[names[2]] + two[names[2]]) / 2) < 1e-5
-    assert relative(found[names[3]], two[names[3]] / 2) < 1e-5
+    merged = merge.deltas(tmp_path / "out")
+    assert set(merged) == set(SHAPES)
+    assert relative(merged[names[0]], one[names[0]] / 2) < 1e-5
+    assert relative(merged[names[2]], (one[names[2]] + two[names[2]]) / 2) < 1e-5
+    assert relative(merged[names[3]], two[names[3]] / 2) < 1e-5
 
 
 def test_adapters_of_other_bases_are_refused(tmp_path):
@@ -342,8 +377,10 @@ def test_out_is_replaced_whole_and_only_if_it_is_an_adapter(tmp_path, monkeypatc
 def test_a_result_of_zero_is_still_an_adapter(tmp_path):
     part = adapter(tmp_path / "a", 0)
     state = load_file(part / "adapter_model.safetensors")
-    save_file({key: torch.zeros_like(value) for key, value in state.items()},
-              part / "adapter_model.safetensors")  # fmt: skip
+    save_file(
+        {key: torch.zeros_like(value) for key, value in state.items()},
+        part / "adapter_model.safetensors",
+    )
     facts = merge.combine([part, part], "norm_matched", tmp_path / "out")
     assert (facts["norm"], facts["truncation"], facts["rank"]) == (0, 0, 1)
     assert not any(d.any() for d in merge.deltas(tmp_path / "out").values())
@@ -357,9 +394,13 @@ def qwen():
     def make():
         torch.manual_seed(0)
         config = Qwen2Config(
-            vocab_size=50, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
-            num_attention_heads=4, num_key_value_heads=2,
-        )  # fmt: skip
+            vocab_size=50,
+            hidden_size=64,
+            intermediate_size=96,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+        )
         return Qwen2ForCausalLM(config).eval()
 
     return make
@@ -430,7 +471,7 @@ def test_what_pefts_merges_are_off_by(tmp_path, qwen):
         model.add_weighted_adapter(*halves, adapter_name=kind, combination_type=kind, **options)
     model.add_weighted_adapter(*halves, adapter_name="cut", combination_type="svd", svd_rank=8)
     one, two = map(merge.deltas, parts)
-    bounds = {kind: told[1:] for kind, told in PEFTS.items()} | {"ours": (0, 1e-5)}
+    bounds = {kind: row[1:] for kind, row in PEFTS.items()} | {"ours": (0, 1e-5)}
     for kind, (low, high) in (bounds | {"cut": (0.3, 0.65)}).items():
         for module in SHAPES:
             layer = model.base_model.model.get_submodule(module)

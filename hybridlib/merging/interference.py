@@ -1,13 +1,13 @@
-"""How do two adapters of one base get on? In the weights, and in what the model then says.
+"""Do two adapters of one base disturb each other, in the weights and in the model's predictions?
 
-Measured on worked solutions of validation rows, read and not sampled, so that all variants of the
-model see the same tokens.
+Measured on worked solutions of validation rows, which the model reads and does not sample, so that
+all variants of the model see the same tokens.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,80 +19,104 @@ from hybridlib.profiles import Profile, model_folder
 if TYPE_CHECKING:
     from torch import Tensor
 
-ROWS, DRAWS = 8, 5  # validation rows of each data set; draws from each null model
-NAMES = ("0", "1")
+N_ROWS, N_DRAWS = 8, 5  # validation rows of each data set; draws from each null model
+FIRST, SECOND = "0", "1"  # what the adapters are called in the model that holds both
+
+Texts = list[tuple["Tensor", int]]
+"""Token ids (1, tokens) of prompt and solution, and the index at which the solution begins."""
 
 
 def measure(profile: Profile, adapters: Sequence[Path], seed: int = 0) -> dict[str, Any]:
-    """What do two adapters share, and do they disturb each other?
+    """Measure what two adapters share and whether they disturb each other.
 
-    Returns:
-        between, null: `geometry.between` (cosines only of the single modules) and
-        `geometry.null`; spectra: `geometry.spectra` of each
-        (where the base is a folder); interference: the mean over tokens and vocabulary of
-        |z12 - z1 - z2 + z0|, the logits of both adapters, of each and of the base, as a share of
-        |z1 - z0| + |z2 - z0|: 0 where each acts as if the other were not there; knockout: layer ->
-        KL(both || both but one in this layer) in nats per token, for each of the two.
+    Loads the base with both adapters; both updates have to fit into memory.
+
+    Args:
+        profile: names the base and the data sets of the texts.
+        seed: of the null models' draws.
+
+    Returns, with all numbers rounded to five digits:
+        between: `geometry.similarity`, of single modules only the two cosines.
+        null: `geometry.null_distribution`.
+        spectra (where the base is a folder): `geometry.pooled_spectral_measures` of each adapter.
+        interference: the mean over tokens and vocabulary of |z12 - z1 - z2 + z0|, the logits of
+            both adapters, of each and of the base, as a share of |z1 - z0| + |z2 - z0|: 0 where
+            each acts as if the other were not there.
+        knockout: layer -> KL(both || both but one in this layer) in nats per token, for each of
+            the two.
     """
     import torch
 
-    model, batches = _loaded(profile, adapters)
+    model, texts = _load(profile, adapters)
     with torch.no_grad():
-        inputs = _inputs(model, batches)
-        found = {
-            "interference": _interference(model, batches),
-            "knockout": _knockout(model, batches),
+        moments = _input_moments(model, texts)
+        facts: dict[str, Any] = {
+            "interference": _interference(model, texts),
+            "knockout": _knockout(model, texts),
         }
-    parts = [merge.deltas(adapter) for adapter in adapters]
+    updates = [merge.deltas(adapter) for adapter in adapters]
     generator = torch.Generator().manual_seed(seed)
-    found["between"] = between = geometry.between(*parts, inputs)
-    between["modules"] = {
-        module: {key: values[key] for key in ("cosine", "functional")}
-        for module, values in between["modules"].items()
-    }
-    found["null"] = geometry.null(*parts, generator, DRAWS, inputs)
+    facts["between"] = _with_cosines_only(geometry.similarity(*updates, moments))
+    facts["null"] = geometry.null_distribution(*updates, generator, N_DRAWS, moments)
     base = model_folder(profile.model)
     if base is not None:
-        found["spectra"] = [geometry.spectra(merge.weights(base, part), part) for part in parts]
-    return _short(found)
+        facts["spectra"] = [
+            geometry.pooled_spectral_measures(merge.weights(base, update), update)
+            for update in updates
+        ]
+    return _rounded(facts)
 
 
-def layer(module: str) -> str:
-    """The layer that a module belongs to: "3" of model.layers.3.mlp.up_proj; "" outside layers."""
-    found = re.search(r"layers\.(\d+)\.", module)
-    return found[1] if found else ""
+def layer_of(module: str) -> str:
+    """Return the layer that a module belongs to, "" outside layers.
+
+    >>> layer_of("model.layers.3.mlp.up_proj")
+    '3'
+    """
+    match = re.search(r"layers\.(\d+)\.", module)
+    return match[1] if match else ""
 
 
-def _loaded(profile: Profile, adapters: Sequence[Path]) -> tuple[Any, list[tuple[Tensor, int]]]:
-    """The base with both adapters, and each text as its tokens and where its solution begins."""
+def _load(profile: Profile, adapters: Sequence[Path]) -> tuple[Any, Texts]:
+    """Load the base with both adapters, and the texts: N_ROWS of each data set of the profile."""
     import torch
     from peft import PeftModel
 
     model, tokenizer = models.load(profile, nf4=profile.nf4)
-    model = PeftModel.from_pretrained(model, adapters[0], NAMES[0])
-    model.load_adapter(str(adapters[1]), NAMES[1])
-    batches = []
+    model = PeftModel.from_pretrained(model, adapters[0], FIRST)
+    model.load_adapter(str(adapters[1]), SECOND)
+    texts = []
     for name in profile.datasets:
-        for row in data.load(name, "valid", ROWS, profile.columns):
+        for row in data.load(name, "valid", N_ROWS, profile.columns):
             prompt = tokenizer.apply_chat_template(
                 row["prompt"], add_generation_prompt=True, return_dict=False
             )
-            text = row["completion"][-1]["content"]
-            answer = tokenizer(text, add_special_tokens=False)["input_ids"]
-            ids = torch.tensor([[*prompt, *answer]], device=model.device)
-            batches.append((ids, len(prompt)))
-    return model.eval(), batches
+            solution = tokenizer(row["completion"][-1]["content"], add_special_tokens=False)
+            tokens = torch.tensor([[*prompt, *solution["input_ids"]]], device=model.device)
+            texts.append((tokens, len(prompt)))
+    return model.eval(), texts
 
 
-def _logits(model: Any, active: Sequence[str], batches: list) -> Iterator[Tensor]:
-    """What stands before each token of each solution, (tokens, vocabulary), with some adapters."""
+def _logits(model: Any, active: Sequence[str], texts: Texts) -> Iterator[Tensor]:
+    """Yield the logits (tokens, vocabulary) of each solution's tokens with some adapters active."""
     with _active(model, active):
-        for ids, start in batches:
-            yield model(input_ids=ids).logits[0, start - 1 : -1].float()
+        for tokens, start in texts:
+            yield _solution_logits(model, tokens, start)
+
+
+def _text_logits(model: Any, active: Sequence[str], text: tuple[Tensor, int]) -> Tensor:
+    (logits,) = _logits(model, active, [text])
+    return logits
+
+
+def _solution_logits(model: Any, tokens: Tensor, start: int) -> Tensor:
+    """Return the float32 logits from which each token from `start` on is predicted."""
+    return model(input_ids=tokens).logits[0, start - 1 : -1].float()
 
 
 @contextmanager
 def _active(model: Any, names: Sequence[str]) -> Iterator[None]:
+    """Make these adapters the active ones; without a name, switch all off for the while."""
     if names:
         model.base_model.set_adapter(list(names))
         yield
@@ -101,69 +125,90 @@ def _active(model: Any, names: Sequence[str]) -> Iterator[None]:
             yield
 
 
-def _interference(model: Any, batches: list) -> float:
-    choices = (NAMES, NAMES[:1], NAMES[1:], ())
-    together, apart = 0.0, 0.0
-    for batch in batches:
-        both, one, other, none = ([*_logits(model, names, [batch])][0] for names in choices)
-        together += float((both - one - other + none).abs().sum())
-        apart += float((one - none).abs().sum() + (other - none).abs().sum())
-    return together / apart if apart else 0.0
+def _interference(model: Any, texts: Texts) -> float:
+    """Return the share of the adapters' effects on the logits that does not add up."""
+    joint_effect, single_effects = 0.0, 0.0
+    for text in texts:
+        both, first, second, base = (
+            _text_logits(model, active, text)
+            for active in ((FIRST, SECOND), (FIRST,), (SECOND,), ())
+        )
+        joint_effect += float((both - first - second + base).abs().sum())
+        single_effects += float((first - base).abs().sum() + (second - base).abs().sum())
+    return joint_effect / single_effects if single_effects else 0.0
 
 
-def _knockout(model: Any, batches: list) -> dict[str, list[float]]:
-    """Layer -> nats per token that each adapter's part in it decides while both are active."""
-    from peft.tuners.lora import LoraLayer
+def _knockout(model: Any, texts: Texts) -> dict[str, list[float]]:
+    """Return layer -> what leaving out each adapter there costs while both are active.
 
-    layers: dict[str, list[Any]] = {}
-    for name, module in model.named_modules():
-        if isinstance(module, LoraLayer):
-            layers.setdefault(layer(name), []).append(module)
-    whole = [logits.log_softmax(-1) for logits in _logits(model, NAMES, batches)]
-    tokens = sum(map(len, whole))
-    found: dict[str, list[float]] = {}
-    for place, modules in layers.items():
-        for kept in (NAMES[1:], NAMES[:1]):
-            model.base_model.set_adapter(list(NAMES))
+    KL divergence in nats per token, of the first adapter and of the second.
+    """
+    log_probs = [logits.log_softmax(-1) for logits in _logits(model, (FIRST, SECOND), texts)]
+    token_count = sum(map(len, log_probs))
+    divergences: dict[str, list[float]] = {}
+    for layer, modules in _lora_modules_by_layer(model).items():
+        divergences[layer] = []
+        for remaining in (SECOND, FIRST):
+            model.base_model.set_adapter([FIRST, SECOND])
             for module in modules:
-                module.set_adapter(list(kept))
+                module.set_adapter([remaining])
             total = 0.0
-            for (ids, start), before in zip(batches, whole, strict=True):
-                after = model(input_ids=ids).logits[0, start - 1 : -1].float().log_softmax(-1)
+            for (tokens, start), before in zip(texts, log_probs, strict=True):
+                after = _solution_logits(model, tokens, start).log_softmax(-1)
                 total += float((before.exp() * (before - after)).sum())
-            found.setdefault(place, []).append(total / tokens)
-    return found
+            divergences[layer].append(total / token_count)
+    return divergences
 
 
-def _inputs(model: Any, batches: list) -> dict[str, Tensor]:
-    """Module -> mean of x x^T over the tokens that the base reads there, (in, in)."""
+def _lora_modules(model: Any) -> dict[str, Any]:
     from peft.tuners.lora import LoraLayer
 
+    return {name: part for name, part in model.named_modules() if isinstance(part, LoraLayer)}
+
+
+def _lora_modules_by_layer(model: Any) -> dict[str, list[Any]]:
+    layers: dict[str, list[Any]] = {}
+    for name, module in _lora_modules(model).items():
+        layers.setdefault(layer_of(name), []).append(module)
+    return layers
+
+
+def _input_moments(model: Any, texts: Texts) -> dict[str, Tensor]:
+    """Return module -> mean of x x^T over its inputs x in the base without adapters, (in, in)."""
     sums: dict[str, Any] = {}
 
-    def hook(name: str) -> Any:
+    def adder(name: str) -> Callable[[Any, tuple, dict], None]:
         def add(module: Any, args: tuple, kwargs: dict) -> None:
-            x = args[0].flatten(0, -2).float()
-            sums[name] = sums.get(name, 0) + (x.T @ x).cpu()
+            inputs = args[0].flatten(0, -2).float()
+            sums[name] = sums.get(name, 0) + (inputs.T @ inputs).cpu()
 
         return add
 
     handles = [
-        module.register_forward_pre_hook(hook(name.removeprefix(merge.PREFIX)), with_kwargs=True)
-        for name, module in model.named_modules() if isinstance(module, LoraLayer)
-    ]  # fmt: skip
-    for _ in _logits(model, (), batches):
-        pass
+        module.register_forward_pre_hook(adder(name.removeprefix(merge.PREFIX)), with_kwargs=True)
+        for name, module in _lora_modules(model).items()
+    ]
+    for _ in _logits(model, (), texts):
+        pass  # the hooks do the work
     for handle in handles:
         handle.remove()
-    tokens = sum(ids.shape[1] for ids, _ in batches)
-    return {name: total / tokens for name, total in sums.items()}
+    token_count = sum(tokens.shape[1] for tokens, _ in texts)
+    return {name: total / token_count for name, total in sums.items()}
 
 
-def _short(found: Any) -> Any:
-    """The same with numbers of five digits: records are kept small."""
-    if isinstance(found, dict):
-        return {key: _short(value) for key, value in found.items()}
-    if isinstance(found, list | tuple):
-        return [_short(value) for value in found]
-    return float(f"{found:.5g}")
+def _with_cosines_only(similarity: dict[str, Any]) -> dict[str, Any]:
+    """Return a similarity whose single modules keep the cosines alone: records are kept small."""
+    modules = {
+        module: {name: measures[name] for name in ("cosine", "functional")}
+        for module, measures in similarity["modules"].items()
+    }
+    return similarity | {"modules": modules}
+
+
+def _rounded(facts: Any) -> Any:
+    """Return facts with all numbers at five digits, lists for tuples: records are kept small."""
+    if isinstance(facts, dict):
+        return {key: _rounded(value) for key, value in facts.items()}
+    if isinstance(facts, list | tuple):
+        return [_rounded(value) for value in facts]
+    return float(f"{facts:.5g}")

@@ -1,4 +1,4 @@
-"""What is the one adapter that several make? Merging LoRA adapters on their dense deltas.
+"""How do several LoRA adapters become one? By merging their dense deltas, one module at a time.
 
 PEFT's `linear`, `ties`, `dare_*` and `magnitude_prune` treat the factors A and B one by one, which
 adds cross terms B1 A2 that no adapter ever had: two random rank-8 adapters come out wrong by about
@@ -17,70 +17,97 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hybridlib import StudyError
 from hybridlib.merging import geometry
 from hybridlib.merging.operators import OPERATORS
 
 if TYPE_CHECKING:
+    import torch
     from peft import LoraConfig
     from torch import Tensor
 
 MUTATES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-PREFIX = "base_model.model."
+"""How the names of PEFT's initialisations begin that change the base's weights."""
+
+PREFIX = "base_model.model."  # of the module names in PEFT's checkpoints
+
+Factors = dict[str, tuple["Tensor", "Tensor"]]
+"""Module -> B (out, r) with the scaling, A (r, in), float32: their product is the delta."""
 
 
 def deltas(adapter: Path) -> dict[str, Tensor]:
-    """What does a saved LoRA adapter add to each weight? Module name -> float32 (out, in).
+    """Return what a saved LoRA adapter adds to each weight: module name -> float32 (out, in).
 
     The shape is the weight's: (in, out) where the adapter says fan_in_fan_out (Conv1D).
     Raises StudyError for adapters that are no dense delta of the base weights.
     """
     config = _config(adapter)
     dense = {module: left @ right for module, (left, right) in _factors(adapter, config).items()}
-    return {module: d.T if config.fan_in_fan_out else d for module, d in dense.items()}
+    if config.fan_in_fan_out:
+        return {module: delta.T for module, delta in dense.items()}
+    return dense
+
+
+def weights(base: Path, modules: Iterable[str]) -> dict[str, Tensor]:
+    """Return module name -> its float32 weight, in the shape that the base's files have.
+
+    Raises StudyError for a module that the base lacks.
+    """
+    return {module: _weight(base, module) for module in modules}
 
 
 def combine(
-    adapters: Sequence[Path], method: str, out: Path, seed: int = 0, base: Path | None = None,
+    adapters: Sequence[Path],
+    method: str,
+    out: Path,
+    seed: int = 0,
+    base: Path | None = None,
     lambdas: Sequence[float] = (),
-) -> dict:  # fmt: skip
-    """What does merging these adapters give? Writes one ordinary LoRA adapter, returns facts.
+) -> dict[str, Any]:
+    """Merge adapters by one of OPERATORS; write one ordinary LoRA adapter and return facts.
 
-    A module that an adapter lacks counts as a zero delta. `out` appears complete or not at all.
-    Lambdas multiply the deltas before they are merged (task arithmetic); () = all 1.
-    Ranks are per module whatever the merged delta needs, and alpha equals rank (scaling 1).
-    Facts: norms of the inputs and norm of the result (Frobenius, all modules), cosine (inputs x
-    inputs), truncation (mean over modules of the relative error of the new factors), rank (the
-    largest), modules, and with `base` (a folder of safetensors) bf16_loss: the share of the
-    delta that is lost in bfloat16, |bf16(W0 + dW) - W0 - dW| / |dW|.
+    Args:
+        adapters: folders of saved adapters of one base; a module that one lacks is a zero delta.
+        out: the folder to write; it appears complete or not at all, in place of an older adapter.
+        seed: of the method's random draws.
+        base: a folder of safetensors, the base's weights, for the fact `bf16_loss`.
+        lambdas: factors of the deltas before they are merged (task arithmetic); () = all 1.
+
+    Returns:
+        norms: the Frobenius norm of each adapter over all modules, lambdas apart.
+        norm: that of the result.
+        cosine: of each adapter to each (adapters x adapters).
+        truncation: mean over modules of the relative error of the new factors.
+        rank: the largest of any module; alpha equals rank in each (scaling 1).
+        modules: how many there are.
+        bf16_loss (with `base`): the share of the delta that is lost when it is merged into a
+            bfloat16 base, |bf16(W0 + dW) - W0 - dW| / |dW|.
+
+    Raises StudyError for an unknown method, adapters that cannot be merged, and an `out` that is
+    something else than an adapter.
     """
     import torch
 
     operator = OPERATORS[method]
-    configs = check(adapters)
+    configs = check_mergeable(adapters)
     parts = [_factors(adapter, config) for adapter, config in zip(adapters, configs, strict=True)]
     scales = torch.tensor(lambdas or [1.0] * len(parts))
     generator = torch.Generator().manual_seed(seed)
-    factors, errors, gram, norm2, lost2 = {}, [], 0.0, 0.0, 0.0
+    factors: Factors = {}
+    errors, gram, norm2, loss2 = [], 0.0, 0.0, 0.0
     for module in sorted(set().union(*parts)):
-        known = {index: part[module] for index, part in enumerate(parts) if module in part}
-        left, right = next(iter(known.values()))
-        stack = torch.zeros(len(parts), len(left), right.shape[1])
-        for index, (left, right) in known.items():
-            stack[index] = left @ right
+        stack = _stack(parts, module)
         merged = operator(scales[:, None, None] * stack, generator)
-        left, right = factors[module] = _refactor(merged)
-        size = merged.double().norm().item()
-        errors.append((left @ right - merged).double().norm().item() / size if size else 0.0)
+        left, right = factors[module] = _factorise(merged)
+        norm = merged.double().norm().item()
+        errors.append((left @ right - merged).double().norm().item() / norm if norm else 0.0)
         flat = stack.flatten(1).double()
         gram = gram + flat @ flat.T
-        norm2 += size**2
+        norm2 += norm**2
         if base is not None:
-            weight = _weight(base, module)
-            exact = (weight.T if configs[0].fan_in_fan_out else weight).double() + merged.double()
-            lost2 += (exact.bfloat16().double() - exact).norm().item() ** 2
+            loss2 += _rounding_loss(_weight(base, module), merged, configs[0].fan_in_fan_out) ** 2
     _write(Path(out), factors, configs[0])
     norms = gram.diag().sqrt()
     facts = {
@@ -88,118 +115,80 @@ def combine(
         "norm": math.sqrt(norm2),
         "cosine": (gram / torch.outer(norms, norms).clamp(min=1e-300)).tolist(),
         "truncation": math.fsum(errors) / len(errors),
-        "rank": max(len(right) for _, right in factors.values()),
+        "rank": _largest_rank(factors),
         "modules": len(factors),
     }
     if base is not None:
-        facts["bf16_loss"] = math.sqrt(lost2 / norm2) if norm2 else 0.0
+        facts["bf16_loss"] = math.sqrt(loss2 / norm2) if norm2 else 0.0
     return facts
 
 
 def concatenate(
-    adapters: Sequence[Path], out: Path, weights: Callable[[str], Sequence[float]],
+    adapters: Sequence[Path],
+    out: Path,
+    weights: Callable[[str], Sequence[float]],
     on_top: bool = False,
-) -> dict:  # fmt: skip
-    """What is the weighted sum of adapters, exactly? Their factors side by side, in one adapter.
+) -> dict[str, Any]:
+    """Write the weighted sum of adapters, exactly: their factors side by side in one adapter.
 
     Args:
+        out: the folder to write; it appears complete or not at all, in place of an older adapter.
         weights: module -> a factor per adapter.
         on_top: each adapter was trained where those before it were merged in, so that the later
             ones name another base; the result belongs to the base of the first.
-    Facts: rank (the largest), modules.
+
+    Returns the facts rank (the largest) and modules (their number).
     """
     import torch
 
-    configs = [_config(adapter) for adapter in adapters] if on_top else check(adapters)
+    configs = [_config(adapter) for adapter in adapters] if on_top else check_mergeable(adapters)
     parts = [_factors(adapter, config) for adapter, config in zip(adapters, configs, strict=True)]
-    factors = {}
+    factors: Factors = {}
     for module in sorted(set().union(*parts)):
-        known = [(w, *part[module]) for w, part in zip(weights(module), parts, strict=True)
-                 if module in part]  # fmt: skip
-        left = torch.cat([w * left for w, left, _ in known], 1)
-        factors[module] = left, torch.cat([right for *_, right in known])
+        lefts, rights = [], []
+        for weight, part in zip(weights(module), parts, strict=True):
+            if module in part:
+                left, right = part[module]
+                lefts.append(weight * left)
+                rights.append(right)
+        factors[module] = torch.cat(lefts, 1), torch.cat(rights)
     _write(Path(out), factors, configs[0])
-    return {"rank": max(len(right) for _, right in factors.values()), "modules": len(factors)}
+    return {"rank": _largest_rank(factors), "modules": len(factors)}
 
 
 def rewrite(
     adapter: Path, change: Callable[[Tensor, Tensor], Tensor], out: Path, base: Path
-) -> dict:
-    """What if every delta were another one? Writes the adapter of the changed deltas.
+) -> dict[str, Any]:
+    """Write an adapter whose deltas are those of another, each changed by a function.
 
     Args:
         change: (weight, delta), both float32 (out, in) -> the delta to write.
+        out: the folder to write; it appears complete or not at all, in place of an older adapter.
         base: a folder of safetensors, the weights that the adapter adapts.
-    Facts: norm_before, norm (Frobenius, all modules), rank (the largest), modules.
+
+    Returns the facts norm_before, norm (Frobenius, all modules), rank (the largest) and modules
+    (their number).
     """
     config = _config(adapter)
-    factors, before, after = {}, 0.0, 0.0
+    factors: Factors = {}
+    before2, after2 = 0.0, 0.0
     for module, (left, right) in _factors(adapter, config).items():
         weight = _weight(base, module)
         changed = change(weight.T if config.fan_in_fan_out else weight, left @ right)
-        factors[module] = _refactor(changed)
-        before += (left @ right).double().norm().item() ** 2
-        after += changed.double().norm().item() ** 2
+        factors[module] = _factorise(changed)
+        before2 += (left @ right).double().norm().item() ** 2
+        after2 += changed.double().norm().item() ** 2
     _write(Path(out), factors, config)
     return {
-        "norm_before": math.sqrt(before), "norm": math.sqrt(after),
-        "rank": max(len(right) for _, right in factors.values()), "modules": len(factors),
-    }  # fmt: skip
+        "norm_before": math.sqrt(before2),
+        "norm": math.sqrt(after2),
+        "rank": _largest_rank(factors),
+        "modules": len(factors),
+    }
 
 
-def weights(base: Path, modules: Iterable[str]) -> dict[str, Tensor]:
-    """The float32 weights of some modules of a base, by name, in the shape (out, in) they have."""
-    return {module: _weight(base, module) for module in modules}
-
-
-def _config(adapter: Path) -> LoraConfig:
-    """The settings of an adapter whose effect is W0 + dW; any other adapter is refused."""
-    from peft import LoraConfig
-
-    path = Path(adapter) / "adapter_config.json"
-    if not path.exists():
-        raise StudyError(f"{adapter} is no saved adapter: it has no adapter_config.json")
-    stored = json.loads(path.read_text("utf-8"))
-    kind, init = stored.get("peft_type"), stored.get("init_lora_weights")
-    whole, bias = stored.get("modules_to_save"), stored.get("bias", "none")
-    for applies, reason in (
-        (kind != "LORA", f"it is {kind}; PEFT's save_as_lora converts some types"),
-        (stored.get("use_dora"), "DoRA's magnitudes rescale the base; merge plain LoRA adapters"),
-        (str(init).startswith(MUTATES_BASE), f"{init} changed the base weights; save it with "
-                                             "path_initial_model_for_weight_conversion"),
-        (whole, f"it replaces whole modules ({whole}); train without modules_to_save"),
-        (bias != "none" or stored.get("lora_bias"), "it trains biases; train with bias='none'"),
-        (stored.get("alora_invocation_tokens"), "it acts on some tokens only (aLoRA)"),
-    ):  # fmt: skip
-        if applies:
-            raise StudyError(f"cannot merge {Path(adapter).name}: {reason}")
-    return LoraConfig.from_pretrained(str(adapter))
-
-
-def _factors(adapter: Path, config: LoraConfig) -> dict[str, tuple[Tensor, Tensor]]:
-    """Module name -> (scaling B (out, r), A (r, in)) in float32: their product is the delta."""
-    from peft.utils.other import get_pattern_key
-    from safetensors.torch import load_file
-
-    path = Path(adapter) / "adapter_model.safetensors"
-    if not path.exists():
-        raise StudyError(f"{adapter} has no adapter_model.safetensors; save it with PEFT again")
-    state, factors = load_file(path), {}
-    for key, value in state.items():
-        stem, dot, end = key.rpartition(".lora_")
-        if not dot or end not in ("A.weight", "B.weight") or value.dim() != 2:
-            raise StudyError(f"cannot merge {path.parent.name}: {key} is no LoRA of a linear layer")
-        if end == "A.weight":
-            module, rank = stem.removeprefix(PREFIX), len(value)  # rank_pattern decided the shape
-            pattern = get_pattern_key(config.alpha_pattern.keys(), module)
-            alpha = config.alpha_pattern.get(pattern, config.lora_alpha)
-            scaling = alpha / (math.sqrt(rank) if config.use_rslora else rank)
-            factors[module] = scaling * state[f"{stem}.lora_B.weight"].float(), value.float()
-    return factors
-
-
-def check(adapters: Sequence[Path]) -> list[LoraConfig]:
-    """The settings of adapters that can be merged: dense deltas, of one base.
+def check_mergeable(adapters: Sequence[Path]) -> list[LoraConfig]:
+    """Return the settings of adapters that can be merged: dense deltas, of one base.
 
     Raises StudyError for any other; a delta means something on its own base only.
     """
@@ -217,17 +206,73 @@ def check(adapters: Sequence[Path]) -> list[LoraConfig]:
     return configs
 
 
-def _refactor(delta: Tensor) -> tuple[Tensor, Tensor]:
-    """B (out, r), A (r, in) with B A = delta, r its numerical rank (at least 1, as PEFT wants)."""
-    left, values, right = geometry.frames(delta)
-    if not len(values):
-        return delta.new_zeros(len(delta), 1), delta.new_zeros(1, delta.shape[1])
-    root = values.sqrt()
-    return (left * root).float().contiguous(), (right * root).T.float().contiguous()
+# ---------------------------------------------------------------- reading
+
+
+def _config(adapter: Path) -> LoraConfig:
+    """Return the settings of an adapter whose effect is W0 + dW; StudyError for any other."""
+    from peft import LoraConfig
+
+    path = Path(adapter) / "adapter_config.json"
+    if not path.exists():
+        raise StudyError(f"{adapter} is no saved adapter: it has no adapter_config.json")
+    obstacles = _obstacles(json.loads(path.read_text("utf-8")))
+    if obstacles:
+        raise StudyError(f"cannot merge {Path(adapter).name}: {obstacles[0]}")
+    return LoraConfig.from_pretrained(str(adapter))
+
+
+def _obstacles(stored: dict[str, Any]) -> list[str]:
+    """Return why the adapter of an adapter_config.json is not a dense delta of its base."""
+    kind, init = stored.get("peft_type"), stored.get("init_lora_weights")
+    whole_modules = stored.get("modules_to_save")
+    trains_biases = stored.get("bias", "none") != "none" or stored.get("lora_bias")
+    obstacles = []
+    if kind != "LORA":
+        obstacles.append(f"it is {kind}; PEFT's save_as_lora converts some types")
+    if stored.get("use_dora"):
+        obstacles.append("DoRA's magnitudes rescale the base; merge plain LoRA adapters")
+    if str(init).startswith(MUTATES_BASE):
+        obstacles.append(
+            f"{init} changed the base weights; "
+            "save it with path_initial_model_for_weight_conversion"
+        )
+    if whole_modules:
+        obstacles.append(
+            f"it replaces whole modules ({whole_modules}); train without modules_to_save"
+        )
+    if trains_biases:
+        obstacles.append("it trains biases; train with bias='none'")
+    if stored.get("alora_invocation_tokens"):
+        obstacles.append("it acts on some tokens only (aLoRA)")
+    return obstacles
+
+
+def _factors(adapter: Path, config: LoraConfig) -> Factors:
+    """Read the factors of an adapter; StudyError for tensors that are no LoRA of a linear layer."""
+    from peft.utils.other import get_pattern_key
+    from safetensors.torch import load_file
+
+    path = Path(adapter) / "adapter_model.safetensors"
+    if not path.exists():
+        raise StudyError(f"{adapter} has no adapter_model.safetensors; save it with PEFT again")
+    state = load_file(path)
+    factors: Factors = {}
+    for key, value in state.items():
+        stem, dot, end = key.rpartition(".lora_")
+        if not dot or end not in ("A.weight", "B.weight") or value.dim() != 2:
+            raise StudyError(f"cannot merge {path.parent.name}: {key} is no LoRA of a linear layer")
+        if end == "A.weight":
+            module, rank = stem.removeprefix(PREFIX), len(value)  # rank_pattern decided the shape
+            pattern = get_pattern_key(config.alpha_pattern.keys(), module)
+            alpha = config.alpha_pattern.get(pattern, config.lora_alpha)
+            scaling = alpha / (math.sqrt(rank) if config.use_rslora else rank)
+            factors[module] = scaling * state[f"{stem}.lora_B.weight"].float(), value.float()
+    return factors
 
 
 def _weight(base: Path, module: str) -> Tensor:
-    """The float32 weight of one module, read alone from a folder of safetensors files."""
+    """Read the float32 weight of one module, alone, from a folder of safetensors files."""
     from safetensors import safe_open
 
     for path in sorted(Path(base).glob("*.safetensors")):
@@ -237,22 +282,88 @@ def _weight(base: Path, module: str) -> Tensor:
     raise StudyError(f"{base} has no weight {module}.weight; is it the base of these adapters?")
 
 
-def _write(out: Path, factors: dict[str, tuple[Tensor, Tensor]], like: LoraConfig) -> None:
-    """Write an adapter folder beside its place, then move it there."""
-    from peft import LoraConfig
+# ---------------------------------------------------------------- arithmetic
+
+
+def _stack(parts: Sequence[Factors], module: str) -> Tensor:
+    """Return the deltas (adapters, out, in) of a module, zero for an adapter that lacks it."""
+    import torch
+
+    present = {index: part[module] for index, part in enumerate(parts) if module in part}
+    left, right = next(iter(present.values()))
+    stack = torch.zeros(len(parts), len(left), right.shape[1])
+    for index, (left, right) in present.items():
+        stack[index] = left @ right
+    return stack
+
+
+def _factorise(delta: Tensor) -> tuple[Tensor, Tensor]:
+    """Return B (out, r), A (r, in) with B A = delta; r is its numerical rank.
+
+    r is at least 1, as PEFT wants it.
+    """
+    left, values, right = geometry.truncated_svd(delta)
+    if not len(values):
+        return delta.new_zeros(len(delta), 1), delta.new_zeros(1, delta.shape[1])
+    root = values.sqrt()
+    return (left * root).float().contiguous(), (right * root).T.float().contiguous()
+
+
+def _rounding_loss(weight: Tensor, delta: Tensor, fan_in_fan_out: bool) -> float:
+    """Return |bf16(W + dW) - W - dW| (Frobenius); the weight as the base's files have it."""
+    exact = (weight.T if fan_in_fan_out else weight).double() + delta.double()
+    return (exact.bfloat16().double() - exact).norm().item()
+
+
+def _largest_rank(factors: Factors) -> int:
+    return max(len(right) for _, right in factors.values())
+
+
+# ---------------------------------------------------------------- writing
+
+
+def _write(out: Path, factors: Factors, like: LoraConfig) -> None:
+    """Write an adapter folder under a temporary name, then move it to its place.
+
+    Args:
+        like: the settings of an adapter of the same base; rank and alpha are set per module.
+
+    Raises StudyError where `out` exists and is no adapter.
+    """
     from safetensors.torch import save_file
 
     if out.exists() and not (out / "adapter_config.json").exists():
         raise StudyError(f"{out} exists and is no adapter; choose another folder")
-    state = {}
+    state: dict[str, torch.Tensor] = {}
     for module, (left, right) in factors.items():
         state[f"{PREFIX}{module}.lora_A.weight"] = right
         state[f"{PREFIX}{module}.lora_B.weight"] = left
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}"))
+    try:
+        os.chmod(temporary, 0o755)
+        _export_config(factors, like).save_pretrained(str(temporary))
+        save_file(state, temporary / "adapter_model.safetensors", metadata={"format": "pt"})
+        if out.exists():
+            shutil.rmtree(out)
+        os.replace(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _export_config(factors: Factors, like: LoraConfig) -> LoraConfig:
+    """Return settings for these factors in which alpha equals the rank of each module."""
+    from peft import LoraConfig
+
     ranks = {module: len(right) for module, (_, right) in factors.items()}
     rank = max(ranks.values())
     # Anchored: PEFT matches these keys as regular expressions against the end of the names.
-    pattern = {f"^{re.escape(module)}": r for module, r in ranks.items() if r != rank}
-    config = LoraConfig(
+    pattern = {
+        f"^{re.escape(module)}": module_rank
+        for module, module_rank in ranks.items()
+        if module_rank != rank
+    }
+    return LoraConfig(
         r=rank,
         lora_alpha=rank,
         rank_pattern=pattern,
@@ -264,14 +375,3 @@ def _write(out: Path, factors: dict[str, tuple[Tensor, Tensor]], like: LoraConfi
         task_type=like.task_type,
         inference_mode=True,
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}"))
-    try:
-        os.chmod(temporary, 0o755)
-        config.save_pretrained(str(temporary))
-        save_file(state, temporary / "adapter_model.safetensors", metadata={"format": "pt"})
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hybridlib import StudyError, models
 from hybridlib.merging import geometry, interference
-from hybridlib.merging.merge import check, combine, concatenate, rewrite
+from hybridlib.merging.merge import check_mergeable, combine, concatenate, rewrite
 from hybridlib.methods.train import METHODS, Trained, grpo
 from hybridlib.profiles import Profile, model_folder
 
@@ -64,7 +64,7 @@ def cat(run: "Run", profile: Profile, rows: "Dataset", out: Path, *adapters: Pat
     likelihood of the solutions of CAT_SHARE of the rows, with the steps of the profile's SFT.
     They are no part of PEFT's checkpoints, so a training that was stopped starts again.
     """
-    check(adapters)
+    check_mergeable(adapters)
     from trl import SFTConfig, SFTTrainer
 
     from hybridlib.methods.train import _config, _train
@@ -91,7 +91,9 @@ def cat(run: "Run", profile: Profile, rows: "Dataset", out: Path, *adapters: Pat
     )
     trained = _train(trainer, out)
     learnt = {layer: w.detach().tolist() for layer, w in weights.items()}
-    facts = concatenate(adapters, out / "adapter", lambda module: learnt[interference.layer(module)])
+    facts = concatenate(
+        adapters, out / "adapter", lambda module: learnt[interference.layer_of(module)]
+    )
     return trained._replace(facts=facts | {"weights": learnt, "rows_for_weights": len(few)})
 
 
@@ -103,7 +105,7 @@ def _weighted(model: Any, names: list[str]) -> dict[str, Any]:
     weights: dict[str, Any] = torch.nn.ParameterDict()
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer):
-            layer = interference.layer(name)
+            layer = interference.layer_of(name)
             if layer not in weights:
                 weights[layer] = torch.full((len(names),), 1 / len(names), device=model.device)
             module.scaling = _Learnt(module.scaling, names, weights[layer])
@@ -134,7 +136,7 @@ def stack(run: "Run", profile: Profile, rows: "Dataset", out: Path, start: Path)
     Raises StudyError where that would not be the model that was trained: on a 4-bit base, whose
     rounding changes with what is merged in, and for adapters that are no dense delta.
     """
-    check([start])
+    check_mergeable([start])
     if run.nf4 or profile.nf4 or run.adapter == "dora":
         what = "DoRA" if run.adapter == "dora" else "a base in 4 bits"
         raise StudyError(f"a stack is no sum with {what}; go on with one adapter: --method grpo")
@@ -152,7 +154,7 @@ def stack(run: "Run", profile: Profile, rows: "Dataset", out: Path, start: Path)
 @METHODS.register(rows=False)
 def isospectral(run: "Run", profile: Profile, out: Path, adapters: Sequence[Path]) -> Trained:
     """The adapted weights with the singular values of the base put back (ISO, arXiv:2607.19331)."""
-    return _changed(profile, out, adapters, geometry.restored)
+    return _changed(profile, out, adapters, geometry.isospectral)
 
 
 @METHODS.register(rows=False)
