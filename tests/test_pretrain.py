@@ -11,9 +11,9 @@ SMALL = pretrain.Recipe(
 
 
 def test_the_shipped_base_is_small_and_says_how_it_was_made():
-    files = list(pretrain.FOLDER.iterdir())
+    files = list(pretrain.BASE_FOLDER.iterdir())
     assert sum(f.stat().st_size for f in files) <= 8e6
-    recipe = json.loads((pretrain.FOLDER / "recipe.json").read_text())["recipe"]
+    recipe = json.loads((pretrain.BASE_FOLDER / "recipe.json").read_text())["recipe"]
     assert recipe == json.loads(json.dumps(pretrain.asdict(pretrain.Recipe())))
 
 
@@ -44,7 +44,7 @@ def test_documents_err_reason_and_answer_directly():
 @pytest.mark.slow
 def test_a_broken_pretraining_goes_on_bitwise(world, monkeypatch):
     monkeypatch.setattr(pretrain, "ROOT", world)
-    monkeypatch.setattr(pretrain, "CHECKPOINT", 10)
+    monkeypatch.setattr(pretrain, "CHECKPOINT_STEPS", 10)
     whole = pretrain.pretrain(world / "whole", SMALL)
     real = pretrain.batches
 

@@ -78,7 +78,7 @@ def test_reference_solutions_are_right_and_slips_are_not(name, level, seed):
     rng = random.Random(seed)
     task = tasks.FAMILIES[name]
     chain = task.draw(level, rng)
-    raw = task.row(chain, task.ask(chain, task.SAY[0], rng), task.solve(chain), rng)
+    raw = task.row(chain, task.ask(chain, task.WORDINGS[0], rng), task.solve(chain), rng)
     row = data.DATASETS[name]("test", 1)[1](raw)
     assert row["level"] == level
     right = task.solve(chain)

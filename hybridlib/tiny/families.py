@@ -1,246 +1,427 @@
 """Which kinds of question does the embedded study ask? One class for each family.
 
-A family is three functions: `draw` a chain of operations (the level is its length), `ask` it in
-words, `solve` it step by step; and `row`, which puts both in the columns of the real set. Where two
-chains can ask the same, `twin` is the other one.
+A family draws a chain of operations, words it as a question and solves it step by step. How many
+operations a chain has is its level.
 """
 
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from hybridlib.registry import Registry
 
-Chain = list[Any]
-Slip = Callable[[Any], Any]  # may replace a step's result (or, in code, the step) by a wrong one
 FAMILIES = Registry("tiny task")
 
-UP_TO_20 = range(1, 21)
-NAMES = ["Tom", "Ann", "Ben", "Eva", "Sam", "Mia"]
-THINGS = ["apples", "coins", "cards", "books", "stamps", "shells"]
+Chain = list[Any]
+"""A question without its wording: where it starts, then one entry for each operation.
+
+Its `repr` decides the split that it belongs to (see `tasks`), so that a family whose entries change
+is another data set.
+"""
+
+Slip = Callable[[Any], Any]
+"""Returns a step of a solution as it is, or a wrong one in its place.
+
+A step is the result of an operation; in programs, which state no results, the operation itself.
+"""
 
 
-def same(value: Any) -> Any:
-    """The slip that never slips: reference solutions."""
-    return value
+def no_slip(step: Any) -> Any:
+    """Return the step as it is: the slip of reference solutions."""
+    return step
+
+
+class Family:
+    """A kind of question; what each family has to provide. Families are never instantiated."""
+
+    WORDINGS: list[dict[str, str]]
+    """How the parts of a question can be said; the last is kept for the split "wording"."""
+
+    @classmethod
+    def draw(cls, level: int, rng: random.Random) -> Chain:
+        """Return a random chain of `level` operations."""
+        raise NotImplementedError
+
+    @classmethod
+    def ask(cls, chain: Chain, wording: dict[str, str], rng: random.Random) -> str:
+        """Return the question that a chain asks, in one of the WORDINGS."""
+        raise NotImplementedError
+
+    @classmethod
+    def solve(cls, chain: Chain, slip: Slip = no_slip, steps: bool = True) -> str:
+        """Return the solution of a chain.
+
+        Args:
+            slip: applied to each step; the steps after it go on from what it returns.
+            steps: write the steps; without them the answer stands alone. Programs always have them.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def wrong_step(cls, step: Any, rng: random.Random) -> Any:
+        """Return a step to slip to: a near number, or for programs another operation."""
+        return step + rng.choice([-10, -2, -1, 1, 2, 10])
+
+    @classmethod
+    def row(cls, chain: Chain, question: str, answer: str, rng: random.Random) -> dict[str, Any]:
+        """Return question and solution in the columns of the published set."""
+        raise NotImplementedError
+
+    @classmethod
+    def twin(cls, chain: Chain) -> Chain:
+        """Return the other chain that asks the same question, or the chain where there is none."""
+        return chain
+
+
+def _apply(operator: str, left: int, right: int) -> int:
+    return {"+": left + right, "-": left - right, "*": left * right}[operator]
 
 
 @FAMILIES.register
-class tiny_gsm8k:
-    """A count that is added to, taken from and multiplied (after Cobbe et al. 2021)."""
+class tiny_gsm8k(Family):
+    """A count that is added to, taken from and multiplied (after Cobbe et al. 2021).
 
-    # How each wording says each operation; the last is kept for the split "wording".
-    SAY = [dict(zip("=+-*?", said, strict=True)) for said in (
-        ("{n} has {k} {t}.", "{n} buys {k} more.", "{n} gives away {k}.",
-         "Then {n} has {k} times as many.", "How many {t} does {n} have now?"),
-        ("There are {k} {t} in a box.", "{n} adds {k} more.", "{n} takes away {k}.",
-         "Then there are {k} times as many.", "How many {t} are in the box now?"),
-        ("{n} starts with {k} {t}.", "{m} gives {n} {k} more.", "{n} loses {k}.",
-         "The number of {t} grows {k} times.", "How many {t} does {n} have in the end?"),
-        ("In a box {n} has {k} {t}.", "Then {k} more.", "Then {n} takes away {k}.",
-         "{k} times as many now.", "How many are there in the end?"),
-    )]  # fmt: skip
+    A chain is ("=", start), then (operator, number) for each operation.
+    """
 
-    @staticmethod
-    def draw(level: int, rng: random.Random) -> Chain:
+    NAMES = ["Tom", "Ann", "Ben", "Eva", "Sam", "Mia"]
+    THINGS = ["apples", "coins", "cards", "books", "stamps", "shells"]
+    WORDINGS = [
+        {
+            "=": "{name} has {number} {things}.",
+            "+": "{name} buys {number} more.",
+            "-": "{name} gives away {number}.",
+            "*": "Then {name} has {number} times as many.",
+            "?": "How many {things} does {name} have now?",
+        },
+        {
+            "=": "There are {number} {things} in a box.",
+            "+": "{name} adds {number} more.",
+            "-": "{name} takes away {number}.",
+            "*": "Then there are {number} times as many.",
+            "?": "How many {things} are in the box now?",
+        },
+        {
+            "=": "{name} starts with {number} {things}.",
+            "+": "{other} gives {name} {number} more.",
+            "-": "{name} loses {number}.",
+            "*": "The number of {things} grows {number} times.",
+            "?": "How many {things} does {name} have in the end?",
+        },
+        {
+            "=": "In a box {name} has {number} {things}.",
+            "+": "Then {number} more.",
+            "-": "Then {name} takes away {number}.",
+            "*": "{number} times as many now.",
+            "?": "How many are there in the end?",
+        },
+    ]
+
+    @classmethod
+    def draw(cls, level: int, rng: random.Random) -> Chain:
         value = rng.randint(2, 50)
         chain = [("=", value)]
         while len(chain) <= level:
-            op = rng.choice("++--*")
-            k = rng.randint(2, 4) if op == "*" else rng.randint(2, 30)
-            result = {"+": value + k, "-": value - k, "*": value * k}[op]
+            operator = rng.choice("++--*")
+            number = rng.randint(2, 4) if operator == "*" else rng.randint(2, 30)
+            result = _apply(operator, value, number)
             if 0 <= result < 100:
                 value = result
-                chain.append((op, k))
+                chain.append((operator, number))
         return chain
 
-    @staticmethod
-    def ask(chain: Chain, say: dict[str, str], rng: random.Random) -> str:
-        (n, m), t = rng.sample(NAMES, 2), rng.choice(THINGS)
-        return " ".join(say[op].format(n=n, m=m, t=t, k=k) for op, k in [*chain, ("?", 0)])
+    @classmethod
+    def ask(cls, chain: Chain, wording: dict[str, str], rng: random.Random) -> str:
+        name, other = rng.sample(cls.NAMES, 2)
+        things = rng.choice(cls.THINGS)
+        return " ".join(
+            wording[operator].format(name=name, other=other, things=things, number=number)
+            for operator, number in [*chain, ("?", 0)]
+        )
 
-    @staticmethod
-    def solve(chain: Chain, slip: Slip = same, steps: bool = True) -> str:
-        value, lines = chain[0][1], []
-        for op, k in chain[1:]:
-            result = slip({"+": value + k, "-": value - k, "*": value * k}[op])
-            lines.append(f"<<{value}{op}{k}={result}>>{result}")
+    @classmethod
+    def solve(cls, chain: Chain, slip: Slip = no_slip, steps: bool = True) -> str:
+        value = chain[0][1]
+        lines = []
+        for operator, number in chain[1:]:
+            result = slip(_apply(operator, value, number))
+            if steps:
+                lines.append(f"<<{value}{operator}{number}={result}>>{result}")
             value = result
-        return "\n".join([*lines * steps, f"#### {value}"])
+        return "\n".join([*lines, f"#### {value}"])
 
-    @staticmethod
-    def row(chain: Chain, question: str, answer: str, rng: random.Random) -> dict[str, Any]:
+    @classmethod
+    def row(cls, chain: Chain, question: str, answer: str, rng: random.Random) -> dict[str, Any]:
         return {"question": question, "answer": answer}
 
 
-def _poly(a: int, b: int) -> str:
-    """a x + b the way a textbook writes it.
-
-    >>> _poly(1, -3), _poly(-2, 0), _poly(0, 4)
-    ('x-3', '-2x', '4')
-    """
-    x = {0: "", 1: "x", -1: "-x"}.get(a, f"{a}x")
-    return x + (f"{b:+d}" if x else str(b)) * (b != 0 or not x)
-
-
 @FAMILIES.register
-class tiny_math:
-    """Nested integer expressions and like terms, answers in a box (after Hendrycks et al. 2021)."""
+class tiny_math(Family):
+    """Nested integer expressions and like terms, answers in a box (after Hendrycks et al. 2021).
 
-    SAY = [
-        {"Prealgebra": "Compute ${e}$.", "Algebra": "Simplify ${e}$."},
-        {"Prealgebra": "What is ${e}$?", "Algebra": "Write ${e}$ as simply as you can."},
-        {"Prealgebra": "Find the value of ${e}$.", "Algebra": "Find ${e}$ in its simplest form."},
-        {"Prealgebra": "Write ${e}$ as a value.", "Algebra": "What is ${e}$ in its simplest form?"},
+    A chain is the topic, the start, then one entry for each operation. "Prealgebra" starts from a
+    number and has (operator, number, whether the number stands on the left); "Algebra" starts from
+    a linear polynomial (a, b), a x + b, and has such pairs, one of them 0, which are added.
+    """
+
+    WORDINGS = [
+        {"Prealgebra": "Compute ${}$.", "Algebra": "Simplify ${}$."},
+        {"Prealgebra": "What is ${}$?", "Algebra": "Write ${}$ as simply as you can."},
+        {"Prealgebra": "Find the value of ${}$.", "Algebra": "Find ${}$ in its simplest form."},
+        {"Prealgebra": "Write ${}$ as a value.", "Algebra": "What is ${}$ in its simplest form?"},
     ]
 
-    @staticmethod
-    def draw(level: int, rng: random.Random) -> Chain:
+    @classmethod
+    def draw(cls, level: int, rng: random.Random) -> Chain:
         if rng.random() < 0.5:
-            chain: Chain = ["Algebra", (rng.randint(1, 9), rng.randint(1, 9))]
-            a, b = chain[1]
-            while len(chain) < level + 2:
-                da, db = (rng.choice([-1, 1]) * rng.randint(1, 9), 0)
-                if rng.random() < 0.5:
-                    da, db = db, da
-                if 0 < a + da < 20 and 0 < b + db < 20:
-                    a, b = a + da, b + db
-                    chain.append((da, db))
-            return chain
-        value = rng.randint(1, 20)
-        chain = ["Prealgebra", value]
+            return cls._draw_algebra(level, rng)
+        return cls._draw_prealgebra(level, rng)
+
+    @classmethod
+    def _draw_algebra(cls, level: int, rng: random.Random) -> Chain:
+        a, b = rng.randint(1, 9), rng.randint(1, 9)
+        chain: Chain = ["Algebra", (a, b)]
         while len(chain) < level + 2:
-            op, left = rng.choice("+-*"), rng.random() < 0.5
-            k = rng.randint(2, 4) if op == "*" else rng.randint(1, 20)
-            x, y = (k, value) if left else (value, k)
-            result = {"+": x + y, "-": x - y, "*": x * y}[op]
-            if 0 <= result < 100:
-                value = result
-                chain.append((op, k, left))
+            term = (rng.choice([-1, 1]) * rng.randint(1, 9), 0)
+            if rng.random() < 0.5:
+                term = (0, term[0])
+            if 0 < a + term[0] < 20 and 0 < b + term[1] < 20:
+                a, b = a + term[0], b + term[1]
+                chain.append(term)
         return chain
 
-    @staticmethod
-    def twin(chain: Chain) -> Chain:
-        """The other chain with the same question: 8+18 is 8, then +18, and 18, then 8+."""
-        topic, start, *steps = chain
+    @classmethod
+    def _draw_prealgebra(cls, level: int, rng: random.Random) -> Chain:
+        value = rng.randint(1, 20)
+        chain: Chain = ["Prealgebra", value]
+        while len(chain) < level + 2:
+            operator, on_left = rng.choice("+-*"), rng.random() < 0.5
+            number = rng.randint(2, 4) if operator == "*" else rng.randint(1, 20)
+            left, right = (number, value) if on_left else (value, number)
+            result = _apply(operator, left, right)
+            if 0 <= result < 100:
+                value = result
+                chain.append((operator, number, on_left))
+        return chain
+
+    @classmethod
+    def twin(cls, chain: Chain) -> Chain:
+        """Return the other reading of an expression: 8+18 is 8, then +18, and 18, then 8+."""
+        topic, start, *operations = chain
         if topic == "Algebra":
             return chain
-        op, k, left = steps[0]
-        return [topic, k, (op, start, not left), *steps[1:]]
+        operator, number, on_left = operations[0]
+        return [topic, number, (operator, start, not on_left), *operations[1:]]
 
-    @staticmethod
-    def ask(chain: Chain, say: dict[str, str], rng: random.Random) -> str:
-        topic, start, *steps = chain
+    @classmethod
+    def ask(cls, chain: Chain, wording: dict[str, str], rng: random.Random) -> str:
+        topic, start, *operations = chain
         if topic == "Algebra":
-            e = _poly(*start) + "".join(("+" if max(s) > 0 else "") + _poly(*s) for s in steps)
+            expression = _polynomial(start) + "".join(map(_signed_term, operations))
         else:
-            e = str(start)
-            for i, (op, k, left) in enumerate(steps):
-                inner = f"({e})" if i else e
-                e = f"{k}{op}{inner}" if left else f"{inner}{op}{k}"
-        return say[topic].format(e=e)
+            expression = str(start)
+            for place, (operator, number, on_left) in enumerate(operations):
+                inner = f"({expression})" if place else expression
+                expression = (
+                    f"{number}{operator}{inner}" if on_left else f"{inner}{operator}{number}"
+                )
+        return wording[topic].format(expression)
 
-    @staticmethod
-    def solve(chain: Chain, slip: Slip = same, steps: bool = True) -> str:
-        topic, value, *ops = chain
+    @classmethod
+    def solve(cls, chain: Chain, slip: Slip = no_slip, steps: bool = True) -> str:
+        topic, value, *operations = chain
+        solved_step = _algebra_step if topic == "Algebra" else _prealgebra_step
         lines = []
-        for op in ops:
-            if topic == "Algebra":
-                a, b = value[0] + op[0], value[1] + op[1]
-                result = (slip(a), b) if op[0] else (a, slip(b))
-                term = ("+" if max(op) > 0 else "") + _poly(*op)
-                lines.append(f"{_poly(*value)}{term}={_poly(*result)}")
-            else:
-                x, y = (op[1], value) if op[2] else (value, op[1])
-                result = slip({"+": x + y, "-": x - y, "*": x * y}[op[0]])
-                lines.append(f"{x}{op[0]}{y}={result}")
-            value = result
-        answer = _poly(*value) if topic == "Algebra" else str(value)
-        return "\n".join([*lines * steps, f"\\boxed{{{answer}}}"])
+        for operation in operations:
+            value, line = solved_step(value, operation, slip)
+            if steps:
+                lines.append(line)
+        answer = _polynomial(value) if topic == "Algebra" else str(value)
+        return "\n".join([*lines, f"\\boxed{{{answer}}}"])
 
-    @staticmethod
-    def row(chain: Chain, question: str, answer: str, rng: random.Random) -> dict[str, Any]:
+    @classmethod
+    def row(cls, chain: Chain, question: str, answer: str, rng: random.Random) -> dict[str, Any]:
         level = f"Level {len(chain) - 2}"
         return {"problem": question, "level": level, "type": chain[0], "solution": answer}
 
 
-@FAMILIES.register
-class tiny_mbpp:
-    """Functions over lists and numbers, judged by running asserts (after Austin et al. 2021)."""
+Polynomial = tuple[int, int]  # (a, b) for a x + b
 
-    OPS = {  # operation -> (its arguments, its code over xs or n, how each wording says it)
-        "add": (UP_TO_20, "[x+{k} for x in xs]", "add {k} to each item", "each item plus {k}"),
-        "sub": (UP_TO_20, "[x-{k} for x in xs]",
-                "subtract {k} from each item", "each item minus {k}"),
-        "mul": (range(2, 10), "[x*{k} for x in xs]",
-                "multiply each item by {k}", "each item times {k}"),
-        "gt": (range(2, 16), "[x for x in xs if x>{k}]",
-                "keep items greater than {k}", "only items over {k}"),
-        "lt": (range(5, 20), "[x for x in xs if x<{k}]",
-                "keep items less than {k}", "only items under {k}"),
-        "even": ([0], "[x for x in xs if x%2==0]", "keep the even items", "only even items"),
-        "odd": ([0], "[x for x in xs if x%2==1]", "keep the odd items", "only odd items"),
-        "end": (UP_TO_20, "xs+[{k}]", "put {k} at the end", "{k} added at the end"),
-        "start": (UP_TO_20, "[{k}]+xs", "put {k} at the start", "{k} added at the start"),
-        "drop": (range(1, 4), "xs[{k}:]",
-                "drop the first {k} items", "without the first {k} items"),
-        "take": (range(1, 5), "xs[:{k}]", "take the first {k} items", "only the first {k} items"),
-        "rev": ([0], "xs[::-1]", "reverse the list", "the list reversed"),
-        "sort": ([0], "sorted(xs)", "sort the list", "the list sorted"),
-        "n+": (UP_TO_20, "n+{k}", "add {k}", "plus {k}"),
-        "n-": (UP_TO_20, "n-{k}", "subtract {k}", "minus {k}"),
-        "n*": (range(2, 10), "n*{k}", "multiply by {k}", "times {k}"),
-        "n%": (range(3, 10), "n%{k}", "take the rest modulo {k}", "modulo {k}"),
-        "n2": ([0], "n*n", "square it", "times itself"),
-        "max": (UP_TO_20, "max(n,{k})", "raise it to at least {k}", "at least {k}"),
+
+def _algebra_step(value: Polynomial, term: Polynomial, slip: Slip) -> tuple[Polynomial, str]:
+    """Return the sum of a polynomial and a term, and the line that says so.
+
+    The slip applies to the coefficient that the term changes.
+    """
+    a, b = value[0] + term[0], value[1] + term[1]
+    result = (slip(a), b) if term[0] else (a, slip(b))
+    return result, f"{_polynomial(value)}{_signed_term(term)}={_polynomial(result)}"
+
+
+def _prealgebra_step(value: int, operation: tuple[str, int, bool], slip: Slip) -> tuple[int, str]:
+    """Return the result of an operation on a number, and the line that says so."""
+    operator, number, on_left = operation
+    left, right = (number, value) if on_left else (value, number)
+    result = slip(_apply(operator, left, right))
+    return result, f"{left}{operator}{right}={result}"
+
+
+def _polynomial(coefficients: Polynomial) -> str:
+    """Return a x + b the way a textbook writes it.
+
+    >>> _polynomial((1, -3)), _polynomial((-2, 0)), _polynomial((0, 4))
+    ('x-3', '-2x', '4')
+    """
+    a, b = coefficients
+    linear = {0: "", 1: "x", -1: "-x"}.get(a, f"{a}x")
+    if not linear:
+        return str(b)
+    return f"{linear}{b:+d}" if b else linear
+
+
+def _signed_term(term: Polynomial) -> str:
+    """Return a term, one of whose coefficients is 0, with its sign: "+3x", "-4"."""
+    return ("+" if max(term) > 0 else "") + _polynomial(term)
+
+
+class Operation(NamedTuple):
+    """What a program can do to its argument, a list `xs` or a number `n`."""
+
+    numbers: range | list[int]  # that stand for {k}
+    code: str
+    imperative: str  # "add 3 to each item"
+    phrase: str  # "each item plus 3"
+
+
+UP_TO_20 = range(1, 21)
+NO_NUMBER = [0]
+
+
+@FAMILIES.register
+class tiny_mbpp(Family):
+    """Functions over lists and numbers, judged by running asserts (after Austin et al. 2021).
+
+    A chain has (name in OPERATIONS, number) for each operation, all on lists or all on numbers.
+    """
+
+    OPERATIONS = {
+        "add": Operation(UP_TO_20, "[x+{k} for x in xs]",
+                         "add {k} to each item", "each item plus {k}"),
+        "sub": Operation(UP_TO_20, "[x-{k} for x in xs]",
+                         "subtract {k} from each item", "each item minus {k}"),
+        "mul": Operation(range(2, 10), "[x*{k} for x in xs]",
+                         "multiply each item by {k}", "each item times {k}"),
+        "gt": Operation(range(2, 16), "[x for x in xs if x>{k}]",
+                        "keep items greater than {k}", "only items over {k}"),
+        "lt": Operation(range(5, 20), "[x for x in xs if x<{k}]",
+                        "keep items less than {k}", "only items under {k}"),
+        "even": Operation(NO_NUMBER, "[x for x in xs if x%2==0]",
+                          "keep the even items", "only even items"),
+        "odd": Operation(NO_NUMBER, "[x for x in xs if x%2==1]",
+                         "keep the odd items", "only odd items"),
+        "end": Operation(UP_TO_20, "xs+[{k}]", "put {k} at the end", "{k} added at the end"),
+        "start": Operation(UP_TO_20, "[{k}]+xs", "put {k} at the start", "{k} added at the start"),
+        "drop": Operation(range(1, 4), "xs[{k}:]",
+                          "drop the first {k} items", "without the first {k} items"),
+        "take": Operation(range(1, 5), "xs[:{k}]",
+                          "take the first {k} items", "only the first {k} items"),
+        "rev": Operation(NO_NUMBER, "xs[::-1]", "reverse the list", "the list reversed"),
+        "sort": Operation(NO_NUMBER, "sorted(xs)", "sort the list", "the list sorted"),
+        "n+": Operation(UP_TO_20, "n+{k}", "add {k}", "plus {k}"),
+        "n-": Operation(UP_TO_20, "n-{k}", "subtract {k}", "minus {k}"),
+        "n*": Operation(range(2, 10), "n*{k}", "multiply by {k}", "times {k}"),
+        "n%": Operation(range(3, 10), "n%{k}", "take the rest modulo {k}", "modulo {k}"),
+        "n2": Operation(NO_NUMBER, "n*n", "square it", "times itself"),
+        "max": Operation(UP_TO_20, "max(n,{k})", "raise it to at least {k}", "at least {k}"),
     }  # fmt: skip
-    SAY = [
-        {"xs": "Write a function to {}.", "n": "Write a function of a number to {}.",
-         ",": ", then ", "v": 0},
-        {"xs": "Write a python function that can {}.",
-         "n": "Write a python function of a number that can {}.", ",": " and then ", "v": 0},
-        {"xs": "Given a list, return {}.", "n": "Given a number, return {}.", ",": ", ", "v": 1},
-        {"xs": "Write a function of a list: {}.",
-         "n": "Write a function of a number: {}.", ",": ", then ", "v": 1},
-    ]  # fmt: skip
+    WORDINGS = [
+        {
+            "xs": "Write a function to {}.",
+            "n": "Write a function of a number to {}.",
+            "separator": ", then ",
+            "form": "imperative",
+        },
+        {
+            "xs": "Write a python function that can {}.",
+            "n": "Write a python function of a number that can {}.",
+            "separator": " and then ",
+            "form": "imperative",
+        },
+        {
+            "xs": "Given a list, return {}.",
+            "n": "Given a number, return {}.",
+            "separator": ", ",
+            "form": "phrase",
+        },
+        {
+            "xs": "Write a function of a list: {}.",
+            "n": "Write a function of a number: {}.",
+            "separator": ", then ",
+            "form": "phrase",
+        },
+    ]
 
     @classmethod
     def draw(cls, level: int, rng: random.Random) -> Chain:
-        over_number = rng.random() < 0.3
-        names = [o for o in cls.OPS if (o[0] == "n" or o == "max") == over_number]
+        """Return a random chain whose result depends on its argument."""
+        over_numbers = rng.random() < 0.3
+        names = cls._names("n" if over_numbers else "xs")
+        probes = [3, 8, 17] if over_numbers else [list(range(start, 20, 3)) for start in (1, 2, 4)]
         while True:
-            chain = [(op, rng.choice(cls.OPS[op][0])) for op in rng.choices(names, k=level)]
-            f = cls.function(chain)
-            probes = [list(range(s, 20, 3)) for s in (1, 2, 4)] if not over_number else [3, 8, 17]
-            if len({str(f(x)) for x in probes} - {"[]"}) > 1:  # the answer depends on the input
+            chain = [
+                (name, rng.choice(cls.OPERATIONS[name].numbers))
+                for name in rng.choices(names, k=level)
+            ]
+            function = cls._function(chain)
+            results = {str(function(probe)) for probe in probes} - {"[]"}
+            if len(results) > 1:
                 return chain
 
     @classmethod
-    def ask(cls, chain: Chain, say: dict[str, Any], rng: random.Random) -> str:
-        said = [cls.OPS[op][2 + say["v"]].format(k=k) for op, k in chain]
-        return say[cls.argument(chain)].format(say[","].join(said))
+    def ask(cls, chain: Chain, wording: dict[str, str], rng: random.Random) -> str:
+        parts = [
+            getattr(cls.OPERATIONS[name], wording["form"]).format(k=number)
+            for name, number in chain
+        ]
+        return wording[cls._argument(chain[0])].format(wording["separator"].join(parts))
 
     @classmethod
-    def argument(cls, chain: Chain) -> str:
-        return "xs" if "xs" in cls.OPS[chain[0][0]][1] else "n"
+    def solve(cls, chain: Chain, slip: Slip = no_slip, steps: bool = True) -> str:
+        argument = cls._argument(chain[0])
+        lines = [
+            f"    {argument} = " + cls.OPERATIONS[name].code.format(k=number)
+            for name, number in map(slip, chain)
+        ]
+        return "\n".join([f"def f({argument}):", *lines, f"    return {argument}"])
 
     @classmethod
-    def solve(cls, chain: Chain, slip: Slip = same, steps: bool = True) -> str:
-        v = cls.argument(chain)
-        lines = [f"    {v} = " + cls.OPS[op][1].format(k=k) for op, k in map(slip, chain)]
-        return "\n".join([f"def f({v}):", *lines, f"    return {v}"])
-
-    @classmethod
-    def function(cls, chain: Chain) -> Callable:
-        scope: dict[str, Any] = {}
-        exec(cls.solve(chain), scope)  # our own reference, never a model's text
-        return scope["f"]
+    def wrong_step(cls, step: tuple[str, int], rng: random.Random) -> tuple[str, int]:
+        name = rng.choice(cls._names(cls._argument(step)))
+        return name, rng.choice(cls.OPERATIONS[name].numbers)
 
     @classmethod
     def row(cls, chain: Chain, question: str, answer: str, rng: random.Random) -> dict[str, Any]:
-        tests, f = [], cls.function(chain)
-        while len(tests) < 3:
-            x = [rng.randint(1, 20) for _ in range(rng.randint(5, 7))]
-            x = x if cls.argument(chain) == "xs" else x[0]
-            tests.append(f"assert f({x}) == {f(x)}")
+        """Return the columns of MBPP, with three asserts on random arguments."""
+        function = cls._function(chain)
+        tests = []
+        for _ in range(3):
+            numbers = [rng.randint(1, 20) for _ in range(rng.randint(5, 7))]
+            argument = numbers if cls._argument(chain[0]) == "xs" else numbers[0]
+            tests.append(f"assert f({argument}) == {function(argument)}")
         return {"text": question, "code": answer, "test_list": tests}
+
+    @classmethod
+    def _argument(cls, step: tuple[str, int]) -> str:
+        """Return what an operation applies to: "xs", a list, or "n", a number."""
+        return "xs" if "xs" in cls.OPERATIONS[step[0]].code else "n"
+
+    @classmethod
+    def _names(cls, argument: str) -> list[str]:
+        """Return the operations that apply to this argument."""
+        return [name for name in cls.OPERATIONS if cls._argument((name, 0)) == argument]
+
+    @classmethod
+    def _function(cls, chain: Chain) -> Callable:
+        scope: dict[str, Any] = {}
+        exec(cls.solve(chain), scope)  # a reference solution, never a model's text
+        return scope["f"]

@@ -1,81 +1,96 @@
-"""Which questions does the embedded study ask? Three generated benchmarks in real columns.
+"""Which questions does the embedded study ask? Three generated benchmarks in published columns.
 
-Each family mirrors a real set, so that one loader, prompt and grader serve both: `tiny_gsm8k`
+Each family mirrors a published set, so that one loader, prompt and grader serve both: `tiny_gsm8k`
 (openai/gsm8k), `tiny_math` (hendrycks_math), `tiny_mbpp` (google-research-datasets/mbpp).
 Splits are disjoint by construction: a question's chain of operations, without its wording, is
-hashed into one bucket, and each split owns its buckets. No question stands in two splits.
+hashed into one of a hundred buckets, and each split owns some of them. No question stands in two
+splits.
 """
 
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from hybridlib.tiny.families import FAMILIES, Chain
+from hybridlib.tiny.families import FAMILIES, Chain, Family
 
-LEVELS = [1, 2, 3, 4, 5]  # of train, valid, test and wording
-# split -> (its buckets of 100, its levels); "longer" and "wording" are out of distribution
+LEVELS = [1, 2, 3, 4, 5]
+
+
+class Split(NamedTuple):
+    """What belongs to a split: the chains of these buckets, at these levels."""
+
+    buckets: range
+    levels: list[int]
+
+
 SPLITS = {
-    "pretrain": (range(0, 60), LEVELS),
-    "train": (range(60, 85), LEVELS),
-    "valid": (range(85, 90), LEVELS),
-    "test": (range(90, 100), LEVELS),
-    "longer": (range(90, 100), [6]),
-    "wording": (range(90, 100), LEVELS),
+    "pretrain": Split(range(0, 60), LEVELS),
+    "train": Split(range(60, 85), LEVELS),
+    "valid": Split(range(85, 90), LEVELS),
+    "test": Split(range(90, 100), LEVELS),
+    "longer": Split(range(90, 100), [6]),
+    "wording": Split(range(90, 100), LEVELS),
 }
+"""The last two are out of distribution: longer chains, and a wording that no other split uses."""
 
 
-def bucket(chain: Chain) -> int:
-    """The bucket in 0..99 that a chain, whatever its wording, belongs to."""
+def stream(
+    name: str, split: str, seed: int = 0, levels: Sequence[int] = ()
+) -> Iterator[tuple[Chain, dict[str, Any]]]:
+    """Yield chains and raw rows of one family and split without end, levels taking turns.
+
+    The chain allows for other solutions of the same question, by the family's `solve`.
+
+    Args:
+        levels: in place of the split's own (pretraining's curriculum).
+
+    Raises:
+        StudyError: there is no such family.
+    """
+    family: type[Family] = FAMILIES[name]
+    levels = levels or SPLITS[split].levels
+    wordings = family.WORDINGS[-1:] if split == "wording" else family.WORDINGS[:-1]
+    place = 0
+    while True:
+        level = levels[place % len(levels)]
+        rng = random.Random(f"{name}/{split}/{seed}/{level}/{place}")
+        chain = family.draw(level, rng)
+        while not _owns(split, chain, family):
+            chain = family.draw(level, rng)
+        question = family.ask(chain, rng.choice(wordings), rng)
+        yield chain, family.row(chain, question, family.solve(chain), rng)
+        place += 1
+
+
+def _owns(split: str, chain: Chain, family: type[Family]) -> bool:
+    """Tell whether a question belongs to a split. Where two chains ask it, both must.
+
+    Pretraining is excepted: what it takes, the other splits leave.
+    """
+    chains = [chain] if split == "pretrain" else [chain, family.twin(chain)]
+    return all(_bucket(one) in SPLITS[split].buckets for one in chains)
+
+
+def _bucket(chain: Chain) -> int:
+    """Return the bucket in 0..99 that a chain falls into, whatever its wording."""
     return int(hashlib.sha256(repr(chain).encode()).hexdigest(), 16) % 100
 
 
-def stream(name: str, split: str, seed: int = 0, levels: Sequence[int] = ()) -> Iterator[tuple]:
-    """Endless (chain, raw row) of one family and split, levels taking turns.
+def raw_rows(name: str, split: str, count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Return the first `count` distinct raw rows of a split, levels taking turns.
 
-    Args:
-        levels: others than the split's own (pretraining's curriculum).
-    Pass the chain to the family's `solve` for other solutions of the same question.
-    """
-    task, own = FAMILIES[name], SPLITS[split][1]
-    levels = levels or own
-    says = task.SAY[-1:] if split == "wording" else task.SAY[:-1]
-    i = 0
-    while True:
-        level = levels[i % len(levels)]
-        rng = random.Random(f"{name}/{split}/{seed}/{level}/{i}")
-        chain = task.draw(level, rng)
-        while not _owned(chain, task, split):
-            chain = task.draw(level, rng)
-        question = task.ask(chain, rng.choice(says), rng)
-        yield chain, task.row(chain, question, task.solve(chain), rng)
-        i += 1
-
-
-def _owned(chain: Chain, task: Any, split: str) -> bool:
-    """Does the split own the question? Of two chains that ask the same, it must own both.
-
-    Pretraining need not: what it takes, the other splits leave.
-    """
-    chains = [chain]
-    if split != "pretrain" and hasattr(task, "twin"):
-        chains.append(task.twin(chain))
-    return all(bucket(one) in SPLITS[split][0] for one in chains)
-
-
-def raw_rows(name: str, split: str, n: int, seed: int = 0) -> list[dict[str, Any]]:
-    """The first n distinct rows of a split, levels in turn; a longer list starts with a shorter.
+    A longer list starts with a shorter one.
 
     >>> print(raw_rows("tiny_gsm8k", "test", 1)[0]["answer"].splitlines()[-1][:4])
     ####
     """
-    FAMILIES[name]
-    levels = [distinct(name, split, seed, level) for level in SPLITS[split][1]]
-    return [next(levels[i % len(levels)]) for i in range(n)]
+    by_level = [_distinct_rows(name, split, seed, level) for level in SPLITS[split].levels]
+    return [next(by_level[place % len(by_level)]) for place in range(count)]
 
 
-def distinct(name: str, split: str, seed: int, level: int) -> Iterator[dict[str, Any]]:
-    """Endless distinct rows of one level."""
+def _distinct_rows(name: str, split: str, seed: int, level: int) -> Iterator[dict[str, Any]]:
+    """Yield raw rows of one level without end, none of them twice."""
     seen = set()
     for _, row in stream(name, split, seed, [level]):
         if repr(row) not in seen:
