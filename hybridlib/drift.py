@@ -48,8 +48,9 @@ def corpus_loss(model: Any, tokenizer: Any) -> float:
     texts = tokenizer([text for _, text in pairs], add_special_tokens=False)["input_ids"]
     answers = [[[*text, tokenizer.eos_token_id]] for text in texts]
     with torch.no_grad():
-        parts = [_every(model, *part) for part in _parts(model, prompts, answers)]
-        return -float(torch.cat([every.gather(1, ids[:, None]) for every, ids in parts]).mean())
+        parts = [_log_probs(model, *part) for part in _parts(model, prompts, answers)]
+        labels = [log_probs.gather(1, ids[:, None]) for log_probs, ids in parts]
+        return -float(torch.cat(labels).mean())
 
 
 def _answers(
@@ -66,9 +67,9 @@ def _answers(
     total = {"kl": 0.0, "entropy": 0.0}
     with torch.no_grad():
         for part in _parts(model, prompts, groups):
-            now = _every(model, *part)[0]
+            now = _log_probs(model, *part)[0]
             with off():
-                before = _every(model, *part)[0]
+                before = _log_probs(model, *part)[0]
             total["kl"] += float((now.exp() * (now - before)).sum())
             total["entropy"] -= float((now.exp() * now).sum())
     tokens = sum(map(len, ids))
@@ -89,15 +90,15 @@ def _parts(model: Any, prompts: list, answers: list) -> Iterator[tuple[list, lis
         yield prompts[i : i + step], answers[i : i + step]
 
 
-def _every(
+def _log_probs(
     model: Any, prompts: list[list[int]], answers: list[list[list[int]]]
 ) -> "tuple[Tensor, Tensor]":
     """Log-probabilities (answer tokens, vocabulary), and the tokens themselves."""
     import torch
 
     if not decoder.unsupported(model):
-        tree = decoder.Tree(prompts, answers, model.device)
-        return decoder.every(decoder.Decoder(model), tree), tree.targets
+        batch = decoder.PrefixBatch(prompts, answers, model.device)
+        return decoder.log_probs(decoder.Decoder(model), batch), batch.targets
     scores = [
         model(input_ids=torch.tensor([prompt + answer], device=model.device))
         .logits[0, -len(answer) - 1 : -1].float().log_softmax(-1)

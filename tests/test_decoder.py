@@ -53,8 +53,8 @@ def _reference(model, prompts, completions, temperature):
         for answer in answers:
             if answer:
                 logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
-                every = torch.log_softmax(logits / temperature, -1)
-                parts.append(every[range(len(answer)), answer])
+                log_probs = torch.log_softmax(logits / temperature, -1)
+                parts.append(log_probs[range(len(answer)), answer])
     return torch.cat(parts)
 
 
@@ -73,14 +73,14 @@ def test_values_and_gradients_are_those_of_transformers(kind, adapter):
     for ours in (True, False):
         model.zero_grad()
         if ours:
-            tree = decoder.Tree(PROMPTS, COMPLETIONS)
-            logps, entropy, hit = decoder.logps(decoder.Decoder(model), tree, 0.7)
-            assert len(entropy) == len(hit) == len(logps) and bool((entropy > 0).all())
+            batch = decoder.PrefixBatch(PROMPTS, COMPLETIONS)
+            log_probs, entropy, hit = decoder.score(decoder.Decoder(model), batch, 0.7)
+            assert len(entropy) == len(hit) == len(log_probs) and bool((entropy > 0).all())
         else:
-            logps = _reference(model, PROMPTS, COMPLETIONS, 0.7)
-        (logps * torch.arange(len(logps))).sum().backward()
+            log_probs = _reference(model, PROMPTS, COMPLETIONS, 0.7)
+        (log_probs * torch.arange(len(log_probs))).sum().backward()
         gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-        found.append((logps.detach(), gradients))
+        found.append((log_probs.detach(), gradients))
     (a, grad_a), (b, grad_b) = found
     torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
     assert grad_a.keys() == grad_b.keys() and len(grad_a) > 0
@@ -92,8 +92,8 @@ def test_a_full_fine_tune_has_its_gradients_too():
     import torch
 
     model = _random("qwen2")
-    tree = decoder.Tree(PROMPTS, COMPLETIONS)
-    decoder.logps(decoder.Decoder(model), tree)[0].sum().backward()
+    batch = decoder.PrefixBatch(PROMPTS, COMPLETIONS)
+    decoder.score(decoder.Decoder(model), batch)[0].sum().backward()
     ours = {n: p.grad.clone() for n, p in model.named_parameters()}
     model.zero_grad()
     _reference(model, PROMPTS, COMPLETIONS, 1.0).sum().backward()
@@ -119,19 +119,19 @@ def test_any_shape_of_groups(qwen2, groups):
     if not any(answer for answers in completions for answer in answers):
         return
     with torch.no_grad():
-        tree = decoder.Tree(prompts, completions)
-        ours = decoder.logps(decoder.Decoder(qwen2), tree)[0]
+        batch = decoder.PrefixBatch(prompts, completions)
+        ours = decoder.score(decoder.Decoder(qwen2), batch)[0]
         torch.testing.assert_close(
             ours, _reference(qwen2, prompts, completions, 1.0), atol=1e-4, rtol=1e-4
         )
 
 
 def test_a_prompt_is_read_once():
-    tree = decoder.Tree([[1, 2, 3]], [[[4, 5], [6, 7, 8]]])
-    assert tree.tokens.tolist() == [1, 2, 3, 4, 6, 7]
-    assert tree.positions.tolist() == [0, 1, 2, 3, 3, 4]
-    assert tree.targets.tolist() == [4, 5, 6, 7, 8]
-    assert tree.sources.tolist() == [2, 3, 2, 4, 5]
+    batch = decoder.PrefixBatch([[1, 2, 3]], [[[4, 5], [6, 7, 8]]])
+    assert batch.tokens.tolist() == [1, 2, 3, 4, 6, 7]
+    assert batch.positions.tolist() == [0, 1, 2, 3, 3, 4]
+    assert batch.targets.tolist() == [4, 5, 6, 7, 8]
+    assert batch.sources.tolist() == [2, 3, 2, 4, 5]
 
 
 def test_four_bit_weights_are_read_as_they_are_and_their_adapter_learns(tiny):
@@ -150,12 +150,14 @@ def test_four_bit_weights_are_read_as_they_are_and_their_adapter_learns(tiny):
         model.zero_grad()
         prompts, answers = [[5, 6, 7]], [[[8, 9, 10], [11, 12]]]
         if ours:
-            logps = decoder.logps(decoder.Decoder(model), decoder.Tree(prompts, answers))[0]
+            log_probs = decoder.score(
+                decoder.Decoder(model), decoder.PrefixBatch(prompts, answers)
+            )[0]
         else:
-            logps = _reference(model, prompts, answers, 1.0)
-        logps.sum().backward()
+            log_probs = _reference(model, prompts, answers, 1.0)
+        log_probs.sum().backward()
         gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
-        found.append((logps.detach(), gradients))
+        found.append((log_probs.detach(), gradients))
     (a, grad_a), (b, grad_b) = found
     torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
     for name, gradient in grad_b.items():
@@ -180,13 +182,13 @@ def test_the_head_and_the_biases_may_learn(options):
     found = []
     for ours in (True, False):
         model.zero_grad()
-        tree = decoder.Tree(PROMPTS, COMPLETIONS)
-        logps = (
-            decoder.logps(decoder.Decoder(model), tree)[0]
+        batch = decoder.PrefixBatch(PROMPTS, COMPLETIONS)
+        log_probs = (
+            decoder.score(decoder.Decoder(model), batch)[0]
             if ours
             else _reference(model, PROMPTS, COMPLETIONS, 1.0)
         )
-        logps.sum().backward()
+        log_probs.sum().backward()
         found.append({n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad})
     for name, gradient in found[1].items():
         torch.testing.assert_close(found[0][name], gradient, atol=2e-3, rtol=2e-3)
@@ -201,7 +203,7 @@ def test_stretched_positions_are_those_of_the_model():
         model = _random("llama", rope_parameters=rope)
         prompts, answers = [list(range(40))], [[[1, 2, 3], [4, 5]]]
         with torch.no_grad():
-            ours = decoder.logps(decoder.Decoder(model), decoder.Tree(prompts, answers))[0]
+            ours = decoder.score(decoder.Decoder(model), decoder.PrefixBatch(prompts, answers))[0]
             exact = _reference(model, prompts, answers, 1.0)
         torch.testing.assert_close(ours, exact, atol=1e-4, rtol=1e-4)
 
@@ -210,14 +212,14 @@ def test_a_switched_off_or_merged_adapter_is_not_added_again():
     import torch
 
     model = _adapted(_random("llama"), "lora")
-    tree = decoder.Tree(PROMPTS, COMPLETIONS)
+    batch = decoder.PrefixBatch(PROMPTS, COMPLETIONS)
     with torch.no_grad():
-        on = decoder.logps(decoder.Decoder(model), tree)[0]
+        on = decoder.score(decoder.Decoder(model), batch)[0]
         with model.disable_adapter():
-            off = decoder.logps(decoder.Decoder(model), tree)[0]
+            off = decoder.score(decoder.Decoder(model), batch)[0]
             exact = _reference(model, PROMPTS, COMPLETIONS, 1.0)
         model.merge_adapter()
-        merged = decoder.logps(decoder.Decoder(model), tree)[0]
+        merged = decoder.score(decoder.Decoder(model), batch)[0]
     torch.testing.assert_close(off, exact, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(merged, on, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(on, off, atol=1e-2)

@@ -158,7 +158,7 @@ def imitated(monkeypatch):
     def sft(trainer, objective):
         class Seen(build(trainer, objective)):
             def compute_loss(self, model, inputs, *args, **kwargs):
-                seen.append([tuple(prompt) for prompt in self._rows(inputs)[0]])
+                seen.append([tuple(prompt) for prompt in self._prompts_and_completions(inputs)[0]])
                 return super().compute_loss(model, inputs, *args, **kwargs)
 
         return Seen

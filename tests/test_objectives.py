@@ -14,12 +14,12 @@ LOGITS = st.lists(st.lists(st.floats(-6, 6), min_size=5, max_size=5), min_size=1
 def gradient(loss, rows, base=None):
     """The gradient of a loss with respect to the logits of the policy."""
     logits = torch.tensor(rows, dtype=torch.float64, requires_grad=True)
-    every = logits.log_softmax(-1)
+    log_probs = logits.log_softmax(-1)
     labels = torch.arange(len(rows)) % logits.shape[1]
-    logps = every.gather(1, labels[:, None])[:, 0]
+    label_log_probs = log_probs.gather(1, labels[:, None])[:, 0]
     other = torch.tensor(base or rows, dtype=torch.float64).log_softmax(-1)
-    loss(Tokens(logps, every, labels, lambda: other)).sum().backward()
-    return logits.grad, logps.detach().exp()
+    loss(Tokens(label_log_probs, log_probs, labels, lambda: other)).sum().backward()
+    return logits.grad, label_log_probs.detach().exp()
 
 
 @settings(max_examples=30, deadline=None)

@@ -21,16 +21,16 @@ def test_log_probabilities_are_the_models(tiny, prompts):
     model, tokenizer = tiny
     encoded = rollout.encode(tokenizer, prompts)
     generator = torch.Generator().manual_seed(0)
-    tokens, logps = rollout.sample_ids(
+    tokens, log_probs = rollout.sample_ids(
         model, encoded, 4, 40, tokenizer.eos_token_id, 0.7, generator
     )
-    assert len(tokens) == len(logps) == 4 * PROMPTS
-    for i, (completion, logp) in enumerate(zip(tokens, logps, strict=True)):
+    assert len(tokens) == len(log_probs) == 4 * PROMPTS
+    for i, (completion, log_prob) in enumerate(zip(tokens, log_probs, strict=True)):
         prompt = encoded[i // 4]
         with torch.no_grad():
             logits = model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
         exact = torch.log_softmax(logits / 0.7, -1)[range(len(completion)), completion]
-        torch.testing.assert_close(torch.tensor(logp), exact, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(torch.tensor(log_prob), exact, atol=1e-4, rtol=1e-4)
         assert tokenizer.eos_token_id not in completion[:-1]
         assert len(completion) == 40 or completion[-1] == tokenizer.eos_token_id
 
@@ -75,9 +75,9 @@ def test_a_zero_probability_is_never_drawn():
 
     logits = torch.full((4000, 5), float("-inf"))
     logits[:, [1, 3]] = 0.0
-    tokens, logps = rollout._draw(logits, 1.0, torch.Generator().manual_seed(0))
+    tokens, log_probs = rollout._draw(logits, 1.0, torch.Generator().manual_seed(0))
     assert set(tokens.tolist()) == {1, 3} and 1800 < int((tokens == 1).sum()) < 2200
-    torch.testing.assert_close(logps.exp(), torch.full((4000,), 0.5))
+    torch.testing.assert_close(log_probs.exp(), torch.full((4000,), 0.5))
 
 
 def test_other_decoders_are_sampled_by_generate_with_a_notice(capsys):
@@ -99,18 +99,18 @@ def test_other_decoders_are_sampled_by_generate_with_a_notice(capsys):
             model, prompts, 3, 20, 0, temperature, torch.Generator().manual_seed(seed)
         )
 
-    tokens, logps = draw(0.8)
+    tokens, log_probs = draw(0.8)
     assert "gpt_neox" in capsys.readouterr().out
-    assert draw(0.8) == (tokens, logps) != draw(0.8, seed=1)
+    assert draw(0.8) == (tokens, log_probs) != draw(0.8, seed=1)
     assert capsys.readouterr().out == ""  # told once
     assert {len(t) < 20 for t in tokens} == {True, False} or all(t[-1] == 0 for t in tokens)
-    for i, (answer, logp) in enumerate(zip(tokens, logps, strict=True)):
+    for i, (answer, log_prob) in enumerate(zip(tokens, log_probs, strict=True)):
         prompt = prompts[i // 3]
         assert 0 not in answer[:-1] and (len(answer) == 20 or answer[-1] == 0)
         with torch.no_grad():
             logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
         exact = torch.log_softmax(logits / 0.8, -1)[range(len(answer)), answer]
-        torch.testing.assert_close(torch.tensor(logp), exact, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(torch.tensor(log_prob), exact, atol=1e-4, rtol=1e-4)
     greedy, _ = draw(0)
     assert greedy[0] == greedy[1] == greedy[2]
 
@@ -131,11 +131,11 @@ def test_adapters_are_sampled_from_and_left_alone(tiny, prompts):
                     weight.normal_(std=0.05)
         before = {key: weight.clone() for key, weight in model.state_dict().items()}
         ids = rollout.encode(tiny[1], prompts[:2])
-        tokens, logps = rollout.sample_ids(
+        tokens, log_probs = rollout.sample_ids(
             model, ids, 2, 12, tiny[1].eos_token_id, 1.0, torch.Generator().manual_seed(2)
         )
         with torch.no_grad():
             whole = model(torch.tensor([ids[0] + tokens[0]])).logits[0, len(ids[0]) - 1 : -1]
         exact = torch.log_softmax(whole, -1)[range(len(tokens[0])), tokens[0]]
-        torch.testing.assert_close(torch.tensor(logps[0]), exact, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(torch.tensor(log_probs[0]), exact, atol=1e-4, rtol=1e-4)
         assert all(torch.equal(w, before[key]) for key, w in model.state_dict().items())

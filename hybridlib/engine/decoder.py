@@ -17,49 +17,67 @@ MODELS = ("llama", "mistral", "qwen2", "qwen3")
 
 
 def unsupported(model: Any, training: bool = False) -> str:
-    """Why this module cannot stand in for the model's own forward pass; "" where it can.
+    """Return why `Decoder` cannot stand in for the model's own forward pass; "" where it can.
 
     Args:
-        training: gradients are wanted, too.
+        training: Whether gradients are wanted, too.
     """
-    import torch
+    reasons = [*_architecture_obstacles(model), *_adapter_obstacles(model)]
+    if training:
+        reasons += _training_obstacles(model)
+    return next((reason for reason, applies in reasons if applies), "")
+
+
+def _architecture_obstacles(model: Any) -> list[tuple[str, bool]]:
+    config = model.config.get_text_config()
+    sliding_layers = "sliding_attention" in (getattr(config, "layer_types", None) or ())
+    sliding_mistral = config.model_type == "mistral" and bool(config.sliding_window)
+    quantised = getattr(model, "is_quantized", False) or getattr(config, "quantization_config", 0)
+    return [
+        (f"model type {config.model_type}", config.model_type not in MODELS),
+        ("activation other than silu", getattr(config, "hidden_act", "") != "silu"),
+        ("sliding windows", sliding_layers or sliding_mistral),
+        ("4-bit weights stay packed on a GPU", bool(quantised) and model.device.type != "cpu"),
+    ]
+
+
+def _adapter_obstacles(model: Any) -> list[tuple[str, bool]]:
     from peft.tuners.lora import LoraLayer
     from peft.tuners.lora.variants import DoraLinearVariant
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    config = model.config.get_text_config()
     layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer)]
     lora = [m for m in layers if isinstance(m, LoraLayer)]
-    variants = [v for m in lora for v in m.lora_variant.values()]
-    sliding = "sliding_attention" in (getattr(config, "layer_types", None) or ())
-    sliding |= config.model_type == "mistral" and bool(config.sliding_window)
-    quantised = getattr(model, "is_quantized", False) or getattr(config, "quantization_config", 0)
-    prompts = getattr(model, "active_peft_config", None)
-    dropout = [m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)]
-    half = model.get_input_embeddings().weight.element_size() < 4
-    reasons = (
-        (f"model type {config.model_type}", config.model_type not in MODELS),
-        ("activation other than silu", getattr(config, "hidden_act", "") != "silu"),
-        ("sliding windows", sliding),
-        ("4-bit weights stay packed on a GPU", bool(quantised) and model.device.type != "cpu"),
-        ("weights in half precision beside an adapter", bool(layers) and half),
-        ("virtual tokens", bool(getattr(prompts, "is_prompt_learning", False))),
+    variants = [variant for m in lora for variant in m.lora_variant.values()]
+    peft_config = getattr(model, "active_peft_config", None)
+    half_precision = model.get_input_embeddings().weight.element_size() < 4
+    return [
+        ("weights in half precision beside an adapter", bool(layers) and half_precision),
+        ("virtual tokens", bool(getattr(peft_config, "is_prompt_learning", False))),
         ("adapter other than LoRA", len(lora) < len(layers)),
         ("a variant of LoRA", any(not isinstance(v, DoraLinearVariant) for v in variants)),
         ("LoRA with a bias", any(any(m.lora_bias.values()) for m in lora)),
         ("several adapters at once", any(len(m.active_adapters) > 1 for m in layers)),
         ("a merged adapter that is off", any(m.merged and m.disable_adapters for m in layers)),
         ("an adapter on the embedding", any(len(m.lora_embedding_A) for m in lora)),
-        ("dropout", training and any([*dropout, getattr(config, "attention_dropout", 0)])),
-        ("gradient checkpointing", training and getattr(model, "is_gradient_checkpointing", False)),
-    )
-    return next((reason for reason, holds in reasons if holds), "")
+    ]
 
 
-def effective(layer: Any) -> "Tensor":
-    """The matrix a linear layer multiplies by, (out, in): dequantised, its adapter added.
+def _training_obstacles(model: Any) -> list[tuple[str, bool]]:
+    from torch.nn import Dropout
 
-    DoRA's column norm is a constant to the gradient, as in Liu et al. 2024 (arXiv:2402.09353).
+    config = model.config.get_text_config()
+    rates = [m.p for m in model.modules() if isinstance(m, Dropout)]
+    rates.append(getattr(config, "attention_dropout", 0))
+    checkpointing = getattr(model, "is_gradient_checkpointing", False)
+    return [("dropout", any(rates)), ("gradient checkpointing", checkpointing)]
+
+
+def effective_weight(layer: Any) -> "Tensor":
+    """Return the matrix that a linear layer multiplies by, (out, in).
+
+    Dequantised, its active adapter added. DoRA's column norm is a constant to the gradient, as in
+    Liu et al. 2024 (arXiv:2402.09353).
     """
     import torch
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -67,20 +85,21 @@ def effective(layer: Any) -> "Tensor":
 
     if not isinstance(layer, BaseTunerLayer):
         return dequantize_module_weight(layer)
-    weight = effective(layer.get_base_layer())
-    active = [] if layer.disable_adapters or layer.merged else layer.active_adapters
-    for name in active:
+    weight = effective_weight(layer.get_base_layer())
+    if layer.disable_adapters or layer.merged:
+        return weight
+    for name in layer.active_adapters:
         if name not in layer.lora_A:
             continue
         weight = weight + layer.get_delta_weight(name)
         if name in layer.lora_magnitude_vector:
-            size = layer.lora_magnitude_vector[name].weight
-            weight = weight * (size / torch.linalg.norm(weight, dim=1).detach())[:, None]
+            magnitude = layer.lora_magnitude_vector[name].weight
+            weight = weight * (magnitude / torch.linalg.norm(weight, dim=1).detach())[:, None]
     return weight
 
 
-class Layer(NamedTuple):
-    """The weights of one block, those that read the same input stacked."""
+class LayerWeights(NamedTuple):
+    """The weights of one transformer layer, those that read the same input stacked."""
 
     norm_in: "Tensor"
     qkv: "Tensor"
@@ -96,53 +115,61 @@ class Layer(NamedTuple):
 
 
 class Decoder:
-    """The weights of a model as they are now; under autograd, unless gradients are off."""
+    """The weights of a model as they are now, and the forward pass through them.
+
+    They are part of the autograd graph unless gradients are off. Later changes of the model (a
+    training step, another active adapter) do not show; make a new one.
+    """
 
     def __init__(self, model: Any):
-        import torch
-
         inner = getattr(model, "get_base_model", lambda: model)()
         config = inner.config.get_text_config()
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.head_dim = getattr(config, "head_dim", None) or config.hidden_size // self.heads
         self.eps = config.rms_norm_eps
         self.embedding = inner.get_input_embeddings().weight
-        self.head = effective(inner.get_output_embeddings())
+        self.head = effective_weight(inner.get_output_embeddings())
         self.norm, self.rotary = inner.model.norm.weight, inner.model.rotary_emb
+        self.layers = [self._layer_weights(layer) for layer in inner.model.layers]
 
-        def stack(*layers: Any) -> tuple["Tensor", "Tensor | None"]:
-            bias = [layer.bias for layer in layers]
-            weight = torch.cat([effective(layer) for layer in layers])
-            return weight, None if bias[0] is None else torch.cat(bias)
+    def _layer_weights(self, layer: Any) -> LayerWeights:
+        attention, mlp = layer.self_attn, layer.mlp
+        qkv, qkv_bias = _stacked(attention.q_proj, attention.k_proj, attention.v_proj)
+        norm_heads = self._head_norms(attention)
+        out = effective_weight(attention.o_proj)
+        gate_up, gate_up_bias = _stacked(mlp.gate_proj, mlp.up_proj)
+        return LayerWeights(
+            norm_in=layer.input_layernorm.weight,
+            qkv=qkv,
+            qkv_bias=qkv_bias,
+            norm_heads=norm_heads,
+            out=out,
+            out_bias=attention.o_proj.bias,
+            norm_mlp=layer.post_attention_layernorm.weight,
+            gate_up=gate_up,
+            gate_up_bias=gate_up_bias,
+            down=effective_weight(mlp.down_proj),
+            down_bias=mlp.down_proj.bias,
+        )
 
-        def block(layer: Any) -> Layer:
-            attention, mlp, heads = layer.self_attn, layer.mlp, None
-            if hasattr(attention, "q_norm"):
-                scales = (
-                    (attention.q_norm.weight, self.heads),
-                    (attention.k_norm.weight, self.kv_heads),
-                )
-                heads = torch.cat([scale.expand(n, -1) for scale, n in scales])
-            return Layer(
-                layer.input_layernorm.weight,
-                *stack(attention.q_proj, attention.k_proj, attention.v_proj),
-                heads,
-                effective(attention.o_proj), attention.o_proj.bias,
-                layer.post_attention_layernorm.weight,
-                *stack(mlp.gate_proj, mlp.up_proj),
-                effective(mlp.down_proj), mlp.down_proj.bias,
-            )  # fmt: skip
+    def _head_norms(self, attention: Any) -> "Tensor | None":
+        """Return the scales of Qwen3's normed heads, queries first; None for other models."""
+        import torch
 
-        self.layers = [block(layer) for layer in inner.model.layers]
+        if not hasattr(attention, "q_norm"):
+            return None
+        queries = attention.q_norm.weight.expand(self.heads, -1)
+        keys = attention.k_norm.weight.expand(self.kv_heads, -1)
+        return torch.cat([queries, keys])
 
     def hidden(
         self, tokens: "Tensor", positions: "Tensor", attend: Callable[..., "Tensor"]
     ) -> "Tensor":
-        """Hidden states (tokens, size) before the head, of tokens in any arrangement.
+        """Return the hidden states (tokens, size) before the head, of tokens in any arrangement.
 
         Args:
-            tokens, positions: (tokens,) ids and places in their sequences.
-            attend: called per layer with its index, queries (tokens, heads, head size), keys and
+            tokens, positions: Ids (tokens,) and their places in their sequences.
+            attend: Called per layer with its index, queries (tokens, heads, head size), keys and
                 values (tokens, key heads, head size); it knows which token sees which, and returns
                 the shape of the queries.
         """
@@ -161,26 +188,58 @@ class Decoder:
             if w.norm_heads is not None:
                 qk = rms_norm(qk, qk.shape[-1:], None, self.eps) * w.norm_heads
             qk = qk * cos + cat(qk.split(half, -1)[::-1], -1) * sin
-            seen = attend(i, *qk.split([self.heads, self.kv_heads], 1), v)
-            x = x + linear(seen.flatten(1), w.out, w.out_bias)
+            attended = attend(i, *qk.split([self.heads, self.kv_heads], 1), v)
+            x = x + linear(attended.flatten(1), w.out, w.out_bias)
             normed = rms_norm(x, x.shape[-1:], w.norm_mlp, self.eps)
             gate, up = linear(normed, w.gate_up, w.gate_up_bias).chunk(2, -1)
             x = x + linear(silu(gate) * up, w.down, w.down_bias)
         return rms_norm(x, x.shape[-1:], self.norm, self.eps)
 
     def logits(self, hidden: "Tensor") -> "Tensor":
-        """(rows, vocabulary) scores of the token after each hidden state."""
+        """Return the scores (rows, vocabulary) of the token after each hidden state."""
         return hidden @ self.head.T
 
 
-class Tree:
+def _stacked(*layers: Any) -> "tuple[Tensor, Tensor | None]":
+    """Return the weights of layers that read the same input as one matrix, and their bias."""
+    import torch
+
+    weight = torch.cat([effective_weight(layer) for layer in layers])
+    if layers[0].bias is None:
+        return weight, None
+    return weight, torch.cat([layer.bias for layer in layers])
+
+
+class _Sequences(NamedTuple):
+    """Runs of consecutive tokens that attend together: to all of `prefix`, then causally."""
+
+    rows: list[range]
+    prefix: range
+
+
+class _Block(NamedTuple):
+    """The shape of one attention call: sequences padded to the longest of them."""
+
+    rows: int
+    queries: int  # of a row
+    keys: int  # of a row
+    mask: Any  # (queries, keys), None where plain causal attention is meant
+
+
+class PrefixBatch:
     """Prompts with their completions as one row of distinct tokens, and who attends to whom.
 
-    A prompt stands once before its completions; each of them sees the prompt and itself.
+    A prompt, the shared prefix, stands once before its completions; each of them sees the prompt
+    and itself. The last token of a completion predicts nothing and is left out.
 
     Args:
-        prompts: token ids of each prompt, not empty.
-        completions: for each prompt its completions, each a list of token ids.
+        prompts: Token ids of each prompt, not empty.
+        completions: For each prompt its completions, each a list of token ids.
+
+    Attributes:
+        tokens, positions: (distinct tokens,) ids, and places in their sequences.
+        targets: (completion tokens,) ids of all completions, one after the other.
+        sources: (completion tokens,) which token's hidden state predicts each target.
     """
 
     def __init__(
@@ -191,90 +250,118 @@ class Tree:
     ):
         import torch
 
-        tokens, positions, sources, targets = [], [], [], []
-        blocks: list[tuple[list[range], range]] = []  # sequences, and what all of them see before
-        whole: list[range] = []  # sequences that see nothing else
+        tokens: list[int] = []
+        positions: list[int] = []
+        sources: list[int] = []
+        targets: list[int] = []
+        shared: list[_Sequences] = []  # completions behind the prefix that they share
+        alone: list[range] = []  # sequences that see nothing but themselves
         for prompt, answers in zip(prompts, completions, strict=True):
             start, last = len(tokens), len(tokens) + len(prompt) - 1
             tokens += prompt
             positions += range(len(prompt))
-            parts = []
+            rows = []
             for answer in answers:
-                here = range(len(tokens), len(tokens) + max(0, len(answer) - 1))
-                parts += [here] if here else []  # the last token predicts nothing
-                sources += [last, *here][: len(answer)]
+                row = range(len(tokens), len(tokens) + max(0, len(answer) - 1))
+                if row:
+                    rows.append(row)
+                sources += [last, *row][: len(answer)]
                 targets += answer
                 tokens += answer[:-1]
-                positions += range(len(prompt), len(prompt) + len(here))
-            if len(answers) == 1:  # all of it is one sequence
-                whole.append(range(start, len(tokens)))
+                positions += range(len(prompt), len(prompt) + len(row))
+            if len(answers) == 1:  # prompt and completion are one sequence
+                alone.append(range(start, len(tokens)))
             else:
-                whole.append(range(start, last + 1))
-                blocks += [(parts, whole[-1])] if parts else []
-        whole.sort(key=len)  # side by side little of them is padded
-        blocks += [(whole[i : i + 8], range(0)) for i in range(0, len(whole), 8)]
+                alone.append(range(start, last + 1))
+                if rows:
+                    shared.append(_Sequences(rows, alone[-1]))
+        alone.sort(key=len)  # neighbours of like length need little padding
+        groups = [_Sequences(alone[i : i + 8], range(0)) for i in range(0, len(alone), 8)]
 
         def tensor(numbers: list[int]) -> "Tensor":
             return torch.tensor(numbers, dtype=torch.long, device=device)
 
-        self.tokens, self.positions, self.sources, self.targets = (
-            tensor(numbers) for numbers in (tokens, positions, sources, targets)
-        )
-        queries, keys, back = [], [], [0] * len(tokens)
-        self.blocks: list[tuple[int, int, int, Any]] = []  # rows, queries, keys, mask
-        for rows, before in blocks:
+        self.tokens, self.positions = tensor(tokens), tensor(positions)
+        self.sources, self.targets = tensor(sources), tensor(targets)
+        self._lay_out([*shared, *groups], tensor)
+
+    def _lay_out(self, groups: list[_Sequences], tensor: Callable[[list[int]], "Tensor"]) -> None:
+        """Set which tokens each attention call reads, and where its results belong."""
+        import torch
+
+        queries: list[int] = []
+        keys: list[int] = []
+        places = [0] * len(self.tokens)
+        self._blocks: list[_Block] = []
+        for rows, prefix in groups:
             longest = max(map(len, rows))
             for row in rows:
                 for place, token in enumerate(row, len(queries)):
-                    back[token] = place
-                # Behind its end a row repeats a token: nothing that is kept looks there.
+                    places[token] = place
+                # Padding repeats a token behind the end of the row, where no result is read.
                 padded = [*row, *[row[0]] * (longest - len(row))]
                 queries += padded
-                keys += [*before, *padded]
-            mask = torch.ones(longest, len(before) + longest, dtype=torch.bool, device=device)
-            mask = mask.tril(len(before)) if before else None
-            self.blocks.append((len(rows), longest, len(before) + longest, mask))
-        self.queries, self.keys, self.back = tensor(queries), tensor(keys), tensor(back)
+                keys += [*prefix, *padded]
+            width, mask = len(prefix) + longest, None
+            if prefix:
+                mask = torch.ones(longest, width, dtype=torch.bool, device=self.tokens.device)
+                mask = mask.tril(len(prefix))
+            self._blocks.append(_Block(len(rows), longest, width, mask))
+        self._queries, self._keys, self._places = tensor(queries), tensor(keys), tensor(places)
 
     def attend(self, layer: int, q: "Tensor", k: "Tensor", v: "Tensor") -> "Tensor":
-        """Attention of every token to its prompt and to itself up to now."""
+        """Return the attention of every token to its prompt and to its sequence up to itself.
+
+        Args:
+            layer: Unused; the same arrangement serves all layers.
+            q, k, v: See `Decoder.hidden`.
+        """
         import torch
-        from torch.nn.functional import scaled_dot_product_attention as attention
+        from torch.nn.functional import scaled_dot_product_attention
 
-        sizes = [[n * size for n, size, _, _ in self.blocks], [n * s for n, _, s, _ in self.blocks]]
-        places = (self.queries, sizes[0]), (self.keys, sizes[1]), (self.keys, sizes[1])
+        query_sizes = [block.rows * block.queries for block in self._blocks]
+        key_sizes = [block.rows * block.keys for block in self._blocks]
         # One gather for all blocks: the gradient of each is as large as what it was cut from.
-        parts = [
-            t.index_select(0, at).split(size)
-            for t, (at, size) in zip((q, k, v), places, strict=True)
-        ]
-        seen = []
-        for (n, _, _, mask), *rows in zip(self.blocks, *parts, strict=True):
-            found = attention(
-                *(t.unflatten(0, (n, -1)).transpose(1, 2) for t in rows),
-                attn_mask=mask, is_causal=mask is None, enable_gqa=True,
-            )  # fmt: skip
-            seen.append(found.transpose(1, 2).flatten(0, 1))
-        return torch.cat(seen).index_select(0, self.back)
+        queries = q.index_select(0, self._queries).split(query_sizes)
+        keys = k.index_select(0, self._keys).split(key_sizes)
+        values = v.index_select(0, self._keys).split(key_sizes)
+        attended = []
+        for block, *parts in zip(self._blocks, queries, keys, values, strict=True):
+            rows = (part.unflatten(0, (block.rows, -1)).transpose(1, 2) for part in parts)
+            result = scaled_dot_product_attention(
+                *rows, attn_mask=block.mask, is_causal=block.mask is None, enable_gqa=True
+            )
+            attended.append(result.transpose(1, 2).flatten(0, 1))
+        return torch.cat(attended).index_select(0, self._places)
 
 
-def every(decoder: Decoder, tree: Tree, temperature: float = 1.0) -> "Tensor":
-    """Log-probabilities of all tokens where a completion token stands, (tokens, vocabulary)."""
-    hidden = decoder.hidden(tree.tokens, tree.positions, tree.attend).index_select(0, tree.sources)
+def log_probs(decoder: Decoder, batch: PrefixBatch, temperature: float = 1.0) -> "Tensor":
+    """Return log-probabilities (completion tokens, vocabulary) where each of them stands."""
+    hidden = decoder.hidden(batch.tokens, batch.positions, batch.attend)
+    hidden = hidden.index_select(0, batch.sources)
     return (decoder.logits(hidden).float() / temperature).log_softmax(-1)
 
 
-def logps(
-    decoder: Decoder, tree: Tree, temperature: float = 1.0, teach_entropy: bool = False
-) -> "tuple[Tensor, Tensor, Tensor]":
-    """Log-probability of each completion token, entropy there, whether it was the likeliest.
+class Scores(NamedTuple):
+    """What a pass tells about each completion token; all three are (completion tokens,)."""
 
-    Three tensors (completion tokens,). Entropies, in nats, have gradients where `teach_entropy`.
+    label_log_probs: "Tensor"
+    entropy: "Tensor"  # of the distribution where it stands, in nats
+    is_likeliest: "Tensor"
+
+
+def score(
+    decoder: Decoder, batch: PrefixBatch, temperature: float = 1.0, entropy_gradient: bool = False
+) -> Scores:
+    """Score the completion tokens of a batch.
+
+    Args:
+        entropy_gradient: Whether entropies have gradients, too.
     """
     import torch
 
-    found = every(decoder, tree, temperature)
-    with torch.set_grad_enabled(teach_entropy and torch.is_grad_enabled()):
-        entropy = -(found.exp() * found).sum(-1)
-    hit = found.detach().argmax(-1) == tree.targets
-    return found.gather(1, tree.targets[:, None])[:, 0], entropy, hit
+    scores = log_probs(decoder, batch, temperature)
+    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
+        entropy = -(scores.exp() * scores).sum(-1)
+    is_likeliest = scores.detach().argmax(-1) == batch.targets
+    return Scores(scores.gather(1, batch.targets[:, None])[:, 0], entropy, is_likeliest)

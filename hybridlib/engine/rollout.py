@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from hybridlib.engine.decoder import Decoder, Tree, unsupported
+from hybridlib.engine.decoder import Decoder, PrefixBatch, unsupported
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def encode(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[Any]) -> list[list[int]]:
-    """Token ids of chat prompts, ready for the assistant's turn."""
+    """Return the token ids of chat prompts, ready for the assistant's turn."""
     texts = tokenizer.apply_chat_template(list(prompts), tokenize=False, add_generation_prompt=True)
     return tokenizer(texts, add_special_tokens=False)["input_ids"]
 
@@ -27,53 +27,64 @@ class Cache:
     """Keys and values of sequences that grow by one token at a time, in one block of memory.
 
     Args:
-        prompts: length of each; they end at the same column.
-        n: sequences a prompt.
-        room: columns for new tokens.
+        prompt_lengths: In tokens; all prompts end at the same column.
+        n: Sequences per prompt.
+        room: Columns for new tokens.
+        like: A tensor of the device and type that keys and values have.
+
+    Attributes:
+        end: The column of the next token; the caller moves it on.
     """
 
-    def __init__(self, decoder: Decoder, prompts: list[int], n: int, room: int, like: Any):
+    def __init__(self, decoder: Decoder, prompt_lengths: list[int], n: int, room: int, like: Any):
         import torch
 
-        self.prompts, self.n, self.width = prompts, n, max(prompts)
-        shape = (len(prompts) * n, decoder.kv_heads, self.width + room, decoder.head_dim)
+        self.prompt_lengths, self.n, self.width = prompt_lengths, n, max(prompt_lengths)
+        shape = (len(prompt_lengths) * n, decoder.kv_heads, self.width + room, decoder.head_dim)
         self.keys = [like.new_empty(shape) for _ in decoder.layers]
         self.values = [like.new_empty(shape) for _ in decoder.layers]
         # A row sees its prompt, which ends at column `width`, and what follows.
-        start = self.width - torch.tensor(prompts, device=like.device)
-        seen = torch.arange(self.width + room, device=like.device) >= start[:, None]
-        self.mask = like.new_zeros(seen.shape).masked_fill(~seen, float("-inf"))
+        start = self.width - torch.tensor(prompt_lengths, device=like.device)
+        visible = torch.arange(self.width + room, device=like.device) >= start[:, None]
+        self.mask = like.new_zeros(visible.shape).masked_fill(~visible, float("-inf"))
         self.mask = self.mask.repeat_interleave(n, 0)[:, None, None]
         self.end = self.width
 
-    def read(self, tree: Tree) -> Any:
-        """Attention over the prompts, which keeps their keys and values for all samples."""
+    def prefill(self, batch: PrefixBatch) -> Any:
+        """Return an attention over the prompts that stores their keys and values for all samples.
+
+        Args:
+            batch: The prompts, without completions.
+        """
 
         def attend(layer: int, q: Any, k: Any, v: Any) -> Any:
-            for kept, new in ((self.keys[layer], k), (self.values[layer], v)):
-                for row, part in enumerate(new.split(self.prompts)):
-                    block = kept[row * self.n : (row + 1) * self.n, :, : self.width]
+            for stored, new in ((self.keys[layer], k), (self.values[layer], v)):
+                for row, part in enumerate(new.split(self.prompt_lengths)):
+                    block = stored[row * self.n : (row + 1) * self.n, :, : self.width]
                     block[:, :, : -len(part)] = 0
                     block[:, :, -len(part) :] = part.transpose(0, 1)
-            return tree.attend(layer, q, k, v)
+            return batch.attend(layer, q, k, v)
 
         return attend
 
     def grow(self, layer: int, q: Any, k: Any, v: Any) -> Any:
-        """Attention of one new token a row; heads that share a key are queries of one batch."""
-        from torch.nn.functional import scaled_dot_product_attention as attention
+        """Store one new token per row at column `end` and return its attention."""
+        from torch.nn.functional import scaled_dot_product_attention
 
         keys, values = self.keys[layer], self.values[layer]
         keys[:, :, self.end], values[:, :, self.end] = k, v
         end = self.end + 1
-        seen = attention(
-            q.unflatten(1, (k.shape[1], -1)), keys[:, :, :end], values[:, :, :end],
+        # Heads that share a key are queries of one batch.
+        attended = scaled_dot_product_attention(
+            q.unflatten(1, (k.shape[1], -1)),
+            keys[:, :, :end],
+            values[:, :, :end],
             attn_mask=self.mask[..., :end],
-        )  # fmt: skip
-        return seen.flatten(1, 2)
+        )
+        return attended.flatten(1, 2)
 
-    def keep(self, rows: "torch.Tensor") -> None:
-        """Go on with these rows alone."""
+    def select(self, rows: "torch.Tensor") -> None:
+        """Drop all rows but these."""
         self.keys = [t[rows] for t in self.keys]
         self.values = [t[rows] for t in self.values]
         self.mask = self.mask[rows]
@@ -88,12 +99,15 @@ def sample_ids(
     temperature: float = 1.0,
     generator: "torch.Generator | None" = None,
 ) -> tuple[list[list[int]], list[list[float]]]:
-    """n completions of each prompt as token ids, and the log-probability of each token.
+    """Sample n completions of each prompt as token ids, with the log-probability of each token.
+
+    Where the decoder cannot stand in for the model, samples by `model.generate`, and prints why,
+    once per process and reason.
 
     Args:
-        prompts: token ids, any lengths.
+        prompts: Token ids, any lengths.
         temperature: 0 is greedy.
-        generator: the only source of randomness, on the model's device.
+        generator: The only source of randomness, on the model's device.
     Returns:
         Two lists of len(prompts) * n lists, the samples of one prompt side by side. A completion
         ends with `eos` unless it was cut at `max_tokens`. Log-probabilities are at `temperature`
@@ -105,71 +119,72 @@ def sample_ids(
         _notice(why)
         return _generate(model, prompts, n, max_tokens, eos, temperature, generator)
     with torch.inference_mode():
-        decoder, tree = Decoder(model), Tree(prompts, [[] for _ in prompts], model.device)
+        decoder = Decoder(model)
+        batch = PrefixBatch(prompts, [[] for _ in prompts], model.device)
         cache = Cache(decoder, [len(p) for p in prompts], n, max_tokens, decoder.embedding)
-        hidden = decoder.hidden(tree.tokens, tree.positions, cache.read(tree))
-        position = torch.tensor(cache.prompts, device=model.device)
+        hidden = decoder.hidden(batch.tokens, batch.positions, cache.prefill(batch))
+        position = torch.tensor(cache.prompt_lengths, device=model.device)
         logits = decoder.logits(hidden[position.cumsum(0) - 1]).repeat_interleave(n, 0)
         position = position.repeat_interleave(n)
         total = len(position)
-        alive = torch.arange(total, device=model.device)
         tokens = torch.full((total, max_tokens), eos, device=model.device)
-        logps = torch.zeros(total, max_tokens, device=model.device)
+        log_probs = torch.zeros(total, max_tokens, device=model.device)
+        rows = torch.arange(total, device=model.device)  # that are still in the batch
         going = torch.ones(total, dtype=torch.bool, device=model.device)
         for t in range(max_tokens):
-            token, logp = _draw(logits.float(), temperature, generator)
+            token, log_prob = _draw(logits.float(), temperature, generator)
             token = token.where(going, eos)
-            tokens[alive, t], logps[alive, t] = token, logp
+            tokens[rows, t], log_probs[rows, t] = token, log_prob
             going = token != eos
             left = int(going.sum())
             if not left or t + 1 == max_tokens:
                 break
             if left < 0.8 * len(going):  # copying the cache costs as much as some idle rows
-                rows = going.nonzero()[:, 0]
-                cache.keep(rows)
-                alive, position, token, going = (
-                    alive[rows],
-                    position[rows],
-                    token[rows],
-                    going[rows],
-                )
+                remaining = going.nonzero()[:, 0]
+                cache.select(remaining)
+                rows, position = rows[remaining], position[remaining]
+                token, going = token[remaining], going[remaining]
             hidden = decoder.hidden(token, position, cache.grow)
             logits = decoder.logits(hidden)
             position, cache.end = position + 1, cache.end + 1
-    return _cut(tokens, logps, eos)
+    return _cut(tokens, log_probs, eos)
 
 
 def _draw(
     logits: "torch.Tensor", temperature: float, generator: Any
 ) -> "tuple[torch.Tensor, torch.Tensor]":
-    """One token a row and its log-probability: where a uniform number falls among the sums."""
+    """Return one token a row and its log-probability, both (rows,).
+
+    The token is where a uniform number falls among the cumulated probabilities.
+    """
     import torch
 
-    logp = torch.log_softmax(logits / (temperature or 1.0), -1)
+    log_probs = torch.log_softmax(logits / (temperature or 1.0), -1)
     if temperature == 0:
-        token = logp.argmax(-1)
+        token = log_probs.argmax(-1)
     else:
-        sums = logp.exp().cumsum(-1, dtype=torch.float64)
-        share = torch.rand(
-            len(logp), 1, dtype=torch.float64, device=logp.device, generator=generator
+        sums = log_probs.exp().cumsum(-1, dtype=torch.float64)
+        uniform = torch.rand(
+            len(log_probs), 1, dtype=torch.float64, device=log_probs.device, generator=generator
         )
-        # The first token whose sum exceeds the share: one of probability zero never does.
-        token = (sums <= share * sums[:, -1:]).sum(-1).clamp(max=logp.shape[-1] - 1)
-    return token, logp.gather(1, token[:, None])[:, 0]
+        # The first token whose sum exceeds the number: one of probability zero never does.
+        token = (sums <= uniform * sums[:, -1:]).sum(-1).clamp(max=log_probs.shape[-1] - 1)
+    return token, log_probs.gather(1, token[:, None])[:, 0]
 
 
 def _cut(
-    tokens: "torch.Tensor", logps: "torch.Tensor", eos: int
+    tokens: "torch.Tensor", log_probs: "torch.Tensor", eos: int
 ) -> tuple[list[list[int]], list[list[float]]]:
-    """Rows up to their first `eos`, as lists."""
+    """Return the rows up to their first `eos`, as lists."""
     ended = tokens == eos
     lengths = ended.int().argmax(1) + 1
     lengths[~ended.any(1)] = tokens.shape[1]
-    rows = list(zip(tokens.tolist(), logps.tolist(), lengths.tolist(), strict=True))
-    return [token[:k] for token, _, k in rows], [logp[:k] for _, logp, k in rows]
+    cut_tokens = [row[:k] for row, k in zip(tokens.tolist(), lengths.tolist(), strict=True)]
+    cut_log_probs = [row[:k] for row, k in zip(log_probs.tolist(), lengths.tolist(), strict=True)]
+    return cut_tokens, cut_log_probs
 
 
-@cache  # once a process
+@cache  # once per process and reason
 def _notice(why: str) -> None:
     print(f"sampling by model.generate, which is slower: {why}", flush=True)
 
@@ -183,14 +198,16 @@ def _generate(
     temperature: float,
     generator: Any,
 ) -> tuple[list[list[int]], list[list[float]]]:
-    """The same samples and log-probabilities from transformers, for any decoder."""
+    """Sample as `sample_ids` does, by transformers, for any decoder."""
     import torch
     from transformers import LogitsProcessor, LogitsProcessorList
 
-    class Record(LogitsProcessor):
+    class Recorder(LogitsProcessor):
         """Keeps each chosen token's log-probability; holding all scores would fill the memory."""
 
-        last, chosen = None, ()
+        def __init__(self) -> None:
+            self.last: Any = None  # log-probabilities (rows, vocabulary) of the token to come
+            self.chosen: list[Any] = []
 
         def __call__(self, ids: Any, scores: Any) -> Any:
             scores = scores.float() / (temperature or 1.0)
@@ -200,26 +217,35 @@ def _generate(
 
         def add(self, ids: Any) -> None:
             if self.last is not None:
-                self.chosen = (*self.chosen, self.last.gather(1, ids))
+                self.chosen.append(self.last.gather(1, ids))
 
     width = max(map(len, prompts))
     padded = [[eos] * (width - len(p)) + list(p) for p in prompts]
-    seen = [[0] * (width - len(p)) + [1] * len(p) for p in prompts]
-    ids, mask = (
-        torch.tensor(x, device=model.device).repeat_interleave(n, 0) for x in (padded, seen)
-    )
-    record = Record()
+    mask = [[0] * (width - len(p)) + [1] * len(p) for p in prompts]
+    input_ids = torch.tensor(padded, device=model.device).repeat_interleave(n, 0)
+    attention_mask = torch.tensor(mask, device=model.device).repeat_interleave(n, 0)
+    recorder = Recorder()
     cuda = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(cuda), torch.no_grad():
         torch.manual_seed(int(torch.randint(2**31, (), device=model.device, generator=generator)))
-        found = model.generate(
-            input_ids=ids, attention_mask=mask, max_new_tokens=max_tokens,
-            do_sample=temperature > 0, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0,
-            typical_p=1.0, repetition_penalty=1.0, no_repeat_ngram_size=0,
-            eos_token_id=eos, pad_token_id=eos, logits_processor=LogitsProcessorList([record]),
-        )  # fmt: skip
-    record.add(found[:, -1:])
-    return _cut(found[:, width:], torch.cat(record.chosen, 1), eos)
+        ids = model.generate(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            max_new_tokens=max_tokens,
+            do_sample=temperature > 0,
+            temperature=1.0,  # the recorder has divided by the temperature
+            top_k=0,
+            top_p=1.0,
+            min_p=0.0,
+            typical_p=1.0,
+            repetition_penalty=1.0,
+            no_repeat_ngram_size=0,
+            eos_token_id=eos,
+            pad_token_id=eos,
+            logits_processor=LogitsProcessorList([recorder]),
+        )
+    recorder.add(ids[:, -1:])
+    return _cut(ids[:, width:], torch.cat(recorder.chosen, 1), eos)
 
 
 def sample(
@@ -232,10 +258,10 @@ def sample(
     seed: int = 0,
     batch: int = 256,
 ) -> list[list[str]]:
-    """n answers in words for each chat prompt; rows are batched by prompt length.
+    """Sample n answers as text for each chat prompt; rows are batched by prompt length.
 
     Args:
-        batch: sequences that are sampled at once.
+        batch: Sequences that are sampled at once.
     """
     import torch
 
