@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 HTML = ROOT / "_build" / "html"
 GENERATED = {"book/runs.md", "book/claims.md"}
 FROM_RECORDS = {  # pages written from a record have their prose in a template
-    "graders.md": ROOT / "benchmarks" / "graders.md",
+    "graders.md": ROOT / "benchmarks" / "templates" / "graders.md",
     "metrics.md": ROOT / "benchmarks" / "metrics.md",
     "engine.md": ROOT / "benchmarks" / "page.md",
 }

@@ -6,33 +6,33 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import graders, perturbations
+from benchmarks import grader_rates, graders_page, perturbations
 from hybridlib import ROOT, grading
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def test_the_page_is_what_the_record_says():
-    page = graders.PAGE.read_text()
-    assert page == graders.text(graders.stored())
+    page = graders_page.PAGE.read_text()
+    assert page == graders_page.text(graders_page.stored())
     assert not [name for name in ("{gold}", "{spoilt}", "{rates}", "{sandbox}") if name in page]
 
 
 def test_the_record_holds_what_the_page_says_in_words():
-    found = graders.stored()
-    assert [(row["n"], row["right"]) for row in found["gold"]] == [(8_792,) * 2, (12_500,) * 2]
-    assert sum(row["ours"] for row in found["spoilt"]) == 0
-    assert sum(row["ours tried"] for row in found["spoilt"]) >= 5_000
-    assert {row["way"] for row in found["spoilt"]} == set(perturbations.WAYS)
-    for row in found["agreement"]:
+    record = graders_page.stored()
+    assert [(row["n"], row["right"]) for row in record["gold"]] == [(8_792,) * 2, (12_500,) * 2]
+    assert sum(row["ours"] for row in record["spoilt"]) == 0
+    assert sum(row["ours tried"] for row in record["spoilt"]) >= 5_000
+    assert {row["way"] for row in record["spoilt"]} == set(perturbations.WAYS)
+    for row in record["agreement"]:
         assert row["n"] - row["lenient"] == len(row["disagreements"]) < 0.02 * row["n"]
-    ours = found["pairs"][0]
+    ours = record["pairs"][0]
     assert (ours["accepted"], ours["let_through"]) == (ours["equal"], 0)
-    rate = {row["grader"]: row for row in found["rates"]["rows"]}
+    rate = {row["grader"]: row for row in record["rates"]["rows"]}
     assert rate["ours"]["per_second"] >= 20 * rate["math-verify"]["per_second"]
     assert rate["ours"]["missed"] == 0
-    odd = {row["read"] for part in found["agreement"] for row in part["disagreements"]}
-    assert {row["answer"] for row in found["rates"]["faults"]} <= odd  # where the label is odd
+    odd = {row["read"] for part in record["agreement"] for row in part["disagreements"]}
+    assert {row["answer"] for row in record["rates"]["faults"]} <= odd  # where the label is odd
 
 
 @pytest.mark.parametrize("way", perturbations.WAYS)
@@ -42,18 +42,16 @@ def test_every_way_to_spoil_a_gold_applies_somewhere_and_is_seen(way):
         "x^2", r"5\text{ cm}^2", r"7 \text{ feet}", r"12\%", "52_8", "3, 5, 7", r"x \le 5",
         r"\text{even}", r"(0,1)\cup(2,3)", r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}",
     ]  # fmt: skip
-    made = [(gold, wrong) for gold in golds if (wrong := perturbations.WAYS[way](gold))]
-    assert made
-    for gold, wrong in made:
+    spoilt = [(gold, wrong) for gold in golds if (wrong := perturbations.WAYS[way](gold))]
+    assert spoilt
+    for gold, wrong in spoilt:
         assert not grading.grade(f"\\boxed{{{wrong}}}", gold, "expression").correct, (gold, wrong)
 
 
 @pytest.mark.slow
 def test_the_command_names_a_folder_without_the_labels(tmp_path, hub):
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.graders", "--data", str(tmp_path)],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "benchmarks.graders", "--data", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "gsm8k*.jsonl" in done.stderr
 
@@ -62,6 +60,7 @@ def test_the_command_names_a_folder_without_the_labels(tmp_path, hub):
 def test_steps_have_groups_that_repeat_answers(hub):
     if not SHARED.is_dir():
         pytest.skip("no copy of ProcessBench beside the repository")
-    for step in graders.steps(SHARED / "processbench"):
-        assert len(step) == graders.PROMPTS * graders.SAMPLES
-        assert len(set(step)) < 0.8 * len(step) and {right for *_, right in step} == {True, False}
+    for step in grader_rates.grpo_steps(SHARED / "processbench"):
+        assert len(step) == grader_rates.PROMPTS * grader_rates.SAMPLES
+        assert len(set(step)) < 0.8 * len(step)
+        assert {sample.right for sample in step} == {True, False}

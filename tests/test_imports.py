@@ -38,7 +38,8 @@ ORDER = """
 """All modules, bottom to top; each imports only from those before it. A wing's face comes last."""
 
 BENCHMARK_ORDER = """
-    __init__ perturbations validity mbppplus evalplus_rate sandbox graders
+    __init__ perturbations validity mbppplus evalplus_rate sandbox
+    contenders golds grader_rates graders_page graders
     settings steps alone engine page __main__
 """.split()
 
