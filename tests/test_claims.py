@@ -13,12 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridlib import ROOT, StudyError, results
-from hybridlib.claims import verdicts
-from hybridlib.claims.contrasts import Evidence, at_equal_distance, forgotten
-from hybridlib.claims.rules import CLAIMS, relative
-from hybridlib.claims.verdicts import Verdict
+from hybridlib.claims import CLAIMS, Evidence, Judgement, forgotten, verdicts
+from hybridlib.claims.forgetting import at_equal_distance
+from hybridlib.claims.rules import relative
 from hybridlib.grids import GRIDS
+from hybridlib.merging.operators import OPERATORS
+from hybridlib.objectives import OBJECTIVES
+from hybridlib.partition import RULES, SELECTIONS
 from hybridlib.profiles import PROFILES
+from hybridlib.rewards import REWARDS
 
 FULL = replace(PROFILES["tiny-full"], name="toy", seeds=(0, 1, 2), splits=("test",))
 BASE = {"zero": 0, "low": 2, "middle": 4, "high": 8}
@@ -33,6 +36,12 @@ def test_every_claim_has_a_rule_a_date_runs_and_a_chapter(name):
     figure = next(cell["metadata"]["mystnb"] for cell in cells if cell["id"] == claim.figure)
     assert figure["figure"]["name"] == f"fig-{claim.figure}", "the page links to this name"
     assert len(GRIDS[claim.grid](FULL)) > 1 and claim.effects > 0
+
+
+@pytest.mark.parametrize("profile", [FULL, PROFILES["tiny-full"]], ids=lambda one: one.name)
+@pytest.mark.parametrize("name", sorted(CLAIMS))
+def test_the_grid_of_a_claim_has_its_runs(name, profile):
+    assert set(verdicts.runs(name, profile)) <= set(GRIDS[CLAIMS[name].grid](profile))
 
 
 def test_codes_are_unique():
@@ -171,11 +180,11 @@ def test_cosines_and_spectra_decide_by_their_records(monkeypatch):
 def test_what_is_forgotten_is_shared_out_to_the_items(monkeypatch):
     world(monkeypatch, flipping)
     evidence = Evidence(FULL)
-    runs, shares = forgotten(evidence)
+    named = [run for run in GRIDS["forgetting"](FULL) if run.on]
+    runs, shares = forgotten(evidence, named)
     assert len(runs) == len(shares) and shares.sum(axis=1).to_numpy() == pytest.approx(runs["lost"])
     right = evidence.items.assign(value=lambda x: x["correct"] / x["samples"])
     right = right.groupby(["id", "family"])["value"].mean().unstack()
-    named = [run for run in GRIDS["forgetting"](FULL) if run.on]
     for run, home, lost in zip(named, runs["home"], runs["lost"], strict=True):
         gaps = (right.loc["base"] - right.loc[run.id]).drop(home)
         assert lost == pytest.approx(gaps.mean())
@@ -213,10 +222,48 @@ def test_what_has_not_run_is_said(monkeypatch):
     assert all(claim.says in page and claim.dated in page for claim in CLAIMS.values())
 
 
+def test_an_effect_reads_no_run_but_those_that_it_names(monkeypatch):
+    world(monkeypatch, flipping)
+    everything = Evidence(FULL)
+    for name, claim in CLAIMS.items():
+        for comparison in claim(FULL):
+            ids = {run.id for run in comparison.runs}
+            few = Evidence(FULL)
+            few.items, few.drift = (
+                frame[frame["id"].isin(ids)] for frame in (everything.items, everything.drift)
+            )
+            few.records = {i: record for i, record in everything.records.items() if i in ids}
+            assert comparison.measure(few) == comparison.measure(everything), name
+
+
+def test_a_run_that_no_effect_reads_may_be_missing(monkeypatch):
+    world(monkeypatch, flipping)
+    items = results.items("toy")
+    name = "divide_and_merge"
+    needed = {run.id for run in verdicts.runs(name, FULL)}
+    monkeypatch.setattr(results, "items", lambda _: items[items["id"].isin(needed)])
+    found = {one.name: one for one in verdicts.ledger(FULL)}
+    assert found[name].verdict != "not run" and found[name].missing == 0
+    lacking = sorted(needed)[0]
+    monkeypatch.setattr(results, "items", lambda _: items[items["id"] != lacking])
+    found = {one.name: one for one in verdicts.ledger(FULL)}
+    assert found[name].verdict == "not run" and found[name].missing == 1
+
+
+def test_one_more_entry_of_any_registry_leaves_every_verdict_as_it_was(monkeypatch):
+    before = world(monkeypatch, flipping)
+    published = {name: verdicts.runs(name, PROFILES["tiny-full"]) for name in CLAIMS}
+    assert all(one.effects for one in before.values())
+    for registry in (RULES, SELECTIONS, OBJECTIVES, OPERATORS, REWARDS):
+        monkeypatch.setitem(registry, "newcomer", next(iter(registry.values())))
+    assert {one.name: one for one in verdicts.ledger(FULL)} == before
+    assert {name: verdicts.runs(name, PROFILES["tiny-full"]) for name in CLAIMS} == published
+
+
 def test_a_bar_in_an_effect_does_not_end_its_cell():
     effect = {"what": "margin - |RL - SFT|", "estimate": 0.1, "low": 0.0, "high": 0.2, "margin": 0}
     effect |= {"holm": 0.5, "se": 0.05, "se_items": 0.0, "seeds": [5, 5]}
-    found = [Verdict(name, "undecided", (effect,)) for name in CLAIMS]
+    found = [Judgement(name, "undecided", (effect,)) for name in CLAIMS]
     tables = [r for r in verdicts.page(FULL, found, []).splitlines() if r.startswith("| margin")]
     assert len(tables) == len(CLAIMS)
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in tables} == {8}
@@ -226,7 +273,7 @@ def test_the_table_says_which_effect_a_claim_fell_with():
     held = {"what": "a - b", "estimate": 0.1, "low": 0.0, "high": 0.2, "margin": 0.0, "holm": 0.5}
     held |= {"se": 0.05, "se_items": 0.0, "seeds": [5], "greedy": [0.01, -0.02, 0.03]}
     fell = held | {"what": "a - c", "estimate": -0.1, "holm": 0.01}
-    found = [Verdict(name, "refuted", (held, fell)) for name in CLAIMS]
+    found = [Judgement(name, "refuted", (held, fell)) for name in CLAIMS]
     page = verdicts.page(FULL, found, [])
     assert "refuted: C1, C2, C3, C4" in verdicts.summary(found)
     assert page.count("| refuted by a - c |") == len(CLAIMS)
@@ -242,7 +289,7 @@ def test_the_rule_of_verdicts(pairs):
         expected = "supported"
     if any(e <= 0 for e, _ in sure):
         expected = "refuted"
-    assert verdicts.judged(effects) == expected
+    assert verdicts.decide(effects) == expected
 
 
 def test_seeds_that_would_decide():
@@ -255,10 +302,10 @@ def test_seeds_that_would_decide():
 def test_the_history_keeps_changes_only(monkeypatch, tmp_path):
     monkeypatch.setattr(verdicts, "ROOT", tmp_path)
     for said in ("undecided", "undecided", "supported"):
-        verdicts.remember(FULL, [Verdict("the_flip", said)])
+        verdicts.extend_history(FULL, [Judgement("the_flip", said)])
     assert [h["verdict"] for h in verdicts.history(FULL)] == ["undecided", "supported"]
 
 
 def test_a_claim_must_say_where_it_comes_from():
     with pytest.raises(StudyError, match="has to state register"):
-        CLAIMS.register(code="C0")(lambda e: [])
+        CLAIMS.register(code="C0")(lambda profile: [])

@@ -1,0 +1,37 @@
+"""Claims: what the study set out to test, and what its finished runs say of it.
+
+`rules` holds the claims, one decorated function each from a profile to the comparisons that decide
+it; `contrasts` and `forgetting` are the kinds of comparison, `verdicts` judges all by one rule,
+keeps the history and writes the page. Import the names below from here; to add a claim, decorate a
+function in `rules`. The intervals are ours because no library has the bootstrap that crosses seeds
+with items (`stats.contrast`) with Satterthwaite's degrees of freedom for so few seeds.
+"""
+
+from hybridlib.claims.contrasts import (
+    Arm,
+    Contrast,
+    Evidence,
+    arm,
+    arm_after,
+    arm_by_seed,
+    difference,
+)
+from hybridlib.claims.forgetting import forgotten
+from hybridlib.claims.registry import CLAIMS
+from hybridlib.claims.verdicts import LEVEL, Judgement, beyond_margins, ledger
+
+__all__ = [
+    "CLAIMS",
+    "LEVEL",
+    "Arm",
+    "Contrast",
+    "Evidence",
+    "Judgement",
+    "arm",
+    "arm_after",
+    "arm_by_seed",
+    "beyond_margins",
+    "difference",
+    "forgotten",
+    "ledger",
+]

@@ -1,173 +1,225 @@
-"""What have the finished runs shown? The one way in which claims, and advice, compare arms."""
+"""How do finished runs compare? Comparisons name the runs that they read, `Evidence` holds these.
+
+A comparison is plain data until it is measured, so that what has to be run for it is known before
+anything is run. `Contrast` compares accuracies; `SeedStatistic` what records say of each seed.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hybridlib import results, stats
-from hybridlib.grids import GRIDS
 from hybridlib.partition import bucket
 from hybridlib.profiles import Profile
-from hybridlib.proportions import drawn
 from hybridlib.runs import Run
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-METRICS = "sampled", "greedy"
-"""What claims are judged by, and what stands beside it."""
+Effect = dict[str, Any]
+"""What `stats.contrast` returns, with `what` was compared and, of accuracies, `greedy`."""
 
 
 class Evidence:
-    """The finished runs of a profile, and the one way in which claims compare them."""
+    """The finished runs of a profile, read from their records when they are first asked for."""
 
     def __init__(self, profile: Profile):
         self.profile = profile
-        self.items, self.drift = results.items(profile.name), results.drift(profile.name)
-        if not self.items.empty:
-            self.items = _bucketed(self.items)
 
     @cached_property
-    def records(self) -> dict[str, Any]:
+    def items(self) -> pd.DataFrame:
+        """One row per run and evaluated item, as `results.items` has it, with the item's bucket.
+
+        The bucket is one of `partition.BUCKETS`, by the base's own samples of that item.
+        """
+        items = results.items(self.profile.name)
+        if items.empty:
+            return items
+        base = items[items["id"] == "base"]
+        rates = (base["correct"] / base["samples"]).map(bucket)
+        return items.merge(base[stats.ITEM].assign(bucket=rates), on=stats.ITEM, how="left")
+
+    @cached_property
+    def drift(self) -> pd.DataFrame:
+        """One row per run and family: how far the run moved, as `results.drift` has it."""
+        return results.drift(self.profile.name)
+
+    @cached_property
+    def records(self) -> dict[str, dict[str, Any]]:
         """The finished runs' records by id."""
         return {record["id"]: record for record in results.read(self.profile.name)}
 
-    def arm(self, run: Run | Callable[[int], Run], **where: Any) -> dict[str, Any]:
-        """The rows of a run under all seeds, or of those of its test items that `where` selects.
+    @cached_property
+    def finished(self) -> frozenset[str]:
+        """The ids of the runs that have been evaluated."""
+        return frozenset(self.items["id"])
 
-        A run with parents is told as a function of the seed.
-        """
-        return {"id": self._ids(run), "split": "test"} | where
+    def missing(self, runs: Iterable[Run]) -> list[Run]:
+        """Return those of the runs that have not finished, each once."""
+        return [run for run in dict.fromkeys(runs) if run.id not in self.finished]
 
-    def after(self, first: Run, then: Run, **where: Any) -> dict[str, Any]:
-        """The rows of a run that goes on from another one of the same seed."""
-        return self.arm(lambda s: replace(then, start=replace(first, seed=s).id, seed=s), **where)
-
-    def facts(self, runs: Sequence[Run]) -> list[dict[str, Any]]:
-        """What the records of some runs say beside their scores."""
+    def facts(self, runs: Iterable[Run]) -> list[dict[str, Any]]:
+        """Return what the records of some runs say beside their scores, in the runs' order."""
         return [self.records[run.id]["facts"] for run in runs]
 
-    def _ids(self, run: Run | Callable[[int], Run]) -> list[str]:
-        seeds = self.profile.seeds
-        if isinstance(run, Run):
-            return [replace(run, seed=seed).id for seed in seeds]
-        return [run(seed).id for seed in seeds]
 
-    def effect(
-        self, what: str, *terms: tuple[float, dict[str, Any]], margin: float = 0.0
-    ) -> dict[str, Any]:
-        """A contrast of sampled accuracies that the claim says is above its margin.
+class Comparison(Protocol):
+    """What a claim consists of."""
 
-        `greedy` is the same of greedy decoding (estimate, low, high), shown beside it.
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """The runs that the comparison reads, and no others."""
+
+    def measure(self, evidence: Evidence) -> list[Effect]:
+        """Return the effects that are claimed to lie above their margins.
+
+        All of `runs` must have finished.
         """
-        found, greedy = (stats.contrast(self.items, terms, m, margin) for m in METRICS)
-        return {"what": what} | found | {"greedy": [greedy[k] for k in ("estimate", "low", "high")]}
-
-    def of_seeds(
-        self,
-        what: str,
-        values: Sequence[Any],
-        margin: float = 0.0,
-        ring: bool = False,
-        of: Callable[[Sequence[Any]], float] = fmean,
-    ) -> dict[str, Any]:
-        """A statistic `of` what each seed gives, said to be above its margin: jackknife and t test.
-
-        ring: a value is of a seed and the next, so that each seed stands in two of them; all
-        values of a seed are left out together (Efron and Tibshirani 1993, chapter 11).
-        """
-        import numpy as np
-        from scipy.stats import t
-
-        n = len(values)
-        without = [[v for i, v in enumerate(values) if i != s and not (ring and (i + 1) % n == s)]
-                   for s in range(n)]  # fmt: skip
-        estimate, spread = float(of(values)), np.array([of(left) for left in without])
-        se = float(np.sqrt((n - 1) / n * ((spread - spread.mean()) ** 2).sum()))
-        reach = float(t.ppf(0.975, n - 1)) * se
-        p = 2 * float(t.sf(abs(estimate - margin) / se, n - 1)) if se else float(estimate == margin)
-        return {"what": what, "estimate": estimate, "low": estimate - reach,
-                "high": estimate + reach, "p": p, "margin": margin, "se": se, "se_items": 0.0,
-                "n": n, "seeds": [n]}  # fmt: skip
 
 
-def _bucketed(items: pd.DataFrame) -> pd.DataFrame:
-    """With the bucket of each item, by the base's own samples."""
-    base = items[items.id == "base"]
-    rate = (base["correct"] / base["samples"]).map(bucket)
-    known = base[stats.ITEM].assign(bucket=rate)
-    return items.merge(known, on=stats.ITEM, how="left")
+# ---------------------------------------------------------------- accuracies
 
 
-def forgotten(e: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What have runs on one family lost on the others?
+@dataclass(frozen=True)
+class Arm:
+    """One run under each seed, and the test items on which it is compared."""
 
-    Returns:
-        One row per run: arm, home, kl and its log there, accuracy lost elsewhere, is_rl. And what
-        each test item has to do with the loss, (runs, items): the sums of its rows are the losses.
+    runs: tuple[Run, ...]
+    split: str = "test"
+    bucket: str = ""  # of partition.BUCKETS, "" for all
+
+    @property
+    def rows(self) -> dict[str, Any]:
+        """The selection of the arm's rows that `stats.contrast` takes."""
+        rows = {"id": [run.id for run in self.runs], "split": self.split}
+        return rows | {"bucket": self.bucket} if self.bucket else rows
+
+
+def arm(profile: Profile, run: Run, **where: str) -> Arm:
+    """Return the arm of a run under all seeds of a profile; `where` is split or bucket."""
+    return arm_by_seed(profile, lambda seed: replace(run, seed=seed), **where)
+
+
+def arm_after(profile: Profile, first: Run, then: Run, **where: str) -> Arm:
+    """Return the arm of a run that goes on from another one of the same seed."""
+    return arm_by_seed(
+        profile,
+        lambda seed: replace(then, start=replace(first, seed=seed).id, seed=seed),
+        **where,
+    )
+
+
+def arm_by_seed(profile: Profile, build: Callable[[int], Run], **where: str) -> Arm:
+    """Return the arm of the runs that a function makes of the seeds of a profile."""
+    return Arm(tuple(build(seed) for seed in profile.seeds), **where)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A weighted sum of the sampled accuracies of arms, claimed to be above its margin.
+
+    Measured by `stats.contrast`. `greedy` is the same of greedy decoding (estimate, low, high), to
+    be shown beside it.
     """
-    import pandas as pd
 
-    test = e.items[e.items["split"] == "test"].assign(value=lambda x: x["correct"] / x["samples"])
-    right = test.pivot_table("value", "id", ["family", "item"])
-    families = right.columns.get_level_values("family")
-    moved = e.drift.set_index(["id", "family"])["kl"]
-    rows, shares = [], []
-    for run in GRIDS["forgetting"](e.profile):
-        if run.on:
-            home = run.on[0].removeprefix("tiny_")
-            away = families != home
-            each = families.map(families[away].value_counts() * families[away].nunique())
-            shares.append(((right.loc["base"] - right.loc[run.id]) / each).where(away, 0.0))
-            kl = moved[run.id, home]
-            rows.append(
-                {"arm": replace(run, seed=0).id, "home": home, "kl": kl,
-                 "log_kl": math.log(max(kl, 1e-6)), "lost": float(shares[-1].sum()),
-                 "is_rl": float(run.method == "grpo")}
-            )  # fmt: skip
-    return pd.DataFrame(rows), pd.DataFrame(shares).reset_index(drop=True)
+    what: str
+    terms: tuple[tuple[float, Arm], ...]
+    margin: float = 0.0
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        arms = [arm for _, arm in self.terms]
+        runs = [run for arm in arms for run in arm.runs]
+        if any(arm.bucket for arm in arms):
+            runs.insert(0, Run("base"))  # its samples make the buckets
+        return tuple(dict.fromkeys(runs))
+
+    def measure(self, evidence: Evidence) -> list[Effect]:
+        terms = [(weight, arm.rows) for weight, arm in self.terms]
+        sampled, greedy = (
+            stats.contrast(evidence.items, terms, metric, self.margin)
+            for metric in ("sampled", "greedy")
+        )
+        beside = [greedy[key] for key in ("estimate", "low", "high")]
+        return [{"what": self.what} | sampled | {"greedy": beside}]
 
 
-def at_equal_distance(runs: pd.DataFrame, shares: pd.DataFrame, margin: float) -> list[dict]:
-    """Does accuracy lost grow with distance, and do methods differ at equal distance?
+def difference(what: str, better: Arm, worse: Arm, margin: float = 0.0) -> Contrast:
+    """Return the contrast of two arms, the first of which is claimed to be the better one."""
+    return Contrast(what, ((1, better), (-1, worse)), margin)
 
-    Fits lost = a_home + b log_kl + c is_rl by least squares to the rows of `forgotten`, so that
-    families of different height explain nothing. Two effects like those of `stats.contrast`: b, and
-    margin - |c|, which is above 0 where the methods are equivalent within the margin; its error is
-    that of c (two one-sided tests, Schuirmann 1987). Runs are resampled within their arm, the test
-    items, which all runs share, within their family; Student's intervals with Satterthwaite's
-    degrees of freedom. Where the distances of the two methods do not meet, c is an extrapolation.
+
+# ---------------------------------------------------------------- what records say of each seed
+
+
+@dataclass(frozen=True)
+class SeedStatistic:
+    """A statistic of one value per seed, claimed to be above its margin; see `jackknife`.
+
+    columns: tuples of runs, each with one run per seed.
+    value: takes the facts of one run of each column, returns what the seed gives.
+    """
+
+    what: str
+    columns: tuple[tuple[Run, ...], ...]
+    value: Callable[..., Any]
+    statistic: Callable[[Sequence[Any]], float] = fmean
+    margin: float = 0.0
+    overlapping: bool = False
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        return tuple(dict.fromkeys(run for column in self.columns for run in column))
+
+    def measure(self, evidence: Evidence) -> list[Effect]:
+        facts = [evidence.facts(column) for column in self.columns]
+        values = [self.value(*row) for row in zip(*facts, strict=True)]
+        measured = jackknife(values, self.statistic, self.margin, self.overlapping)
+        return [{"what": self.what} | measured]
+
+
+def jackknife(
+    values: Sequence[Any],
+    statistic: Callable[[Sequence[Any]], float] = fmean,
+    margin: float = 0.0,
+    overlapping: bool = False,
+) -> dict[str, Any]:
+    """Return a statistic of one value per seed with its 95 % interval, in `stats.contrast`'s keys.
+
+    The standard error is the jackknife's, interval and p (two-sided, of being no other than
+    `margin`) are Student's.
+
+    Args:
+        overlapping: a value is of a seed and the next one, of the last and the first, so that each
+            seed stands in two values; both are left out together (Efron and Tibshirani 1993,
+            chapter 11).
     """
     import numpy as np
     from scipy.stats import t
 
-    homes = sorted(runs["home"].unique())
-    levels = [runs["home"] == home for home in homes]
-    inputs = np.column_stack([runs["log_kl"], runs["is_rl"], *levels]).astype(float)
-    rng = np.random.default_rng(0)
-    sizes = shares.columns.get_level_values("family").value_counts(sort=False)
-    lost = np.hstack([n * drawn(rng, n) for n in sizes]) @ shares.to_numpy().T  # (draws, runs)
-    places = [np.flatnonzero(runs["arm"] == arm) for arm in runs["arm"].unique()]
-    draws = np.array([
-        np.linalg.lstsq(inputs[pick], row[pick], rcond=None)[0][:2]
-        for row in lost for pick in [np.concatenate([rng.choice(at, len(at)) for at in places])]
-    ])  # fmt: skip
-    solve = np.linalg.pinv(inputs)[:2]
-    (b, c), found = solve @ runs["lost"].to_numpy(float), []
-    values = {"loss per unit of log KL": b, "margin - |RL - SFT at equal KL|": margin - abs(c)}
-    errors = zip(draws.std(0), (lost @ solve.T).std(0), strict=True)
-    for (what, value), (se, of_items) in zip(values.items(), errors, strict=True):
-        se = max(float(se), 1e-12)
-        df = (len(runs) - 2 - len(homes)) * (se**2 / max(se**2 - of_items**2, 1e-30)) ** 2
-        reach = float(t.ppf(0.975, df)) * se
-        found.append({"what": what, "estimate": float(value), "low": float(value) - reach,
-                      "high": float(value) + reach, "p": 2 * float(t.sf(abs(value) / se, df)),
-                      "margin": 0.0, "se": se, "se_items": float(of_items), "n": shares.shape[1],
-                      "seeds": [min(map(len, places))]})  # fmt: skip
-    return found
+    n = len(values)
+
+    def without(seed: int) -> list[Any]:
+        left_out = {seed, (seed - 1) % n} if overlapping else {seed}
+        return [value for place, value in enumerate(values) if place not in left_out]
+
+    estimate = float(statistic(values))
+    replicates = np.array([statistic(without(seed)) for seed in range(n)])
+    se = float(np.sqrt((n - 1) / n * ((replicates - replicates.mean()) ** 2).sum()))
+    half_width = float(t.ppf(0.975, n - 1)) * se
+    p = 2 * float(t.sf(abs(estimate - margin) / se, n - 1)) if se else float(estimate == margin)
+    return {
+        "estimate": estimate,
+        "low": estimate - half_width,
+        "high": estimate + half_width,
+        "p": p,
+        "margin": margin,
+        "se": se,
+        "se_items": 0.0,
+        "n": n,
+        "seeds": [n],
+    }

@@ -1,7 +1,9 @@
 """Which claims are under test? Each states its rule before the runs that decide it.
 
-A claim is one decorated function from evidence to effects; its docstring is the rule: which effects
-have to lie above which margin. `verdicts` does the rest, the same for all claims.
+A claim is one decorated function from a profile to comparisons, which name the runs that they read;
+its docstring is the rule: which effects have to lie above which margin. `verdicts` does the rest,
+the same for all claims. What a claim compares is written out here and never read from a registry,
+so that a later entry of one belongs to no registered claim.
 """
 
 from __future__ import annotations
@@ -13,239 +15,311 @@ from statistics import fmean
 from typing import Any
 
 from hybridlib import StudyError
-from hybridlib.claims.contrasts import Evidence, at_equal_distance, forgotten
+from hybridlib.claims.contrasts import (
+    Arm,
+    Contrast,
+    SeedStatistic,
+    arm,
+    arm_after,
+    arm_by_seed,
+    difference,
+)
+from hybridlib.claims.forgetting import EqualDistance
+from hybridlib.claims.registry import CLAIMS
 from hybridlib.grids import (
-    BUDGET,
-    MERGE,
-    OVERLAPS,
-    PER_BUCKET,
-    PER_BUDGET,
-    PROMPTS,
-    SIZES,
     changed,
     doubled,
     halves,
     merged,
     neighbours,
     of_size,
+    seeded,
     shared,
     visits,
 )
-from hybridlib.registry import Registry
+from hybridlib.profiles import Profile
 from hybridlib.runs import Run
 
-CLAIMS = Registry(
-    "claim", "code", "effects", "says", "source", "grid", "chapter", "figure", "dated"
-)
-"""Effects: how many the claim has. Figure: the cell of its chapter that draws them. Dated: the day
-its rule was written, before the runs that are its own; git shows it."""
-
-
-# ---------------------------------------------------------------- the claims
+# As registered. The grids that run them may grow and choose anew; what is below stays.
+PER_BUCKET, PER_BUDGET = 32, 128  # training rows of each family
+SIZES = (16, 32, 64, 128, 256, 1024)  # distinct training rows of each family
+TEMPLATES = ("test@plain", "test@label", "test@polite", "test@steps", "test@exam")
+MERGE = "ties"  # the merge operator of the halves
 
 
 @CLAIMS.register(
-    code="C1", effects=3, grid="flip", chapter="04b_flip", dated="2026-11-21",
-    source="arXiv:2506.07527", figure="04b-effects-figure",
+    code="C1",
+    effects=3,
+    grid="flip",
+    chapter="04b_flip",
+    figure="04b-effects-figure",
+    dated="2026-11-21",
+    source="arXiv:2506.07527",
     says="Rows that the base never solves are for SFT, those it solves often enough are for RL.",
-)  # fmt: skip
-def the_flip(e: Evidence) -> list[dict[str, Any]]:
+)
+def the_flip(profile: Profile) -> list[Contrast]:
     """Trained on the rows of one bucket and measured on its test rows: SFT beats GRPO on `zero`,
     and GRPO beats SFT on `middle` and on `high`; equally many sequences for both."""
 
-    def gap(name: str, sign: float) -> dict[str, Any]:
-        rows = dict(select=name, n_train=PER_BUCKET)
-        sft, grpo = (e.arm(Run(method, **rows), bucket=name) for method in ("sft", "grpo"))
-        what = "SFT - GRPO" if sign > 0 else "GRPO - SFT"
-        return e.effect(f"{what} on {name}", (sign, sft), (-sign, grpo))
+    def trained(method: str, bucket: str) -> Arm:
+        return arm(profile, Run(method, select=bucket, n_train=PER_BUCKET), bucket=bucket)
 
-    return [gap("zero", 1), gap("middle", -1), gap("high", -1)]
+    def gap(better: str, worse: str, bucket: str) -> Contrast:
+        what = f"{better.upper()} - {worse.upper()} on {bucket}"
+        return difference(what, trained(better, bucket), trained(worse, bucket))
+
+    return [gap("sft", "grpo", "zero"), gap("grpo", "sft", "middle"), gap("grpo", "sft", "high")]
 
 
 @CLAIMS.register(
-    code="C4", effects=2, grid="scale", chapter="04b_flip", dated="2026-11-21",
-    source="the seed of this study", figure="04b-claims-figure",
+    code="C4",
+    effects=2,
+    grid="scale",
+    chapter="04b_flip",
+    figure="04b-claims-figure",
+    dated="2026-11-21",
+    source="the seed of this study",
     says="SFT gains from more data, RL from the structure of its reward.",
-)  # fmt: skip
-def data_or_reward(e: Evidence) -> list[dict[str, Any]]:
+)
+def data_or_reward(profile: Profile) -> list[Contrast]:
     """Accuracy grows more with each doubling of distinct rows under SFT than under GRPO, at equally
     many sequences; and on 64 rows of each family GRPO paid for answers and steps beats GRPO that is
     paid for answers alone."""
-    logs = [math.log2(n) for n in SIZES]
-    centre = sum(logs) / len(logs)
-    spread = sum((x - centre) ** 2 for x in logs)
-    slopes = [
-        (sign * (x - centre) / spread, e.arm(of_size(e.profile, method, n)))
+    doublings = [math.log2(size) for size in SIZES]
+    centre = sum(doublings) / len(doublings)
+    spread = sum((x - centre) ** 2 for x in doublings)
+    slopes = tuple(
+        (sign * (x - centre) / spread, arm(profile, of_size(profile, method, size)))
         for sign, method in ((1, "sft"), (-1, "grpo"))
-        for x, n in zip(logs, SIZES, strict=True)
-    ]
-    few = dict(n_train=SIZES[2])
-    rich = e.arm(Run("grpo", rewards=("correct", "arithmetic"), **few))
+        for x, size in zip(doublings, SIZES, strict=True)
+    )
+    steps = arm(profile, Run("grpo", n_train=64, rewards=("correct", "arithmetic")))
+    answers = arm(profile, Run("grpo", n_train=64, rewards=("correct",)))
     return [
-        e.effect("slope of SFT - slope of GRPO, per doubling", *slopes),
-        e.effect("answers and steps - answers", (1, rich), (-1, e.arm(Run("grpo", **few)))),
+        Contrast("slope of SFT - slope of GRPO, per doubling", slopes),
+        difference("answers and steps - answers", steps, answers),
     ]
 
 
 @CLAIMS.register(
-    code="C8", effects=2, grid="starts", chapter="02b_imitation", dated="2026-11-21",
-    source="arXiv:2508.05629", figure="02b-effects-figure",
+    code="C8",
+    effects=2,
+    grid="starts",
+    chapter="02b_imitation",
+    figure="02b-effects-figure",
+    dated="2026-11-21",
+    source="arXiv:2508.05629",
     says="SFT weighted by the policy's own probability is the better start for RL.",
-)  # fmt: skip
-def the_better_start(e: Evidence) -> list[dict[str, Any]]:
+)
+def the_better_start(profile: Profile) -> list[Contrast]:
     """GRPO after DFT beats GRPO after likelihood, and beats GRPO after likelihood that was stopped
     early, the simpler way to keep entropy."""
     grpo = Run("grpo")
-    dft = e.after(Run("sft", objective="dft"), grpo)
-    plain = e.after(Run("sft"), grpo)
-    early = e.after(Run("sft", steps=visits(e.profile)), grpo)
+    dft = arm_after(profile, Run("sft", objective="dft"), grpo)
+    plain = arm_after(profile, Run("sft"), grpo)
+    early = arm_after(profile, Run("sft", steps=visits(profile)), grpo)
     return [
-        e.effect("after DFT - after likelihood", (1, dft), (-1, plain)),
-        e.effect("after DFT - after stopped likelihood", (1, dft), (-1, early)),
+        difference("after DFT - after likelihood", dft, plain),
+        difference("after DFT - after stopped likelihood", dft, early),
     ]
 
 
 @CLAIMS.register(
-    code="C9", effects=2, grid="forgetting", chapter="02b_imitation", dated="2026-11-21",
-    source="arXiv:2509.04259", figure="02b-effects-figure",
+    code="C9",
+    effects=2,
+    grid="forgetting",
+    chapter="02b_imitation",
+    figure="02b-effects-figure",
+    dated="2026-11-21",
+    source="arXiv:2509.04259",
     says="What is forgotten depends on the distance from the base, not on SFT or RL.",
-)  # fmt: skip
-def distance_not_method(e: Evidence) -> list[dict[str, Any]]:
+)
+def distance_not_method(profile: Profile) -> list[EqualDistance]:
     """Among runs on one family, the loss of accuracy on the other two grows with the logarithm of
     KL(model || base) on the trained one; at equal KL, GRPO and SFT differ by less than 0.05. The
     rule stands, but since 2026-11-22, after the runs, the errors count the test items, too, and
     that of the second effect, which had been too small, is the difference's own."""
-    return at_equal_distance(*forgotten(e), margin=0.05)
+    trained = [
+        run
+        for family in profile.datasets
+        for run in (
+            Run("sft", on=(family,)),
+            Run("sft", on=(family,), objective="dft"),
+            Run("grpo", on=(family,)),
+        )
+    ]
+    return [EqualDistance(tuple(seeded(profile, *trained)), margin=0.05)]
 
 
 @CLAIMS.register(
-    code="C11", effects=2, grid="prompts", chapter="02b_imitation", dated="2026-11-21",
-    source="arXiv:2510.00237", figure="02b-effects-figure",
+    code="C11",
+    effects=2,
+    grid="prompts",
+    chapter="02b_imitation",
+    figure="02b-effects-figure",
+    dated="2026-11-21",
+    source="arXiv:2510.00237",
     says="SFT is fragile under other prompts because it has only seen one.",
-)  # fmt: skip
-def fragile_prompts(e: Evidence) -> list[dict[str, Any]]:
+)
+def fragile_prompts(profile: Profile) -> list[Contrast]:
     """SFT loses more accuracy under unseen prompt templates than GRPO does, and more than SFT on
     rows whose prompts vary loses under the template that it has not seen either."""
-    plain, *new = PROMPTS
+    sft = Run("sft", also=TEMPLATES)
+    varied = Run("sft", target="templates", also=TEMPLATES)
+    grpo = Run("grpo", also=TEMPLATES)
+    plain, *others = TEMPLATES
 
-    def drop(run: Run, splits: Sequence[str], sign: float) -> list[tuple[float, dict[str, Any]]]:
-        moved = [(-sign / len(splits), e.arm(run, split=split)) for split in splits]
-        return [(sign, e.arm(run, split=plain)), *moved]
+    def drop(sign: float, run: Run, unseen: Sequence[str]) -> list[tuple[float, Arm]]:
+        moved = [(-sign / len(unseen), arm(profile, run, split=split)) for split in unseen]
+        return [(sign, arm(profile, run, split=plain)), *moved]
 
-    asked = (Run("sft"), Run("grpo"), Run("sft", target="templates"))
-    sft, grpo, varied = (replace(run, also=PROMPTS) for run in asked)
     return [
-        e.effect("drop of SFT - drop of GRPO", *drop(sft, new, 1), *drop(grpo, new, -1)),
-        e.effect("drop of SFT - drop of varied SFT", *drop(sft, new[-1:], 1),
-                 *drop(varied, new[-1:], -1)),
-    ]  # fmt: skip
+        Contrast("drop of SFT - drop of GRPO", (*drop(1, sft, others), *drop(-1, grpo, others))),
+        Contrast(
+            "drop of SFT - drop of varied SFT",
+            (*drop(1, sft, ["test@exam"]), *drop(-1, varied, ["test@exam"])),
+        ),
+    ]
 
 
 @CLAIMS.register(
-    code="C13", effects=2, grid="budget", chapter="04b_flip", dated="2026-11-21",
-    source="arXiv:2502.11284", figure="04b-claims-figure",
+    code="C13",
+    effects=2,
+    grid="budget",
+    chapter="04b_flip",
+    figure="04b-claims-figure",
+    dated="2026-11-21",
+    source="arXiv:2502.11284",
     says="A tenth of the budget spent on SFT first beats spending all of it on RL, or on SFT.",
-)  # fmt: skip
-def a_tenth_first(e: Evidence) -> list[dict[str, Any]]:
+)
+def a_tenth_first(profile: Profile) -> list[Contrast]:
     """With rows and steps divided 1 : 9 between SFT and the GRPO after it, accuracy is above that
     of GRPO alone and of SFT alone on the whole budget."""
-    first, then = shared(e.profile, BUDGET[0])
-    both = e.after(first, then)
-    alone = {m: e.arm(Run(m, n_train=PER_BUDGET)) for m in ("grpo", "sft")}
+    both = arm_after(profile, *shared(profile, 0.1))
+    grpo, sft = (arm(profile, Run(method, n_train=PER_BUDGET)) for method in ("grpo", "sft"))
     return [
-        e.effect(f"a tenth first - {name.upper()} alone", (1, both), (-1, arm))
-        for name, arm in alone.items()
+        difference("a tenth first - GRPO alone", both, grpo),
+        difference("a tenth first - SFT alone", both, sft),
     ]
 
 
 @CLAIMS.register(
-    code="C2", effects=4, grid="hybrids", chapter="05b_hybrids", dated="2026-11-21",
-    source="the seed of this study", figure="05b-effects-figure",
+    code="C2",
+    effects=4,
+    grid="hybrids",
+    chapter="05b_hybrids",
+    figure="05b-effects-figure",
+    dated="2026-11-21",
+    source="the seed of this study",
     says="Rows divided by pass rate, trained apart and merged, beat SFT, RL, both in turn, a coin.",
-)  # fmt: skip
-def divide_and_merge(e: Evidence) -> list[dict[str, Any]]:
+)
+def divide_and_merge(profile: Profile) -> list[Contrast]:
     """The merge of the halves by pass rate beats, at equally many sequences, SFT on all rows, GRPO
     on all rows, SFT followed by GRPO, and the same merge of random halves."""
-    hybrid = e.arm(lambda s: merged(halves("passrate", s), MERGE))
-    rivals = {
-        "SFT": e.arm(doubled(e.profile, "sft")),
-        "GRPO": e.arm(doubled(e.profile, "grpo")),
-        "SFT, then GRPO": e.after(Run("sft"), Run("grpo")),
-        "random halves": e.arm(lambda s: merged(halves("random", s), MERGE)),
-    }
-    return [e.effect(f"hybrid - {name}", (1, hybrid), (-1, arm)) for name, arm in rivals.items()]
-
-
-@CLAIMS.register(
-    code="C3", effects=2, grid="hybrids", chapter="05b_hybrids", dated="2026-11-21",
-    source="arXiv:2604.13515", figure="05b-unseen-figure",
-    says="GRPO after SFT gains, and gains more on rows that SFT has not seen.",
-)  # fmt: skip
-def unseen_rows(e: Evidence) -> list[dict[str, Any]]:
-    """SFT on a random half, then GRPO: accuracy is above that of the SFT half where the rows of
-    GRPO are the other half, and above that of GRPO on the rows of SFT."""
-
-    def after(share: float) -> dict[str, Any]:
-        first, then = halves("random", 0)
-        return e.after(first, replace(then, overlap=share))
-
-    none, full = after(OVERLAPS[0]), after(OVERLAPS[-1])
+    hybrid = arm_by_seed(profile, lambda seed: merged(halves("passrate", seed), MERGE))
+    coin = arm_by_seed(profile, lambda seed: merged(halves("random", seed), MERGE))
     return [
-        e.effect("unseen rows - SFT alone", (1, none), (-1, e.arm(halves("random", 0)[0]))),
-        e.effect("unseen rows - seen rows", (1, none), (-1, full)),
+        difference("hybrid - SFT", hybrid, arm(profile, doubled(profile, "sft"))),
+        difference("hybrid - GRPO", hybrid, arm(profile, doubled(profile, "grpo"))),
+        difference("hybrid - SFT, then GRPO", hybrid, arm_after(profile, Run("sft"), Run("grpo"))),
+        difference("hybrid - random halves", hybrid, coin),
     ]
 
 
 @CLAIMS.register(
-    code="C6", effects=3, grid="geometry", chapter="05c_geometry", dated="2026-11-22",
-    source="arXiv:2607.19331", figure="05c-effects-figure",
+    code="C3",
+    effects=2,
+    grid="hybrids",
+    chapter="05b_hybrids",
+    figure="05b-unseen-figure",
+    dated="2026-11-21",
+    source="arXiv:2604.13515",
+    says="GRPO after SFT gains, and gains more on rows that SFT has not seen.",
+)
+def unseen_rows(profile: Profile) -> list[Contrast]:
+    """SFT on a random half, then GRPO: accuracy is above that of the SFT half where the rows of
+    GRPO are the other half, and above that of GRPO on the rows of SFT."""
+    first, then = halves("random", 0)
+    unseen, seen = (arm_after(profile, first, replace(then, overlap=o)) for o in (0.0, 1.0))
+    return [
+        difference("unseen rows - SFT alone", unseen, arm(profile, first)),
+        difference("unseen rows - seen rows", unseen, seen),
+    ]
+
+
+@CLAIMS.register(
+    code="C6",
+    effects=3,
+    grid="geometry",
+    chapter="05c_geometry",
+    figure="05c-effects-figure",
+    dated="2026-11-22",
+    source="arXiv:2607.19331",
     says="Under LoRA, too, RL leaves the singular values of the base alone, and SFT does not.",
-)  # fmt: skip
-def spectrum_kept(e: Evidence) -> list[dict[str, Any]]:
+)
+def spectrum_kept(profile: Profile) -> list[SeedStatistic | Contrast]:
     """The spectral residual of SFT is at least twice that of GRPO (a log ratio above log 2);
     putting the base's singular values back costs GRPO less than 0.02, and costs SFT something.
     Until 2026-11-22, when spectra of one seed had been seen but none of these accuracies, the
     second and third were one: that it costs SFT more than GRPO. That would have compared changes of
     different size."""
-    pairs = e.facts(neighbours(e.profile)["SFT and GRPO of one seed"])
-    spectra = [facts["pair"]["spectra"] for facts in pairs]
-    ratios = [math.log(sft["residual"] / grpo["residual"]) for sft, grpo in spectra]
-    whole = {method: e.arm(Run(method)) for method in ("sft", "grpo")}
-    back = {method: _changed(e, "isospectral", method) for method in whole}
+
+    def log_ratio(facts: dict[str, Any]) -> float:
+        sft, grpo = facts["pair"]["spectra"]
+        return math.log(sft["residual"] / grpo["residual"])
+
+    pairs = tuple(neighbours(profile)["SFT and GRPO of one seed"])
+    sft, grpo = (arm(profile, Run(method)) for method in ("sft", "grpo"))
     return [
-        e.of_seeds("log residual of SFT - log residual of GRPO", ratios, margin=math.log(2)),
-        e.effect("GRPO on the base's spectrum - GRPO", (1, back["grpo"]), (-1, whole["grpo"]),
-                 margin=-0.02),
-        e.effect("SFT - SFT on the base's spectrum", (1, whole["sft"]), (-1, back["sft"])),
-    ]  # fmt: skip
+        SeedStatistic(
+            "log residual of SFT - log residual of GRPO", (pairs,), log_ratio, margin=math.log(2)
+        ),
+        difference(
+            "GRPO on the base's spectrum - GRPO",
+            _changed(profile, "isospectral", "grpo"),
+            grpo,
+            margin=-0.02,
+        ),
+        difference(
+            "SFT - SFT on the base's spectrum", sft, _changed(profile, "isospectral", "sft")
+        ),
+    ]
 
 
 @CLAIMS.register(
-    code="C7", effects=2, grid="geometry", chapter="05c_geometry", dated="2026-11-22",
-    source="arXiv:2601.11258", figure="05c-effects-figure",
+    code="C7",
+    effects=2,
+    grid="geometry",
+    chapter="05c_geometry",
+    figure="05c-effects-figure",
+    dated="2026-11-22",
+    source="arXiv:2601.11258",
     says="The updates of SFT and RL are near-orthogonal: less than half as parallel as two of one "
-         "method.",
-)  # fmt: skip
-def orthogonal(e: Evidence) -> list[dict[str, Any]]:
+    "method.",
+)
+def orthogonal(profile: Profile) -> list[SeedStatistic]:
     """Between seeds, the cosine of an SFT and a GRPO update, over the geometric mean of the cosines
     of two SFT and of two GRPO updates, is below one half; of the weights, and of what the updates
     do to the inputs of the layers (functional). Until 2026-11-22, when pairs of one seed had been
     seen but none of two: the cosine itself below 0.1, and below the two others. But LoRA's random A
     makes all of them small."""
-    kinds = neighbours(e.profile)
+    pairs = neighbours(profile)
+    columns = tuple(tuple(pairs[kind]) for kind in ("SFT and GRPO", "SFT and SFT", "GRPO and GRPO"))
 
-    def parallel(name: str) -> dict[str, Any]:
-        columns = ([one["pair"]["between"][name] for one in e.facts(kinds[kind])]
-                   for kind in ("SFT and GRPO", "SFT and SFT", "GRPO and GRPO"))  # fmt: skip
-        what = f"half - relative {name} of SFT and GRPO"
-        return e.of_seeds(what, list(zip(*columns, strict=True)), ring=True,
-                          of=lambda values: 0.5 - relative(values))  # fmt: skip
+    def parallel(name: str) -> SeedStatistic:
+        return SeedStatistic(
+            f"half - relative {name} of SFT and GRPO",
+            columns,
+            value=lambda *facts: tuple(one["pair"]["between"][name] for one in facts),
+            statistic=lambda cosines: 0.5 - relative(cosines),
+            overlapping=True,
+        )
 
     return [parallel("cosine"), parallel("functional")]
 
 
 def relative(cosines: Sequence[tuple[float, float, float]]) -> float:
-    """The mean cosine across two kinds over the geometric mean of those within each of them.
+    """Return the mean cosine across two kinds over the geometric mean of those within each of them.
 
     One where both kinds point the same way, whatever makes single updates differ (Spearman 1904,
     correction for attenuation). Raises StudyError where a kind does not agree with itself.
@@ -257,21 +331,30 @@ def relative(cosines: Sequence[tuple[float, float, float]]) -> float:
 
 
 @CLAIMS.register(
-    code="C12", effects=2, grid="geometry", chapter="05c_geometry", dated="2026-11-21",
-    source="this study, after arXiv:2511.08567", figure="05c-effects-figure",
+    code="C12",
+    effects=2,
+    grid="geometry",
+    chapter="05c_geometry",
+    figure="05c-effects-figure",
+    dated="2026-11-21",
+    source="this study, after arXiv:2511.08567",
     says="An RL adapter that is merged into bfloat16 weights loses skill, more than SFT's does.",
-)  # fmt: skip
-def lost_in_rounding(e: Evidence) -> list[dict[str, Any]]:
+)
+def lost_in_rounding(profile: Profile) -> list[Contrast]:
     """With the base in bfloat16, a GRPO adapter merged and rounded is more than 0.01 below the same
     adapter beside the base, and loses more by it than an SFT adapter does."""
-    loss = {m: [(1, _changed(e, "unrounded", m)), (-1, _changed(e, "rounded", m))]
-            for m in ("sft", "grpo")}  # fmt: skip
-    less = [(-sign, arm) for sign, arm in loss["sft"]]
+
+    def loss(sign: int, method: str) -> list[tuple[float, Arm]]:
+        return [
+            (sign, _changed(profile, "unrounded", method)),
+            (-sign, _changed(profile, "rounded", method)),
+        ]
+
     return [
-        e.effect("loss of GRPO", *loss["grpo"], margin=0.01),
-        e.effect("loss of GRPO - loss of SFT", *loss["grpo"], *less),
+        Contrast("loss of GRPO", tuple(loss(1, "grpo")), margin=0.01),
+        Contrast("loss of GRPO - loss of SFT", (*loss(1, "grpo"), *loss(-1, "sft"))),
     ]
 
 
-def _changed(e: Evidence, how: str, method: str) -> dict[str, Any]:
-    return e.arm(lambda seed: changed(how, method, seed))
+def _changed(profile: Profile, how: str, method: str) -> Arm:
+    return arm_by_seed(profile, lambda seed: changed(how, method, seed))

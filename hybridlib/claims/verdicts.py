@@ -5,224 +5,260 @@ below it, both at 5 % after Holm's correction over the effects of all claims, an
 otherwise, with the number of seeds that would do.
 """
 
+from __future__ import annotations
+
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hybridlib import ROOT, results, stats
-from hybridlib.claims.contrasts import Evidence
+from hybridlib import ROOT, markdown, results, stats
+from hybridlib.claims.contrasts import Effect, Evidence
 from hybridlib.claims.rules import CLAIMS
-from hybridlib.grids import GRIDS
-from hybridlib.profiles import Profile
+from hybridlib.profiles import PROFILES, Profile
+from hybridlib.runs import Run
 
 if TYPE_CHECKING:
     import pandas as pd
 
 LEVEL = 0.05
+NOT_RUN = "not run"
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What the evidence says of one claim; effects as `stats.contrast` gives them, with `what`."""
+class Judgement:
+    """What the evidence says of one claim."""
 
     name: str
-    verdict: str  # supported, refuted, undecided or not run
-    effects: tuple[dict[str, Any], ...] = ()
-    missing: int = 0  # runs of its grid that have not finished
+    verdict: str  # supported, refuted, undecided or NOT_RUN
+    effects: tuple[Effect, ...] = ()  # in a ledger with `holm`, the adjusted p
+    missing: int = 0  # how many of the runs that the claim reads have not finished
 
 
-def ledger(profile: Profile) -> list[Verdict]:
-    """The verdict on every claim from the runs that this profile has finished."""
-    evidence, found = Evidence(profile), {}
-    done = set(evidence.items["id"])
-    for name, claim in CLAIMS.items():
-        missing = [run for run in GRIDS[claim.grid](profile) if run.id not in done]
-        effects = tuple(claim(evidence)) if profile.full and not missing else ()
-        found[name] = Verdict(name, "not run", effects, len(missing))
-    # The family is all that is registered, so that no verdict lapses when another grid finishes.
-    rest = sum(CLAIMS[name].effects for name, one in found.items() if not one.effects)
-    ps = [effect["p"] for one in found.values() for effect in one.effects]
-    adjusted = iter(stats.holm([*ps, *[1.0] * rest]))
-    for name, one in found.items():
+def ledger(profile: Profile) -> list[Judgement]:
+    """Return the judgement on every claim from the runs that a profile has finished.
+
+    Nothing is run. Profiles that are not `full` have small grids and judge no claim. Holm's family
+    is all that is registered, run or not, so that no verdict lapses when other runs finish.
+    """
+    if not profile.full:
+        return [Judgement(name, NOT_RUN) for name in CLAIMS]
+    evidence = Evidence(profile)
+    judgements = [_measured(name, evidence) for name in CLAIMS]
+    unknown = sum(CLAIMS[one.name].effects for one in judgements if not one.effects)
+    p_values = [effect["p"] for one in judgements for effect in one.effects]
+    adjusted = iter(stats.holm([*p_values, *[1.0] * unknown]))
+    decided = []
+    for one in judgements:
         effects = tuple(effect | {"holm": next(adjusted)} for effect in one.effects)
         if effects:
-            found[name] = replace(one, effects=effects, verdict=judged(effects))
-    return list(found.values())
+            one = replace(one, effects=effects, verdict=decide(effects))
+        decided.append(one)
+    return decided
 
 
-def judged(effects: Sequence[dict[str, Any]]) -> str:
-    """supported, refuted or undecided, by the rule that all claims share."""
-    sure = [effect["holm"] < LEVEL for effect in effects]
-    above = [effect["estimate"] > effect["margin"] for effect in effects]
-    if any(s and not a for s, a in zip(sure, above, strict=True)):
+def runs(name: str, profile: Profile) -> tuple[Run, ...]:
+    """Return the runs that the effects of a claim read under a profile, each once."""
+    named = [run for comparison in CLAIMS[name](profile) for run in comparison.runs]
+    return tuple(dict.fromkeys(named))
+
+
+def _measured(name: str, evidence: Evidence) -> Judgement:
+    """The claim's effects, without a verdict; none where runs are missing."""
+    missing = evidence.missing(runs(name, evidence.profile))
+    if missing:
+        return Judgement(name, NOT_RUN, missing=len(missing))
+    comparisons = CLAIMS[name](evidence.profile)
+    effects = [effect for comparison in comparisons for effect in comparison.measure(evidence)]
+    return Judgement(name, NOT_RUN, tuple(effects))
+
+
+def decide(effects: Sequence[Effect]) -> str:
+    """Return supported, refuted or undecided, by the rule that all claims share."""
+    sure = [effect for effect in effects if effect["holm"] < LEVEL]
+    if any(effect["estimate"] <= effect["margin"] for effect in sure):
         return "refuted"
-    return "supported" if all(sure) else "undecided"
+    return "supported" if len(sure) == len(effects) else "undecided"
 
 
-def effects(found: Sequence[Verdict], name: str) -> "pd.DataFrame":
-    """The effects of one claim, less their margins, as `figures.differences` draws them."""
+def beyond_margins(judgements: Sequence[Judgement], name: str) -> pd.DataFrame:
+    """Return the effects of one claim less their margins, as `figures.differences` draws them."""
     import pandas as pd
 
-    one = next(verdict for verdict in found if verdict.name == name)
-    frame = pd.DataFrame(one.effects, columns=["what", "estimate", "low", "high", "margin", "holm"])
+    judgement = next(one for one in judgements if one.name == name)
+    columns = ["what", "estimate", "low", "high", "margin", "holm"]
+    frame = pd.DataFrame(judgement.effects, columns=columns)
     ends = ["estimate", "low", "high"]
     frame[ends] = frame[ends].sub(frame["margin"], axis=0)  # the line of figures stands at 0
-    frame["what"] += [f" - {margin:.2g}" * (margin != 0) for margin in frame["margin"]]
+    frame["what"] += [f" - {margin:.2g}" if margin else "" for margin in frame["margin"]]
     return frame.rename(columns={"what": "arm", "estimate": "value"})
 
 
-def seeds_needed(effect: dict[str, Any]) -> float:
-    """Seeds at which an effect of this size is found 4 times in 5 at 5 %; inf where none suffice.
+def seeds_needed(effect: Effect) -> float:
+    """Return with how many seeds an effect of this size is found 4 times in 5 at 5 %.
 
-    More seeds shrink their own part of the error; the part of the test rows stays.
+    Infinity where no number would do: more seeds shrink their own part of the error, and the part
+    of the test rows stays.
     """
     target = abs(effect["estimate"] - effect["margin"]) / stats.detectable(1.0)
-    left = target**2 - effect["se_items"] ** 2
-    own = max(0.0, effect["se"] ** 2 - effect["se_items"] ** 2)
-    return math.ceil(max(effect["seeds"]) * own / left) if left > 0 else math.inf
+    room = target**2 - effect["se_items"] ** 2
+    if room <= 0:
+        return math.inf
+    variance = max(0.0, effect["se"] ** 2 - effect["se_items"] ** 2)
+    return math.ceil(max(effect["seeds"]) * variance / room)
+
+
+# ---------------------------------------------------------------- the history
 
 
 def history(profile: Profile) -> list[dict[str, Any]]:
-    """The verdicts of a profile as they were reached and changed, oldest first."""
-    path = ROOT / "data" / "verdicts" / f"{profile.name}.json"
+    """Return the verdicts of a profile as they were reached and changed, oldest first."""
+    path = _history_file(profile)
     return json.loads(path.read_text()) if path.exists() else []
 
 
-def remember(profile: Profile, verdicts: Sequence[Verdict]) -> None:
-    """Add to the history what is not its last word on a claim."""
+def extend_history(profile: Profile, judgements: Sequence[Judgement]) -> None:
+    """Append the verdicts that differ from the last ones in the history of a profile."""
     past = history(profile)
     last = {entry["claim"]: entry["verdict"] for entry in past}
-    new = [
-        {"claim": v.name, "verdict": v.verdict, "on": datetime.now(UTC).date().isoformat(),
-         "effects": [_short(effect) for effect in v.effects]}
-        for v in verdicts if v.verdict != last.get(v.name, "not run")
-    ]  # fmt: skip
-    if new:
-        path = ROOT / "data" / "verdicts" / f"{profile.name}.json"
-        results.write(path, json.dumps(past + new, indent=1) + "\n")
+    today = datetime.now(UTC).date().isoformat()
+    changes = [
+        {
+            "claim": one.name,
+            "verdict": one.verdict,
+            "on": today,
+            "effects": [_rounded(effect) for effect in one.effects],
+        }
+        for one in judgements
+        if one.verdict != last.get(one.name, NOT_RUN)
+    ]
+    if changes:
+        results.write(_history_file(profile), json.dumps(past + changes, indent=1) + "\n")
 
 
-def _short(effect: dict[str, Any]) -> dict[str, Any]:
-    return {k: round(effect[k], 4) for k in ("estimate", "low", "high", "holm")} | {
-        "what": effect["what"]
-    }
+def _history_file(profile: Profile) -> Path:
+    return ROOT / "data" / "verdicts" / f"{profile.name}.json"
+
+
+def _rounded(effect: Effect) -> Effect:
+    numbers = {key: round(effect[key], 4) for key in ("estimate", "low", "high", "holm")}
+    return numbers | {"what": effect["what"]}
 
 
 # ---------------------------------------------------------------- the page
 
 
-def summary(verdicts: Sequence[Verdict]) -> str:
-    """What was found, in a sentence of Markdown for the first page."""
-    verdicts = sorted(verdicts, key=_number)
-    codes = {
-        kind: ", ".join(CLAIMS[v.name].code for v in verdicts if v.verdict == kind) or "none"
-        for kind in ("supported", "refuted", "undecided")
-    }
-    told = "; ".join(f"{kind}: {names}" for kind, names in codes.items())
-    if not any(v.effects for v in verdicts):
-        told = "not judged in this build, whose grids are too small for them"
-    return f"**What was found.** The registered claims, {told}. [](claims.md) has every effect.\n\n"
+def summary(judgements: Sequence[Judgement]) -> str:
+    """Return what was found as a paragraph of Markdown for the first page."""
+    codes = {}
+    for verdict in ("supported", "refuted", "undecided"):
+        names = [one.name for one in sorted(judgements, key=_number) if one.verdict == verdict]
+        codes[verdict] = ", ".join(CLAIMS[name].code for name in names) or "none"
+    judged = any(one.effects for one in judgements)
+    return markdown.render("hybridlib.claims", "summary.md.j2", codes=codes, judged=judged)
 
 
-def page(profile: Profile, verdicts: Sequence[Verdict], history: Sequence[dict]) -> str:
-    """The claims of the study in Markdown, every one with its rule, effects and verdict."""
-    verdicts = sorted(verdicts, key=_number)
-    lines = [
-        "# Claims and verdicts",
-        "",
-        "Each claim was written down with its rule before the runs that decide it; the date stands "
-        "beside it, and the history of `hybridlib/claims.py` shows it. Where a rule was amended, "
-        "its entry says when, what had been seen, and what it said before. "
-        "The runs of SFT, GRPO and the two in turn serve several claims and had finished when the "
-        "later ones were written. A claim is *supported* if "
-        "each of its effects lies above its margin, *refuted* if one lies below, both at 5 % after "
-        "Holm's correction over the effects of all claims, run or not, of which there are "
-        f"{sum(claim.effects for claim in CLAIMS.values())}, and *undecided* otherwise. "
-        "A claim with several effects falls with one of them: the table says with which. "
-        f"Evidence: profile `{profile.name}`, {len(profile.seeds)} seeds.",
-        "",
-        "Effects are differences of sampled accuracy, as shares of one, with 95 % intervals "
-        "over seeds and items, unless they say else. *Detectable* and *seeds needed* are those of "
-        "a single effect, before the correction. *Greedy* is the same effect under greedy "
-        "decoding, which no rule asks for. Mind it: the tiny base was pretrained on "
-        "text with slips. Sampling repeats them and greedy decoding does not, so that much of "
-        "what any training gains here is that sampling becomes more reliable.",
-        "",
-        "| claim | verdict |", "|---|---|",
-        *(f"| [{CLAIMS[v.name].code}. {CLAIMS[v.name].says}](#{_anchor(v)}) | {_outcome(v)} |"
-          for v in verdicts), "",
-        "C5 (which adapter suits RL) and C10 (which modules deserve full rank) have no rule and no "
-        "runs yet.", "",
-    ]  # fmt: skip
-    for one in verdicts:
-        claim = CLAIMS[one.name]
-        rule = " ".join((claim.__doc__ or "").split())
-        chapter = f"../notebooks/{claim.chapter}"
-        shown = (
-            f"in []({chapter}.ipynb), their effects in "
-            f'<a href="{chapter}.html#fig-{claim.figure}">one figure</a>'
-            if profile.full else "in `tiny-full`"
-        )  # fmt: skip
-        lines += [f"({_anchor(one)})=", f"## {claim.code}. {claim.says}", "",
-                  f"Source: {claim.source}. Rule of {claim.dated}: {rule} The runs are those of "
-                  f"the grid `{claim.grid}`, shown {shown}.", "",
-                  f"**{one.verdict.capitalize()}.**{_why_not(one)}", ""]  # fmt: skip
-        if one.effects:
-            lines += [
-                "| effect | estimate | margin | p, Holm | detectable | seeds needed | greedy |",
-                "|---|---|---|---|---|---|---|", *map(_row, one.effects), "",
-            ]  # fmt: skip
-        past = [h for h in history if h["claim"] == one.name]
-        if past:
-            lines += [
-                "History: " + ", ".join(f"{h['verdict']} ({h['on']})" for h in past) + ".",
-                "",
-            ]
-    return "\n".join(lines)
+def page(profile: Profile, judgements: Sequence[Judgement], past: Sequence[dict[str, Any]]) -> str:
+    """Return the page of all claims in Markdown: rule, runs, verdict, effects, history of each.
+
+    past: what `history` returns.
+    """
+    judgements = sorted(judgements, key=_number)
+    return markdown.render(
+        "hybridlib.claims",
+        "page.md.j2",
+        profile=profile,
+        n_effects=sum(claim.effects for claim in CLAIMS.values()),
+        overview=_overview(judgements),
+        claims=[_section(profile, one, past) for one in judgements],
+    )
 
 
-def _number(one: Verdict) -> int:
+def _number(one: Judgement) -> int:
     return int(CLAIMS[one.name].code[1:])
 
 
-def _anchor(one: Verdict) -> str:
+def _anchor(one: Judgement) -> str:
     return f"claim-{CLAIMS[one.name].code.lower()}"
 
 
-def _why_not(one: Verdict) -> str:
-    if one.verdict != "not run":
-        return ""
-    return (
-        f" {one.missing} of its runs are missing." if one.missing
-        else " This profile's grids are too small for it; those of `tiny-full` are not."
-    )  # fmt: skip
+def _overview(judgements: Sequence[Judgement]) -> str:
+    """One row per claim: its title, linked to its section, and its verdict."""
+    import pandas as pd
+
+    titles = [
+        f"[{CLAIMS[one.name].code}. {CLAIMS[one.name].says}](#{_anchor(one)})" for one in judgements
+    ]
+    outcomes = [_outcome(one) for one in judgements]
+    return markdown.table(pd.DataFrame({"claim": titles, "verdict": outcomes}))
 
 
-def _outcome(one: Verdict) -> str:
-    """refuted by hybrid - SFT"""
+def _outcome(one: Judgement) -> str:
+    """Such as "refuted by hybrid - SFT"."""
     failed = [
-        _cell(e["what"]) for e in one.effects if e["holm"] < LEVEL and e["estimate"] <= e["margin"]
+        markdown.cell(effect["what"])
+        for effect in one.effects
+        if effect["holm"] < LEVEL and effect["estimate"] <= effect["margin"]
     ]
     return f"{one.verdict} by {', '.join(failed)}" if failed else one.verdict
 
 
-def _row(effect: dict[str, Any]) -> str:
+def _section(profile: Profile, one: Judgement, past: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the template says of one claim."""
+    claim = CLAIMS[one.name]
+    verdicts = [f"{e['verdict']} ({e['on']})" for e in past if e["claim"] == one.name]
+    return {
+        "anchor": _anchor(one),
+        "code": claim.code,
+        "says": claim.says,
+        "source": claim.source,
+        "dated": claim.dated,
+        "rule": " ".join(claim.__doc__.split()),
+        "grid": claim.grid,
+        "chapter": claim.chapter,
+        "figure": claim.figure,
+        "runs": _arms(one.name, profile if profile.full else PROFILES["tiny-full"]),
+        "verdict": one.verdict,
+        "missing": one.missing,
+        "effects": _effects_table(one.effects) if one.effects else "",
+        "history": ", ".join(verdicts),
+    }
+
+
+def _arms(name: str, profile: Profile) -> str:
+    """The ids of a claim's runs without their seeds, each once."""
+    ids = [re.sub(r"_seed-\d+", "", run.id) for run in runs(name, profile)]
+    return ", ".join(f"`{name}`" for name in dict.fromkeys(ids))
+
+
+def _effects_table(effects: Sequence[Effect]) -> str:
+    import pandas as pd
+
+    rows = [
+        {
+            "effect": markdown.cell(effect["what"]),
+            "estimate": _signed(*(effect[key] for key in ("estimate", "low", "high"))),
+            "margin": f"{effect['margin']:g}",
+            "p, Holm": f"{effect['holm']:.3f}",
+            "detectable": f"{stats.detectable(effect['se']):.3f}",
+            "seeds needed": _needed(effect),
+            "greedy": _signed(*effect["greedy"]) if "greedy" in effect else "",
+        }
+        for effect in effects
+    ]
+    return markdown.table(pd.DataFrame(rows))
+
+
+def _needed(effect: Effect) -> str:
+    if effect["holm"] < LEVEL:
+        return "enough"
     seeds = seeds_needed(effect)
-    needed = "enough" if effect["holm"] < LEVEL else "no number" if seeds == math.inf else seeds
-    cells = (
-        _cell(effect["what"]), _signed(*(effect[k] for k in ("estimate", "low", "high"))),
-        f"{effect['margin']:g}", f"{effect['holm']:.3f}", f"{stats.detectable(effect['se']):.3f}",
-        needed, _signed(*effect["greedy"]) if "greedy" in effect else "",
-    )  # fmt: skip
-    return f"| {' | '.join(map(str, cells))} |"
+    return "no number" if seeds == math.inf else str(seeds)
 
 
 def _signed(estimate: float, low: float, high: float) -> str:
     return f"{estimate:+.3f} [{low:+.3f}, {high:+.3f}]"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")  # a bar would end the table's cell
