@@ -213,7 +213,7 @@ def claims(args: argparse.Namespace) -> None:
             interval = f"[{effect['low']:+.3f}, {effect['high']:+.3f}]"
             print(f"     {effect['what']}: {effect['estimate']:+.3f} {interval}")
     if args.keep:
-        verdicts.remember(profile, found)
+        verdicts.extend_history(profile, found)
 
 
 def advise(args: argparse.Namespace) -> None:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hybridlib import StudyError, data, grading, results, stats
 from hybridlib import __main__ as cli
 from hybridlib.advise import choice
-from hybridlib.advise.choice import Flip
-from hybridlib.advise.report import EVIDENCE, _merge, advise
-from hybridlib.claims.contrasts import Evidence
+from hybridlib.advise.choice import FlipEvidence
+from hybridlib.advise.report import EVIDENCE, _merge_or_stack, advise
+from hybridlib.claims import Arm, Evidence, arm, difference
 from hybridlib.data import intake
 from hybridlib.grids import GRIDS, MERGE
 from hybridlib.methods import train
@@ -59,8 +59,8 @@ def test_each_bucket_goes_where_it_gains(monkeypatch):
     gains = {"sft": {"zero": 0.3, "low": 0, "middle": 0.2, "high": 0},
              "grpo": {"zero": 0, "low": 0, "middle": 0.2, "high": 0.3}}  # fmt: skip
     evidence(monkeypatch, lambda run: gains[run.method][run.select])
-    found = choice.choices(Flip(FULL))
-    assert [c.verdict for c in found] == ["sft", "leave out", "either", "rl"]
+    found = choice.choose(FlipEvidence(FULL))
+    assert [c.advice for c in found] == ["sft", "leave out", "either", "rl"]
     assert [c.file for c in found][:2] == ["sft", ""] and found[2].file in ("sft", "rl")
     assert found[0].sft["estimate"] == pytest.approx(0.3, abs=0.05)
     assert all(c.gap["seeds"] == [5, 5] and c.gap["n"] > 50 for c in found)
@@ -69,14 +69,14 @@ def test_each_bucket_goes_where_it_gains(monkeypatch):
 def test_luck_of_the_base_is_no_gain(monkeypatch):
     """Runs no better than the base: buckets of the same samples would find gains and losses."""
     evidence(monkeypatch)
-    flip = Flip(FULL)
-    found = choice.choices(flip)
-    assert {c.verdict for c in found} == {"leave out"}
+    flip = FlipEvidence(FULL)
+    found = choice.choose(flip)
+    assert {c.advice for c in found} == {"leave out"}
     assert all(abs(c.sft["estimate"]) < 0.05 for c in found)
-    arm, e = Run("sft", select="zero", n_train=32), flip.evidence
-    base = {"id": "base", "split": "test", "bucket": "zero"}
-    assert e.effect("naive", (1, e.arm(arm, bucket="zero")), (-1, base))["low"] > 0
-    assert choice.expected(flip, found, dict.fromkeys(BUCKETS, 0.25)) is None
+    trained = arm(FULL, Run("sft", select="zero", n_train=32), bucket="zero")
+    naive = difference("naive", trained, Arm((Run("base"),), bucket="zero"))
+    assert naive.measure(flip.evidence)[0]["low"] > 0
+    assert choice.expected_gain(flip, found, dict.fromkeys(BUCKETS, 0.25)) is None
 
 
 @given(st.floats(-1, 1), st.floats(0, 0.5), st.floats(-1, 1), st.floats(0, 0.5))
@@ -85,7 +85,7 @@ def test_the_rule(sft, reach_sft, rl, reach_rl):
         return {"estimate": value, "low": value - reach, "high": value + reach}
 
     gap = told(sft - rl, reach_sft + reach_rl)
-    verdict, file = choice.rule(told(sft, reach_sft), told(rl, reach_rl), gap)
+    verdict, file = choice.decide(told(sft, reach_sft), told(rl, reach_rl), gap)
     gains = sft > reach_sft or rl > reach_rl
     assert (file != "") == gains == (verdict != "leave out")
     if gains:
@@ -99,7 +99,7 @@ def test_the_rule(sft, reach_sft, rl, reach_rl):
 def test_no_sample_chooses_the_bucket_that_it_is_compared_in(right):
     base = frame([("base", 0, "math", "test", i, 1, 0, r, 6) for i, r in enumerate(right)])
     arm = base.assign(id="sft", correct=1, samples=3)
-    found = choice.crossed(pd.concat([base, arm]).assign(bucket=""))
+    found = choice.leave_one_sample_out(pd.concat([base, arm]).assign(bucket=""))
     own, other = found[found.id == "base"], found[found.id == "sft"]
     assert len(own) == len(other) == 6 * len(right)
     assert list(own.groupby("item")["correct"].sum()) == right
@@ -115,7 +115,7 @@ def test_the_expected_gain_is_the_mean_over_the_rows(found_once, sizes):
     flip, found = found_once
     shares = {name: n / sum(sizes) for name, n in zip(BUCKETS, sizes, strict=True)}
     gains = {c.bucket: getattr(c, c.file)["estimate"] if c.file else 0.0 for c in found}
-    told = choice.expected(flip, found, shares)
+    told = choice.expected_gain(flip, found, shares)
     mean = sum(shares[name] * gains[name] for name in BUCKETS)
     assert (told["estimate"] if told else 0.0) == pytest.approx(mean)
     assert told is None or told["low"] <= told["estimate"] <= told["high"]
@@ -125,8 +125,8 @@ def test_the_expected_gain_is_the_mean_over_the_rows(found_once, sizes):
 def found_once():
     with pytest.MonkeyPatch.context() as patch:
         evidence(patch, lambda run: 0.2 * (run.select in ("zero", "middle")), items=30)
-        flip = Flip(FULL)
-        return flip, choice.choices(flip)
+        flip = FlipEvidence(FULL)
+        return flip, choice.choose(flip)
 
 
 def test_merge_or_stack(monkeypatch):
@@ -144,16 +144,16 @@ def test_merge_or_stack(monkeypatch):
 def test_what_is_said_of_merging(monkeypatch, gain, told):
     runs = dict.fromkeys(run for name in ("flip", "hybrids") for run in GRIDS[name](FULL))
     evidence(monkeypatch, lambda run: gain * (run.merge == MERGE), runs, items=40)
-    flip, some = Flip(FULL), [{"id": "a"}]
-    said = _merge(flip, {"sft": some, "rl": some})
+    flip, some = FlipEvidence(FULL), [{"id": "a"}]
+    said = _merge_or_stack(flip, {"sft": some, "rl": some})
     assert told in said and "120 test rows, 5 seeds" in said
-    assert "at most one method" in _merge(flip, {"sft": some, "rl": []})
+    assert "at most one method" in _merge_or_stack(flip, {"sft": some, "rl": []})
 
 
 def test_missing_evidence_is_one_line_with_the_command(monkeypatch):
     evidence(monkeypatch, runs=[Run("base")])
     with pytest.raises(StudyError, match="lacks 40 of 41 .* sweep flip --profile tiny-full"):
-        Flip(FULL)
+        FlipEvidence(FULL)
 
 
 # ---------------------------------------------------------------- the rows

@@ -30,7 +30,7 @@ ORDER = """
     methods.registry methods.train methods.mixed methods.composed methods.distillation methods
     labels figures measures
     grids pool study verify restamp estimate
-    claims.contrasts claims.registry claims.rules claims.verdicts claims
+    claims.registry claims.contrasts claims.forgetting claims.rules claims.verdicts claims
     advise.choice advise.report advise
     book.cache book.plan book.kernels book.pages book.build book
     __main__

@@ -7,12 +7,11 @@ runs of the grid `flip` have gained on it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hybridlib import StudyError, grids, stats
-from hybridlib.claims.contrasts import Evidence
-from hybridlib.grids import MERGE, PER_BUCKET
+from hybridlib.claims import Effect, Evidence, arm, arm_after, arm_by_seed, difference
 from hybridlib.partition import BUCKETS, bucket
 from hybridlib.profiles import Profile
 from hybridlib.runs import Run
@@ -22,110 +21,143 @@ if TYPE_CHECKING:
 
 METHOD_OF_FILE = {"sft": "sft", "rl": "grpo"}  # a file of rows -> the method that trains on it
 
+Terms = list[tuple[float, dict[str, Any]]]
+"""What `stats.contrast` takes: weights and selections of rows."""
+
 
 @dataclass(frozen=True)
-class Choice:
-    """What becomes of the rows of a bucket, and the contrasts (`stats.contrast`) that say so."""
+class BucketChoice:
+    """What becomes of the rows of a bucket, and the effects that say so."""
 
     bucket: str
-    verdict: str  # sft, rl, either, leave out; or reach: solutions first, whatever the evidence
+    advice: str  # sft, rl, either or leave out; solutions first, whatever the evidence
     file: str  # sft, rl, or "" where the rows are left out
-    sft: dict[str, Any]  # gain of SFT over the base
-    rl: dict[str, Any]  # gain of GRPO over the base
-    gap: dict[str, Any]  # SFT - GRPO
+    sft: Effect  # gain of SFT over the base
+    rl: Effect  # gain of GRPO over the base
+    gap: Effect  # SFT - GRPO
 
 
-class Flip:
+class FlipEvidence:
     """The finished runs of the grid `flip`, compared with the base on the test rows of a bucket.
 
-    Raises StudyError where runs are missing.
+    Reads the records of a profile. Raises StudyError where runs are missing.
     """
 
     def __init__(self, profile: Profile):
         self.profile, self.evidence = profile, Evidence(profile)
-        ids = {"base", *(i for name in BUCKETS for m in METHOD_OF_FILE.values()
-                         for i in self.arm(m, name)["id"])}  # fmt: skip
-        items = self.evidence.items
-        if missing := ids - set(items["id"]):
+        trained = [
+            self.runs(method, name) for method in METHOD_OF_FILE.values() for name in BUCKETS
+        ]
+        runs = [Run("base"), *(run for one in trained for run in one)]
+        if missing := self.evidence.missing(runs):
             raise StudyError(
-                f"the evidence lacks {len(missing)} of {len(ids)} runs; "
+                f"the evidence lacks {len(missing)} of {len(runs)} runs; "
                 f"python -m hybridlib sweep flip --profile {profile.name} makes them"
             )
-        self.items = crossed(items[items["id"].isin(ids) & (items["split"] == "test")])
+        items = self.evidence.items
+        used = items["id"].isin([run.id for run in runs]) & (items["split"] == "test")
+        self.items = leave_one_sample_out(items[used])
 
-    def arm(self, method: str, name: str) -> dict[str, Any]:
-        """A method trained on the rows of a bucket, on the copies that `crossed` puts into it."""
-        run = Run(method, select=name, n_train=PER_BUCKET)
-        return {"id": [replace(run, seed=s).id for s in self.profile.seeds], "bucket": name}
+    def runs(self, method: str, bucket: str) -> tuple[Run, ...]:
+        """Return the runs of a method that trained on the rows of a bucket, one for each seed."""
+        return arm(self.profile, Run(method, select=bucket, n_train=grids.PER_BUCKET)).runs
 
-    def gain(self, method: str, name: str, weight: float = 1.0) -> list[tuple[float, dict]]:
-        """The terms of a method's gain over the base on a bucket, so often."""
-        return [(weight, self.arm(method, name)), (-weight, {"id": "base", "bucket": name})]
+    def rows(self, method: str, bucket: str) -> dict[str, Any]:
+        """Return the selection of the rows of such runs that lie in their own bucket."""
+        return {"id": [run.id for run in self.runs(method, bucket)], "bucket": bucket}
 
-    def contrast(self, terms: Sequence[tuple[float, dict]]) -> dict[str, Any]:
+    def gain(self, method: str, bucket: str, weight: float = 1.0) -> Terms:
+        """Return the terms of a method's gain over the base on a bucket, with a weight."""
+        base = {"id": "base", "bucket": bucket}
+        return [(weight, self.rows(method, bucket)), (-weight, base)]
+
+    def contrast(self, terms: Terms) -> Effect:
+        """Return a weighted sum of sampled accuracies, by `stats.contrast`."""
         return stats.contrast(self.items, terms, "sampled")
 
 
-def crossed(items: pd.DataFrame) -> pd.DataFrame:
-    """Every item once for each sample of the base, in the bucket of the base's other samples.
+def leave_one_sample_out(items: pd.DataFrame) -> pd.DataFrame:
+    """Return a copy of every item for each sample of the base, in the bucket of the others.
 
-    The base's row of a copy holds the sample left out. Were all its samples to choose the bucket
-    and to be compared in it, too, bad luck would turn into gains on `zero` and good luck into
-    losses on `high` (regression to the mean; Galton 1886). `split` tells the copies apart:
+    The base's row of such a copy holds the sample left out; the bucket is by the base's other
+    samples of the item. Were all its samples to choose the
+    bucket and to be compared in it, too, bad luck would turn into gains on `zero` and good luck
+    into losses on `high` (regression to the mean; Galton 1886). `split` tells the copies apart:
     `stats.contrast` takes them for one item.
+
+    items: of one split, as `results.items` has them; those of the run "base" are among them.
     """
     import pandas as pd
 
-    base, copies = items[items["id"] == "base"], []
-    for drawn in range(int(base["samples"].max())):
-        right = (base["correct"] > drawn).astype(float)  # in which order they came is no matter
-        others = (base["correct"] - right) / (base["samples"] - 1)
-        copies.append(base[["family", "item"]].assign(
-            copy=f"test/{drawn}", within=others.map(bucket), right=right
-        ))  # fmt: skip
-    found = items.merge(pd.concat(copies), on=["family", "item"])
-    own = found["id"] == "base"
-    return found.assign(
-        split=found["copy"], bucket=found["within"],
-        correct=found["correct"].mask(own, found["right"]), samples=found["samples"].mask(own, 1),
-    )  # fmt: skip
+    base = items[items["id"] == "base"]
+    copies = []
+    for sample in range(int(base["samples"].max())):
+        left_out = (base["correct"] > sample).astype(float)  # the order of samples does not matter
+        rates = (base["correct"] - left_out) / (base["samples"] - 1)
+        copy = base[["family", "item"]].assign(
+            copy=f"test/{sample}", copy_bucket=rates.map(bucket), left_out=left_out
+        )
+        copies.append(copy)
+    merged = items.merge(pd.concat(copies), on=["family", "item"])
+    is_base = merged["id"] == "base"
+    return merged.assign(
+        split=merged["copy"],
+        bucket=merged["copy_bucket"],
+        correct=merged["correct"].mask(is_base, merged["left_out"]),
+        samples=merged["samples"].mask(is_base, 1),
+    )
 
 
-def choices(flip: Flip) -> list[Choice]:
-    """Where do the rows of each bucket go?"""
-    found = []
+def choose(flip: FlipEvidence) -> list[BucketChoice]:
+    """Return where the rows of each bucket go by the evidence, in the order of BUCKETS."""
+    choices = []
     for name in BUCKETS:
         sft, rl = (flip.contrast(flip.gain(method, name)) for method in METHOD_OF_FILE.values())
-        gap = flip.contrast([(1, flip.arm("sft", name)), (-1, flip.arm("grpo", name))])
-        found.append(Choice(name, *rule(sft, rl, gap), sft, rl, gap))
-    return found
+        gap = flip.contrast([(1, flip.rows("sft", name)), (-1, flip.rows("grpo", name))])
+        advice, file = decide(sft, rl, gap)
+        choices.append(BucketChoice(name, advice, file, sft, rl, gap))
+    return choices
 
 
-def rule(sft: dict[str, Any], rl: dict[str, Any], gap: dict[str, Any]) -> tuple[str, str]:
-    """The verdict on a bucket and the file of its rows, from its two gains and their difference."""
+def decide(sft: Effect, rl: Effect, gap: Effect) -> tuple[str, str]:
+    """Return the advice on a bucket and the file of its rows, as BucketChoice has them.
+
+    A bucket is left out unless one of the gains is surely above 0; it goes to the method with the
+    larger estimate.
+    """
     if max(sft["low"], rl["low"]) <= 0:
         return "leave out", ""
     better = "sft" if gap["estimate"] > 0 else "rl"
-    return better if gap["low"] > 0 or gap["high"] < 0 else "either", better
+    separated = gap["low"] > 0 or gap["high"] < 0
+    return better if separated else "either", better
 
 
-def expected(
-    flip: Flip, chosen: Sequence[Choice], shares: dict[str, float]
-) -> dict[str, Any] | None:
-    """The mean gain of rows of which each bucket has that share; None where all are left out."""
-    terms = [
-        term for c in chosen if c.file and shares[c.bucket]
-        for term in flip.gain(METHOD_OF_FILE[c.file], c.bucket, shares[c.bucket])
-    ]  # fmt: skip
+def expected_gain(
+    flip: FlipEvidence, choices: Sequence[BucketChoice], shares: dict[str, float]
+) -> Effect | None:
+    """Return the mean gain over rows of which each bucket has that share; None if all are left out.
+
+    Rows that are left out gain 0.
+    """
+    terms: Terms = []
+    for choice in choices:
+        if choice.file and shares[choice.bucket]:
+            method = METHOD_OF_FILE[choice.file]
+            terms += flip.gain(method, choice.bucket, shares[choice.bucket])
     return flip.contrast(terms) if terms else None
 
 
-def merge_or_stack(e: Evidence) -> dict[str, Any] | None:
-    """Halves by pass rate merged, minus SFT then GRPO on all rows; None where runs are missing."""
-    arms = (
-        e.arm(lambda seed: grids.merged(grids.halves("passrate", seed), MERGE)),
-        e.after(Run("sft"), Run("grpo")),
+def merge_or_stack(evidence: Evidence) -> Effect | None:
+    """Return the effect of halves by pass rate merged, less SFT then GRPO on all rows.
+
+    None where runs are missing.
+    """
+    profile = evidence.profile
+    merged = arm_by_seed(
+        profile, lambda seed: grids.merged(grids.halves("passrate", seed), grids.MERGE)
     )
-    if {one for arm in arms for one in arm["id"]} - set(e.items["id"]):
+    stacked = arm_after(profile, Run("sft"), Run("grpo"))
+    contrast = difference("merged - stacked", merged, stacked)
+    if evidence.missing(contrast.runs):
         return None
-    return e.effect("merged - stacked", *zip((1, -1), arms, strict=True))
+    return contrast.measure(evidence)[0]

@@ -10,6 +10,7 @@ with items (`stats.contrast`) with Satterthwaite's degrees of freedom for so few
 from hybridlib.claims.contrasts import (
     Arm,
     Contrast,
+    Effect,
     Evidence,
     arm,
     arm_after,
@@ -25,6 +26,7 @@ __all__ = [
     "LEVEL",
     "Arm",
     "Contrast",
+    "Effect",
     "Evidence",
     "Judgement",
     "arm",
