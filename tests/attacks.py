@@ -246,7 +246,7 @@ FORGING = {
         return kept
         """, "gc",
     ),
-    "changes its answer while it is told": body(
+    "changes its answer while it is encoded": body(
         """
         kept = [0]
         def later():
@@ -264,7 +264,7 @@ FORGING = {
         """
     ),
     "an error that speaks JSON": body("raise ValueError('\"]\\n[2]\\n[3]')"),
-    "an error whose word is an exit": body(
+    "an error whose text is an exit": body(
         "class E(Exception):\n    def __str__(s): os._exit(0)\nraise E"
     ),
     "redefines assert's error": head("import builtins\nbuiltins.AssertionError = type(None)"),

@@ -70,7 +70,7 @@ def test_there_are_attacks_of_every_class():
 
 
 def interpreter(user):
-    """A Python that this user can run, which need not be the tests' own, or a skip."""
+    """Return a Python that this user can run, perhaps another than the tests run in, or skip."""
     code = "import sys, hybridlib; sys.exit(sys.version_info < (3, 11))"
     for python in (sys.executable, shutil.which("python3.11"), "/usr/bin/python3"):
         try:
@@ -136,7 +136,7 @@ except StudyError as error:
 
 
 @pytest.mark.parametrize(
-    ("kind", "most", "word"),
+    ("kind", "limit", "message"),
     [
         ("net", 0, "the sandbox cannot start (unshare: No space left on device); "),
         ("mnt", 1, "a program could not be closed in: unshare: No space left on device"),
@@ -145,14 +145,14 @@ except StudyError as error:
         ("user", 9, "judged pass"),
     ],
 )
-def test_what_the_kernel_refuses_ends_in_one_clear_line(kind, most, word, isolated):
+def test_what_the_kernel_refuses_ends_in_one_clear_line(kind, limit, message, isolated):
     done = subprocess.run(
-        [sys.executable, "-c", REFUSING % (kind, most)], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-c", REFUSING % (kind, limit)], cwd=ROOT, capture_output=True, text=True
     )
     if "AssertionError" in done.stderr:
         pytest.skip("no user namespace can be made here")
-    assert done.stdout.startswith(word) and done.stdout.count("\n") == 1, done
-    assert "start" not in word or f"{judge.MODE_VARIABLE}={judge.WEAK_MODE}" in done.stdout
+    assert done.stdout.startswith(message) and done.stdout.count("\n") == 1, done
+    assert "start" not in message or f"{judge.MODE_VARIABLE}={judge.WEAK_MODE}" in done.stdout
 
 
 def test_a_machine_without_a_filter_is_refused(monkeypatch):

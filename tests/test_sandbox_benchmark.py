@@ -104,8 +104,8 @@ def test_programs_that_evalplus_cannot_be_asked_are_left_to_us():
         "assert f(1) != 2",
         "assert f(1) == 2\nassert g(1) == 2",
     ]
-    found = benchmark.cases(["def f(x): return x"] * len(tests), tests)
-    assert list(found) == [0, 1] and found[1]["inputs"] == "[[[1]]]"
+    cases = benchmark.cases(["def f(x): return x"] * len(tests), tests)
+    assert list(cases) == [0, 1] and cases[1]["inputs"] == "[[[1]]]"
 
 
 def test_a_missing_folder_is_named():

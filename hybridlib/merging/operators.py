@@ -137,8 +137,8 @@ def dare(stack: Tensor, generator: torch.Generator) -> Tensor:
     """
     import torch
 
-    kept = torch.rand(stack.shape, generator=generator) >= DARE_DROP
-    return (stack * kept).mean(0) / (1 - DARE_DROP)
+    mask = torch.rand(stack.shape, generator=generator) >= DARE_DROP
+    return (stack * mask).mean(0) / (1 - DARE_DROP)
 
 
 def _trimmed(stack: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
-"""How does an answer leave a program that may lie? As JSON of plain values, told by exact type.
+"""How does an answer leave a program that may lie? As JSON of plain values.
 
-A subclass could bring its own idea of equality, a pickle its own code; neither can be written here.
+Each value is labelled with its exact type: a subclass could define equality as it likes, and a
+pickle could bring code; neither can be written here.
 Only the standard library is imported: the zygote loads this module as well as the judge.
 """
 
