@@ -59,34 +59,34 @@ def test_each_bucket_goes_where_it_gains(monkeypatch):
     gains = {"sft": {"zero": 0.3, "low": 0, "middle": 0.2, "high": 0},
              "grpo": {"zero": 0, "low": 0, "middle": 0.2, "high": 0.3}}  # fmt: skip
     evidence(monkeypatch, lambda run: gains[run.method][run.select])
-    found = choice.choose(FlipEvidence(FULL))
-    assert [c.advice for c in found] == ["sft", "leave out", "either", "rl"]
-    assert [c.file for c in found][:2] == ["sft", ""] and found[2].file in ("sft", "rl")
-    assert found[0].sft["estimate"] == pytest.approx(0.3, abs=0.05)
-    assert all(c.gap["seeds"] == [5, 5] and c.gap["n"] > 50 for c in found)
+    choices = choice.choose(FlipEvidence(FULL))
+    assert [c.advice for c in choices] == ["sft", "leave out", "either", "rl"]
+    assert [c.file for c in choices][:2] == ["sft", ""] and choices[2].file in ("sft", "rl")
+    assert choices[0].sft["estimate"] == pytest.approx(0.3, abs=0.05)
+    assert all(c.gap["seeds"] == [5, 5] and c.gap["n"] > 50 for c in choices)
 
 
 def test_luck_of_the_base_is_no_gain(monkeypatch):
     """Runs no better than the base: buckets of the same samples would find gains and losses."""
     evidence(monkeypatch)
     flip = FlipEvidence(FULL)
-    found = choice.choose(flip)
-    assert {c.advice for c in found} == {"leave out"}
-    assert all(abs(c.sft["estimate"]) < 0.05 for c in found)
+    choices = choice.choose(flip)
+    assert {c.advice for c in choices} == {"leave out"}
+    assert all(abs(c.sft["estimate"]) < 0.05 for c in choices)
     trained = arm(FULL, Run("sft", select="zero", n_train=32), bucket="zero")
     naive = difference("naive", trained, Arm((Run("base"),), bucket="zero"))
     assert naive.measure(flip.evidence)[0]["low"] > 0
-    assert choice.expected_gain(flip, found, dict.fromkeys(BUCKETS, 0.25)) is None
+    assert choice.expected_gain(flip, choices, dict.fromkeys(BUCKETS, 0.25)) is None
 
 
 @given(st.floats(-1, 1), st.floats(0, 0.5), st.floats(-1, 1), st.floats(0, 0.5))
-def test_the_rule(sft, reach_sft, rl, reach_rl):
-    def told(value, reach):
-        return {"estimate": value, "low": value - reach, "high": value + reach}
+def test_the_rule(sft, half_width_sft, rl, half_width_rl):
+    def effect(value, half_width):
+        return {"estimate": value, "low": value - half_width, "high": value + half_width}
 
-    gap = told(sft - rl, reach_sft + reach_rl)
-    verdict, file = choice.decide(told(sft, reach_sft), told(rl, reach_rl), gap)
-    gains = sft > reach_sft or rl > reach_rl
+    gap = effect(sft - rl, half_width_sft + half_width_rl)
+    verdict, file = choice.decide(effect(sft, half_width_sft), effect(rl, half_width_rl), gap)
+    gains = sft > half_width_sft or rl > half_width_rl
     assert (file != "") == gains == (verdict != "leave out")
     if gains:
         assert file == ("sft" if gap["estimate"] > 0 else "rl")
@@ -98,31 +98,33 @@ def test_the_rule(sft, reach_sft, rl, reach_rl):
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=12))
 def test_no_sample_chooses_the_bucket_that_it_is_compared_in(right):
     base = frame([("base", 0, "math", "test", i, 1, 0, r, 6) for i, r in enumerate(right)])
-    arm = base.assign(id="sft", correct=1, samples=3)
-    found = choice.leave_one_sample_out(pd.concat([base, arm]).assign(bucket=""))
-    own, other = found[found.id == "base"], found[found.id == "sft"]
-    assert len(own) == len(other) == 6 * len(right)
-    assert list(own.groupby("item")["correct"].sum()) == right
-    assert set(own["samples"]) == {1} and set(other["correct"] / other["samples"]) == {1 / 3}
-    for row in own.itertuples():
+    trained = base.assign(id="sft", correct=1, samples=3)
+    copies = choice.leave_one_sample_out(pd.concat([base, trained]).assign(bucket=""))
+    of_base, of_trained = copies[copies.id == "base"], copies[copies.id == "sft"]
+    assert len(of_base) == len(of_trained) == 6 * len(right)
+    assert list(of_base.groupby("item")["correct"].sum()) == right
+    assert set(of_base["samples"]) == {1} and set(
+        of_trained["correct"] / of_trained["samples"]
+    ) == {1 / 3}
+    for row in of_base.itertuples():
         assert row.bucket == choice.bucket((right[row.item] - row.correct) / 5)
-    assert not found.duplicated(["id", *stats.ITEM]).any()
+    assert not copies.duplicated(["id", *stats.ITEM]).any()
 
 
 @settings(max_examples=10, deadline=None)
 @given(st.lists(st.integers(0, 20), min_size=4, max_size=4).filter(any))
-def test_the_expected_gain_is_the_mean_over_the_rows(found_once, sizes):
-    flip, found = found_once
+def test_the_expected_gain_is_the_mean_over_the_rows(chosen_once, sizes):
+    flip, choices = chosen_once
     shares = {name: n / sum(sizes) for name, n in zip(BUCKETS, sizes, strict=True)}
-    gains = {c.bucket: getattr(c, c.file)["estimate"] if c.file else 0.0 for c in found}
-    told = choice.expected_gain(flip, found, shares)
+    gains = {c.bucket: getattr(c, c.file)["estimate"] if c.file else 0.0 for c in choices}
+    effect = choice.expected_gain(flip, choices, shares)
     mean = sum(shares[name] * gains[name] for name in BUCKETS)
-    assert (told["estimate"] if told else 0.0) == pytest.approx(mean)
-    assert told is None or told["low"] <= told["estimate"] <= told["high"]
+    assert (effect["estimate"] if effect else 0.0) == pytest.approx(mean)
+    assert effect is None or effect["low"] <= effect["estimate"] <= effect["high"]
 
 
 @pytest.fixture(scope="module")
-def found_once():
+def chosen_once():
     with pytest.MonkeyPatch.context() as patch:
         evidence(patch, lambda run: 0.2 * (run.select in ("zero", "middle")), items=30)
         flip = FlipEvidence(FULL)
@@ -133,20 +135,20 @@ def test_merge_or_stack(monkeypatch):
     runs = GRIDS["hybrids"](FULL)
     for sign in (1, -1):
         evidence(monkeypatch, lambda run, s=sign: 0.2 * s * (run.merge == MERGE), runs)
-        found = choice.merge_or_stack(Evidence(FULL))
-        assert 0.1 < sign * found["estimate"] < 0.25  # no rate falls below 0
-        assert min(sign * found["low"], sign * found["high"]) > 0 and found["seeds"] == [5, 5]
+        effect = choice.merge_or_stack(Evidence(FULL))
+        assert 0.1 < sign * effect["estimate"] < 0.25  # no rate falls below 0
+        assert min(sign * effect["low"], sign * effect["high"]) > 0 and effect["seeds"] == [5, 5]
     evidence(monkeypatch, runs=[run for run in runs if not run.start])
     assert choice.merge_or_stack(Evidence(FULL)) is None
 
 
-@pytest.mark.parametrize(("gain", "told"), [(0.3, "Merge"), (-0.3, "Stack"), (0, "not separate")])
-def test_what_is_said_of_merging(monkeypatch, gain, told):
+@pytest.mark.parametrize(("gain", "advice"), [(0.3, "Merge"), (-0.3, "Stack"), (0, "not separate")])
+def test_what_is_said_of_merging(monkeypatch, gain, advice):
     runs = dict.fromkeys(run for name in ("flip", "hybrids") for run in GRIDS[name](FULL))
     evidence(monkeypatch, lambda run: gain * (run.merge == MERGE), runs, items=40)
     flip, some = FlipEvidence(FULL), [{"id": "a"}]
-    said = _merge_or_stack(flip, {"sft": some, "rl": some})
-    assert told in said and "120 test rows, 5 seeds" in said
+    text = _merge_or_stack(flip, {"sft": some, "rl": some})
+    assert advice in text and "120 test rows, 5 seeds" in text
     assert "at most one method" in _merge_or_stack(flip, {"sft": some, "rl": []})
 
 

@@ -85,10 +85,12 @@ def world(monkeypatch, accuracy, kl=lambda run: 1.0, facts=alike):
     )
     monkeypatch.setattr(results, "items", lambda name: items)
     monkeypatch.setattr(results, "drift", lambda name: drift)
-    found = [{"id": i, "facts": facts({one.split("_")[0] for one in run.parents})}
-             for i, run in runs.items()]  # fmt: skip
-    monkeypatch.setattr(results, "read", lambda name: found)
-    return {v.name: v for v in verdicts.ledger(FULL)}
+    records = [
+        {"id": i, "facts": facts({parent.split("_")[0] for parent in run.parents})}
+        for i, run in runs.items()
+    ]
+    monkeypatch.setattr(results, "read", lambda name: records)
+    return {one.name: one for one in verdicts.ledger(FULL)}
 
 
 def flipping(run, split, bucket):
@@ -98,21 +100,21 @@ def flipping(run, split, bucket):
 
 
 def test_a_world_in_which_the_flip_holds_supports_it(monkeypatch):
-    found = world(monkeypatch, flipping)["the_flip"]
-    assert found.verdict == "supported" and len(found.effects) == 3
-    assert all(effect["low"] > 0 for effect in found.effects)
+    judgement = world(monkeypatch, flipping)["the_flip"]
+    assert judgement.verdict == "supported" and len(judgement.effects) == 3
+    assert all(effect["low"] > 0 for effect in judgement.effects)
 
 
 def test_the_opposite_world_refutes_it(monkeypatch):
-    found = world(monkeypatch, lambda run, *where: 1 - flipping(run, *where))
-    assert found["the_flip"].verdict == "refuted"
+    judgements = world(monkeypatch, lambda run, *where: 1 - flipping(run, *where))
+    assert judgements["the_flip"].verdict == "refuted"
 
 
 def test_a_world_without_differences_decides_nothing(monkeypatch):
-    found = world(monkeypatch, lambda *_: 0.5, facts=parallel)
-    assert {v.verdict for v in found.values()} <= {"undecided", "refuted"}
-    assert found["the_flip"].verdict == "undecided"
-    assert {name: len(one.effects) for name, one in found.items()} == {
+    judgements = world(monkeypatch, lambda *_: 0.5, facts=parallel)
+    assert {v.verdict for v in judgements.values()} <= {"undecided", "refuted"}
+    assert judgements["the_flip"].verdict == "undecided"
+    assert {name: len(one.effects) for name, one in judgements.items()} == {
         name: claim.effects for name, claim in CLAIMS.items()
     }
 
@@ -132,14 +134,14 @@ def test_forgetting_by_distance_alone_is_told_from_forgetting_by_method(monkeypa
     def by_distance(run, split, bucket):
         return 0.8 - 0.15 * math.log(kl(run))
 
-    found = world(monkeypatch, by_distance, kl)["distance_not_method"]
-    assert found.effects[0]["estimate"] > 0.05 and found.effects[0]["low"] > 0
+    judgement = world(monkeypatch, by_distance, kl)["distance_not_method"]
+    assert judgement.effects[0]["estimate"] > 0.05 and judgement.effects[0]["low"] > 0
 
     def by_method(run, split, bucket):
         return by_distance(run, split, bucket) - 0.3 * (run.method == "grpo")
 
-    found = world(monkeypatch, by_method, kl)["distance_not_method"]
-    assert found.effects[1]["high"] < 0 and found.verdict == "refuted"
+    judgement = world(monkeypatch, by_method, kl)["distance_not_method"]
+    assert judgement.effects[1]["high"] < 0 and judgement.verdict == "refuted"
 
 
 def dividing(run, split, bucket):
@@ -169,12 +171,12 @@ def test_cosines_and_spectra_decide_by_their_records(monkeypatch):
     def accuracy(run, split, bucket):
         return 0.3 if run.method == "isospectral" and "sft" in run.start else 0.7
 
-    found = world(monkeypatch, accuracy)
-    assert found["orthogonal"].verdict == found["spectrum_kept"].verdict == "supported"
-    assert found["lost_in_rounding"].verdict == "refuted"  # nothing is lost
+    judgements = world(monkeypatch, accuracy)
+    assert judgements["orthogonal"].verdict == judgements["spectrum_kept"].verdict == "supported"
+    assert judgements["lost_in_rounding"].verdict == "refuted"  # nothing is lost
 
-    found = world(monkeypatch, accuracy, facts=parallel)
-    assert found["orthogonal"].verdict == found["spectrum_kept"].verdict == "refuted"
+    judgements = world(monkeypatch, accuracy, facts=parallel)
+    assert judgements["orthogonal"].verdict == judgements["spectrum_kept"].verdict == "refuted"
 
 
 def test_what_is_forgotten_is_shared_out_to_the_items(monkeypatch):
@@ -214,10 +216,10 @@ def test_what_has_not_run_is_said(monkeypatch):
     empty = pd.DataFrame(columns=["id", "family"])
     monkeypatch.setattr(results, "items", lambda name: empty)
     monkeypatch.setattr(results, "drift", lambda name: empty)
-    found = verdicts.ledger(FULL)
-    assert {v.verdict for v in found} == {"not run"} and all(v.missing for v in found)
-    page = verdicts.page(FULL, found, [])
-    assert "not judged in this build" in verdicts.summary(found)
+    judgements = verdicts.ledger(FULL)
+    assert {v.verdict for v in judgements} == {"not run"} and all(v.missing for v in judgements)
+    page = verdicts.page(FULL, judgements, [])
+    assert "not judged in this build" in verdicts.summary(judgements)
     assert page.count("Not run.") == len(CLAIMS) and "runs are missing" in page
     assert all(claim.says in page and claim.dated in page for claim in CLAIMS.values())
 
@@ -242,12 +244,12 @@ def test_a_run_that_no_effect_reads_may_be_missing(monkeypatch):
     name = "divide_and_merge"
     needed = {run.id for run in verdicts.runs(name, FULL)}
     monkeypatch.setattr(results, "items", lambda _: items[items["id"].isin(needed)])
-    found = {one.name: one for one in verdicts.ledger(FULL)}
-    assert found[name].verdict != "not run" and found[name].missing == 0
+    judgements = {one.name: one for one in verdicts.ledger(FULL)}
+    assert judgements[name].verdict != "not run" and judgements[name].missing == 0
     lacking = sorted(needed)[0]
     monkeypatch.setattr(results, "items", lambda _: items[items["id"] != lacking])
-    found = {one.name: one for one in verdicts.ledger(FULL)}
-    assert found[name].verdict == "not run" and found[name].missing == 1
+    judgements = {one.name: one for one in verdicts.ledger(FULL)}
+    assert judgements[name].verdict == "not run" and judgements[name].missing == 1
 
 
 def test_one_more_entry_of_any_registry_leaves_every_verdict_as_it_was(monkeypatch):
@@ -263,8 +265,10 @@ def test_one_more_entry_of_any_registry_leaves_every_verdict_as_it_was(monkeypat
 def test_a_bar_in_an_effect_does_not_end_its_cell():
     effect = {"what": "margin - |RL - SFT|", "estimate": 0.1, "low": 0.0, "high": 0.2, "margin": 0}
     effect |= {"holm": 0.5, "se": 0.05, "se_items": 0.0, "seeds": [5, 5]}
-    found = [Judgement(name, "undecided", (effect,)) for name in CLAIMS]
-    tables = [r for r in verdicts.page(FULL, found, []).splitlines() if r.startswith("| margin")]
+    judgements = [Judgement(name, "undecided", (effect,)) for name in CLAIMS]
+    tables = [
+        r for r in verdicts.page(FULL, judgements, []).splitlines() if r.startswith("| margin")
+    ]
     assert len(tables) == len(CLAIMS)
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in tables} == {8}
 
@@ -273,9 +277,9 @@ def test_the_table_says_which_effect_a_claim_fell_with():
     held = {"what": "a - b", "estimate": 0.1, "low": 0.0, "high": 0.2, "margin": 0.0, "holm": 0.5}
     held |= {"se": 0.05, "se_items": 0.0, "seeds": [5], "greedy": [0.01, -0.02, 0.03]}
     fell = held | {"what": "a - c", "estimate": -0.1, "holm": 0.01}
-    found = [Judgement(name, "refuted", (held, fell)) for name in CLAIMS]
-    page = verdicts.page(FULL, found, [])
-    assert "refuted: C1, C2, C3, C4" in verdicts.summary(found)
+    judgements = [Judgement(name, "refuted", (held, fell)) for name in CLAIMS]
+    page = verdicts.page(FULL, judgements, [])
+    assert "refuted: C1, C2, C3, C4" in verdicts.summary(judgements)
     assert page.count("| refuted by a - c |") == len(CLAIMS)
     assert page.count("| +0.010 [-0.020, +0.030] |") == 2 * len(CLAIMS)
 

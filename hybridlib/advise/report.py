@@ -61,7 +61,7 @@ def advise(profile: Profile, out: Path, limit: int = 0) -> str:
         raise StudyError(f"cannot write to {out}: {error.strerror}") from None
     rows, refused = _usable_rows(profile, limit)
     print(f"pass rates of {len(rows)} rows from {profile.n_difficulty} samples each", flush=True)
-    rates = difficulty.passrate(profile, rows)
+    rates = difficulty.pass_rates(profile, rows)
     buckets = [bucket(rate) for rate in rates]
     sizes = {name: buckets.count(name) for name in BUCKETS}
     choices = choose(flip)
