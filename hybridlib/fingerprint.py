@@ -3,121 +3,222 @@
 Results are kept in git and outlive edits. A new reward, a reworded docstring or another grid must
 not make a hundred finished runs stale; a changed loss must. So the package is read as a graph of
 its top-level definitions, and a run's fingerprint covers those that can be reached from
-`study.execute`, entering a registry only by the names that the run uses. What only stores or
-presents a number does not count. `verify` reruns records, should a path ever be missed.
+`study.execute`, entering a registry only by the entries that the run names. What only stores or
+presents a number does not count. `verify` reruns records, should a path ever be missed, and
+`restamp` renews the fingerprints after a change that moved code and no number.
 """
 
 import ast
 import functools
 import hashlib
 import re
-from collections.abc import Collection, Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from hybridlib import ROOT
+import hybridlib
+from hybridlib.profiles import Profile
+from hybridlib.runs import Run
 
 PACKAGE = Path(__file__).parent
 ROOTS = (("study", "execute"),)
 WEIGHTS = "data/tiny_base/model.safetensors"
 PRESENTS = {
     "__init__",
-    "audit",
+    "data.audit",
+    "files",
     "fingerprint",
     "grids",
-    "pay",
+    "imports",
+    "pool",
     "profiles",
+    "proportions",
     "registry",
     "results",
+    "reward_shares",
     "runs",
-    "rates",
     "stats",
 }
 """Modules that check, store or present; runs and profiles are compared field by field."""
 
 Place = tuple[str, str]  # module, top-level name; the name "" is all that runs at import
+Entry = tuple[str, str]  # kind of registry, name of the entry
 
 
-def of(run: Any, profile: Any) -> dict[str, str]:
-    """Which code and weights decide this run? File name -> first 12 digits of a sha256."""
-    values = [*asdict(run).values(), getattr(profile, "datasets", ())]
-    names = [name for value in values for name in (value if isinstance(value, tuple) else [value])]
-    found = code({name for name in names if isinstance(name, str)})
-    weights = ROOT / WEIGHTS
+class Definition(NamedTuple):
+    """One top-level definition, or all statements of a module that define nothing."""
+
+    code: str  # without comments, docstrings, imports
+    leads_to: tuple[Place, ...]  # what it mentions
+    entries: tuple[Place, ...] = ()  # of a registry: the definitions that registered with it
+    entry: Entry | None = None  # what it registered as
+
+
+def of(run: Run, profile: Profile) -> dict[str, str]:
+    """Return which code and weights decide this run: file -> first 12 digits of a sha256."""
+    named = {kind: frozenset(names) for kind, names in run.entries().items()}
+    datasets = frozenset(profile.datasets)
+    digests = code(named | {"dataset": datasets, "tiny task": datasets})
+    weights = hybridlib.ROOT / WEIGHTS
     if weights.exists():
-        found[weights.name] = _digest(weights, weights.stat().st_mtime_ns)
-    return found
+        digests[weights.name] = _file_digest(weights, weights.stat().st_mtime_ns)
+    return digests
 
 
-def code(names: Collection[str], package: Path = PACKAGE) -> dict[str, str]:
-    """Module -> digest of the code in it that decides a run.
+def code(named: Mapping[str, frozenset[str]], package: Path = PACKAGE) -> dict[str, str]:
+    """Return file of the package -> digest of the code in it that decides a run.
+
+    Comments, docstrings and layout do not count.
 
     Args:
-        names: the entries of registries that the run uses: method, rewards, adapter, data sets ...
-    Comments, docstrings and layout do not count.
+        named: kind of a registry -> the entries that the run names: methods, rewards, data sets.
     """
-    paths = sorted(package.glob("*.py"), key=str)
-    files = tuple((path, path.stat().st_mtime_ns) for path in paths)
-    return dict(_reached(files, _entries(files).intersection(names)))
+    files = tuple((path, path.stat().st_mtime_ns) for path in sorted(package.rglob("*.py")))
+    registered = _registered(package, files)
+    pairs = {(kind, name) for kind, names in named.items() for name in names}
+    return dict(_digests(package, files, registered & pairs))
 
 
 @functools.lru_cache(maxsize=4)
-def _entries(files: tuple[tuple[Path, int], ...]) -> frozenset[str]:
-    """The names of all entries of all registries."""
-    return frozenset(name for (_, name), (_, _, kind) in _graph(files).items() if kind)
+def _registered(package: Path, files: tuple[tuple[Path, int], ...]) -> frozenset[Entry]:
+    """Return all entries of all registries."""
+    definitions = _definitions(package, files).values()
+    return frozenset(definition.entry for definition in definitions if definition.entry)
 
 
 @functools.lru_cache(maxsize=256)
-def _reached(files: tuple[tuple[Path, int], ...], entries: frozenset[str]) -> dict[str, str]:
-    """Module -> digest, for these entries of registries: runs that differ in numbers share it."""
-    graph = _graph(files)
+def _digests(
+    package: Path, files: tuple[tuple[Path, int], ...], entries: frozenset[Entry]
+) -> dict[str, str]:
+    """Return file -> digest for these entries: runs that differ in numbers alone share it."""
+    definitions = _definitions(package, files)
     reached: set[Place] = set()
     todo = list(ROOTS)
     while todo:
         place = todo.pop()
-        if place in reached or place not in graph:
+        if place in reached or place not in definitions:
             continue
         reached.add(place)
-        _, edges, registry = graph[place]
-        todo += [(place[0], "")]
-        # A registry leads to the entries that are used; an entry, to those elsewhere that it builds
-        # on (at home their names double as names of arguments).
-        todo += [
-            edge for edge in edges
-            if not graph.get(edge, ("", (), ""))[2] or edge[1] in entries
-            or registry and edge[0] != place[0]
-        ]  # fmt: skip
+        definition = definitions[place]
+        todo += [(place[0], ""), *definition.leads_to]
+        todo += [other for other in definition.entries if definitions[other].entry in entries]
     parts: dict[str, list[str]] = {}
     for module, name in sorted(reached):
-        parts.setdefault(f"{module}.py", []).append(graph[module, name][0])
-    return {name: _short("\n".join(found).encode()) for name, found in parts.items()}
+        file = f"{module.replace('.', '/')}.py"
+        parts.setdefault(file, []).append(definitions[module, name].code)
+    return {file: _short("\n".join(codes).encode()) for file, codes in parts.items()}
 
 
 @functools.lru_cache(maxsize=4)
-def _graph(files: tuple[tuple[Path, int], ...]) -> dict[Place, tuple[str, tuple[Place, ...], str]]:
-    """Place -> its code, where it leads, and the registry that it is an entry of ("" for none)."""
-    trees = {path.stem: ast.parse(path.read_text("utf-8")) for path, _ in files}
-    trees = {name: tree for name, tree in trees.items() if name not in PRESENTS}
-    owns = {name: {d for node in tree.body for d in _defines(node)} for name, tree in trees.items()}
-    graph: dict[Place, tuple[str, tuple[Place, ...], str]] = {}
+def _definitions(
+    package: Path, files: tuple[tuple[Path, int], ...]
+) -> dict[Place, Definition]:
+    """Return the graph of the package's definitions."""
+    trees = {_module(path, package): ast.parse(path.read_text("utf-8")) for path, _ in files}
+    trees = {module: tree for module, tree in trees.items() if module not in PRESENTS}
+    reader = _Reader(trees)
+    graph: dict[Place, Definition] = {}
     entries: dict[Place, list[Place]] = {}
     for module, tree in trees.items():
-        imported = _imports(tree)
         for node in tree.body:
-            registry = _registry(node)
-            edges = tuple(_leads(node, module, owns, imported))
+            leads_to = tuple(reader.mentions(node, module))
+            registration = reader.registration(node, module)
             for name in _defines(node) or [""]:
-                code, more, _ = graph.get((module, name), ("", (), ""))
-                graph[module, name] = (code + _code(node), more + edges, registry)
-                if registry:
-                    home = imported.get(registry, (module, registry))
-                    entries.setdefault(home, []).append((module, name))
-    for home, found in entries.items():  # whoever reads a registry reaches its chosen entries
-        if home in graph:
-            code, edges, kind = graph[home]
-            graph[home] = (code, edges + tuple(found), kind)
+                before = graph.get((module, name), Definition("", ()))
+                entry = registration and (reader.kinds[registration[0]], registration[1])
+                graph[module, name] = Definition(
+                    before.code + _code(node), before.leads_to + leads_to, entry=entry
+                )
+                if registration:
+                    entries.setdefault(registration[0], []).append((module, name))
+    for registry, places in entries.items():
+        graph[registry] = graph[registry]._replace(entries=tuple(places))
     return graph
+
+
+class _Reader:
+    """What the names in each module stand for, through imports and the faces of packages."""
+
+    def __init__(self, trees: dict[str, ast.Module]):
+        self.owns = {
+            module: {name for node in tree.body for name in _defines(node)}
+            for module, tree in trees.items()
+        }
+        self.imports = {module: self._imported(tree) for module, tree in trees.items()}
+        self.kinds: dict[Place, str] = {}  # registry -> what it calls its entries
+        for module, tree in trees.items():
+            for node in tree.body:
+                if kind := _registry_kind(node):
+                    self.kinds[module, _defines(node)[0]] = kind
+
+    def _imported(self, tree: ast.Module) -> dict[str, Place]:
+        """Return local name -> what of this package it stands for; (module, "") is a module."""
+        names: dict[str, Place] = {}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hybridlib"):
+                parent = node.module.partition(".")[2]
+                for alias in node.names:
+                    module = f"{parent}.{alias.name}" if parent else alias.name
+                    place = (module, "") if module in self.owns else (parent, alias.name)
+                    names[alias.asname or alias.name] = place
+        return names
+
+    def resolve(self, place: Place) -> Place:
+        """Follow the faces of packages, which only hand names on, to where a name is defined."""
+        module, name = place
+        while name and name not in self.owns.get(module, ()):
+            if name not in self.imports.get(module, ()):
+                break
+            module, name = self.imports[module][name]
+        return module, name
+
+    def registration(self, node: ast.stmt, module: str) -> tuple[Place, str] | None:
+        """Return the registry and the name of `@X.register` or `@X.register(name="...")`."""
+        for decorator in getattr(node, "decorator_list", []):
+            call = decorator if isinstance(decorator, ast.Call) else None
+            match call.func if call else decorator:
+                case ast.Attribute(value=ast.Name(id=registry), attr="register"):
+                    given = [k.value for k in call.keywords if k.arg == "name"] if call else []
+                    name = ast.literal_eval(given[0]) if given else node.name
+                    home = self.imports[module].get(registry, (module, registry))
+                    return self.resolve(home), name
+        return None
+
+    def mentions(self, node: ast.stmt, module: str) -> Iterator[Place]:
+        """Yield what a definition mentions; a module without one of its names counts whole."""
+        names = self.imports[module]
+        inside = set()
+        for part in ast.walk(node):
+            if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
+                home, name = names.get(part.value.id, ("", "?"))
+                target = self.resolve((home, part.attr))
+                if not name and target[1] in self.owns.get(target[0], ()):
+                    inside.add(id(part.value))
+                    yield target
+        arguments = {part.arg for part in ast.walk(node) if isinstance(part, ast.arg)}
+        for part in ast.walk(node):
+            if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                # Code for another interpreter: the sandbox's zygote.
+                for parent, name in re.findall(
+                    r"from hybridlib\.?([\w.]*) import (\w+)", part.value
+                ):
+                    yield from self._whole(f"{parent}.{name}".removeprefix("."))
+            if not isinstance(part, ast.Name) or id(part) in inside or part.id in arguments:
+                continue
+            if part.id in names:
+                home, name = self.resolve(names[part.id])
+                yield from [(home, name)] if name else self._whole(home)
+            elif part.id in self.owns[module]:
+                yield module, part.id
+
+    def _whole(self, module: str) -> list[Place]:
+        return [(module, name) for name in sorted(self.owns.get(module, ()))]
+
+
+def _module(path: Path, package: Path) -> str:
+    """Return the dotted name of a file in the package; that of a folder is its `__init__`."""
+    parts = path.relative_to(package).with_suffix("").parts
+    return ".".join(parts[:-1]) if parts[-1] == "__init__" and len(parts) > 1 else ".".join(parts)
 
 
 def _defines(node: ast.stmt) -> list[str]:
@@ -131,72 +232,38 @@ def _defines(node: ast.stmt) -> list[str]:
     return []
 
 
-def _registry(node: ast.stmt) -> str:
-    """The registry that a decorator adds this definition to: X of `@X.register`, maybe called."""
-    for decorator in getattr(node, "decorator_list", []):
-        match decorator.func if isinstance(decorator, ast.Call) else decorator:
-            case ast.Attribute(value=ast.Name(id=name), attr="register"):
-                return name
+def _registry_kind(node: ast.stmt) -> str:
+    """Return "reward" for `REWARDS = Registry("reward", ...)`, and "" for anything else."""
+    match node:
+        case ast.Assign(
+            value=ast.Call(
+                func=ast.Name(id="Registry"), args=[ast.Constant(value=str(kind)), *_]
+            )
+        ):
+            return kind
     return ""
 
 
-def _imports(tree: ast.Module) -> dict[str, Place]:
-    """Local name -> what of this package it stands for; (module, "") is a module."""
-    found: dict[str, Place] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hybridlib"):
-            inner = node.module.partition(".")[2]
-            for alias in node.names:
-                place = (inner, alias.name) if inner else (alias.name, "")
-                found[alias.asname or alias.name] = place
-    return found
-
-
-def _leads(
-    node: ast.stmt, module: str, owns: dict[str, set[str]], imported: dict[str, Place]
-) -> Iterator[Place]:
-    """What a definition mentions. A module mentioned without one of its names counts whole."""
-    inside = set()
-    for part in ast.walk(node):
-        if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
-            home, name = imported.get(part.value.id, ("", "?"))
-            if not name and part.attr in owns.get(home, ()):
-                inside.add(id(part.value))
-                yield home, part.attr
-    for part in ast.walk(node):
-        if isinstance(part, ast.Constant) and isinstance(part.value, str):
-            # Code for another interpreter: the sandbox's zygote.
-            for home in re.findall(r"from hybridlib import (\w+)", part.value):
-                yield from [(home, one) for one in sorted(owns.get(home, ()))]
-        if not isinstance(part, ast.Name) or id(part) in inside:
-            continue
-        if part.id in imported:
-            home, name = imported[part.id]
-            yield from (
-                [(home, name)] if name else [(home, one) for one in sorted(owns.get(home, ()))]
-            )
-        elif part.id in owns[module]:
-            yield module, part.id
-
-
 def _code(node: ast.stmt) -> str:
-    """The source without comments, docstrings and imports; the node itself loses its docstrings."""
+    """Return the source without comments, docstrings and imports; strips the node's docstrings."""
     if isinstance(node, ast.Import | ast.ImportFrom):
         return ""
     tree = ast.Module([node], [])
     for part in ast.walk(tree):
         body = getattr(part, "body", None)
         if isinstance(body, list):
-            part.body = [
-                s for s in body
-                if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))
-            ] or [ast.Pass()]  # fmt: skip
+            part.body = [statement for statement in body if not _is_docstring(statement)]
+            part.body = part.body or [ast.Pass()]
     return ast.unparse(tree)
 
 
+def _is_docstring(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
 @functools.lru_cache(maxsize=16)
-def _digest(path: Path, modified: int) -> str:
-    """The hash of a file; `modified` makes an edited file a new question."""
+def _file_digest(path: Path, modified: int) -> str:
+    """Return the hash of a file; `modified` makes an edited file a new question."""
     return _short(path.read_bytes())
 
 

@@ -5,13 +5,22 @@ from typing import Any
 
 from hybridlib import StudyError
 
+REGISTRIES: dict[str, "Registry"] = {}
+"""Kind of entry -> its registry, of all that have been imported; fields of a Run name such kinds."""
+
 
 class Registry(dict[str, Any]):
     """Functions of one kind by name; an unknown name fails with the list of the valid ones.
 
+    Args:
+        kind: what an entry is called in messages, such as "partition rule".
+        facts: what every entry has to state about itself when it is registered.
+
     >>> rules = Registry("rule")
-    >>> @rules.register
-    ... def random(rows): ...
+    >>> @rules.register(name="random")
+    ... def at_random(rows): ...
+    >>> at_random.__name__
+    'random'
     >>> rules["rnadom"]
     Traceback (most recent call last):
     hybridlib.StudyError: unknown rule 'rnadom'; valid: random
@@ -20,14 +29,22 @@ class Registry(dict[str, Any]):
     def __init__(self, kind: str, *facts: str):
         super().__init__()
         self.kind, self.facts = kind, facts
+        REGISTRIES[kind] = self
 
-    def register(self, entry: Callable | None = None, **facts: Any) -> Callable:
-        """Adds the decorated function; facts in brackets, `register(low=0)`, become its attributes.
+    def register(self, entry: Callable | None = None, *, name: str = "", **facts: Any) -> Callable:
+        """Add the decorated function or class to this registry and return it.
 
-        Raises StudyError where one of the facts that this registry asks for is not stated.
+        Args:
+            name: under which it is known on the command line, in run ids and in logs, where that
+                is no good name for a function (`random` would hide a module); it becomes the
+                function's `__name__`. "" = the function's own.
+            facts: statements about the entry; they become its attributes.
+        Raises:
+            StudyError: one of the facts that this registry asks for is missing.
         """
         if entry is None:
-            return lambda entry: self.register(entry, **facts)
+            return lambda entry: self.register(entry, name=name, **facts)
+        entry.__name__ = name or entry.__name__
         if missing := [fact for fact in self.facts if fact not in facts]:
             stated = ", ".join(f"{fact}=..." for fact in missing)
             raise StudyError(f"{self.kind} {entry.__name__!r} has to state register({stated})")

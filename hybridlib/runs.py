@@ -1,84 +1,107 @@
 """What is one model under test? A Run: what was trained, on which rows, how, from where."""
 
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
 
 from hybridlib import StudyError
-from hybridlib.adapters import ADAPTERS
-from hybridlib.merging.operators import OPERATORS
-from hybridlib.objectives import OBJECTIVES
-from hybridlib.partition import RULES, SELECTIONS
 from hybridlib.profiles import BACKENDS
-from hybridlib.rewards import REWARDS
-from hybridlib.targets import TARGETS
+from hybridlib.registry import REGISTRIES
 
-MIXED = ("chord_mu", "chord", "relift", "interleave")  # SFT and RL in one training
-COMBINING = ("merge", "route", "cat")  # of several adapters
-CHANGING = ("stack", "isospectral", "rounded", "unrounded")  # of one adapter
-TRAINING = ("base", "sft", "grpo", *MIXED, *COMBINING, *CHANGING)
 SHORT = dict(  # field -> its name in an id
     learning_rate="lr", n_train="n", partition="by", rewards="reward", reward_weights="weights",
-    start="after", parents="of", merge="by", options="with", objective="loss",
+    start="after", parents="of", merge="by", options="with", objective="loss", teacher="taught-by",
 )  # fmt: skip
+
+
+def entry(kind: str, default: Any) -> Any:
+    """Declare a field that names an entry, or a tuple of entries, of the registry of this kind."""
+    return field(default=default, metadata={"registry": kind})
 
 
 @dataclass(frozen=True)
 class Run:
     """Everything about one model under test: the flags, the table's columns, the file name.
 
-    A new field needs a default that means what runs did before it; ids and records stay valid.
+    A new field needs a default that means what runs did before it, so that ids and records stay
+    valid. Names of entries are checked against every registry that has been imported;
+    `hybridlib.study` imports all of them.
+
+    Raises:
+        StudyError: an unknown name (with the valid ones), or fields that contradict each other.
     """
 
-    method: str  # base, sft, grpo, merge or route
-    adapter: str = "lora"
+    method: str = field(metadata={"registry": "training method"})  # base, sft, grpo, merge, ...
+    adapter: str = entry("adapter", "lora")
     rank: int = 8
     nf4: bool = False  # 4-bit NormalFloat base: QLoRA
     backend: str = "hf"  # or unsloth
     learning_rate: float = 0.0  # 0 = the profile's
     steps: int = 0  # optimizer steps, 0 = the profile's
     n_train: int = 0  # training rows per dataset, 0 = the profile's
-    partition: str = "all"  # rule that gives this method its part of the rows
-    rewards: tuple[str, ...] = ("correct",)
+    partition: str = entry("partition rule", "all")  # rule that gives this method its rows
+    rewards: tuple[str, ...] = entry("reward", ("correct",))
     reward_weights: tuple[float, ...] = ()  # () = all 1
     start: str = ""  # id of the run whose adapter is trained on
     parents: tuple[str, ...] = ()  # ids of the runs to merge, or to route between
-    merge: str = ""  # merge method
+    merge: str = entry("merge method", "")
     seed: int = 0
     on: tuple[str, ...] = ()  # the profile's datasets that it trains on, () = all
-    select: str = ""  # rule that chooses the n_train rows, "" = by a hash of their content
+    select: str = entry("selection rule", "")  # chooses the n_train rows, "" = by their hash
     share: float = 0.5  # of the rows that a partition gives to SFT
-    target: str = "solution"  # what SFT imitates
-    objective: str = "nll"  # what SFT minimises
+    target: str = entry("target", "solution")  # what SFT imitates
+    objective: str = entry("objective", "nll")  # what SFT minimises
     options: tuple[str, ...] = ()  # name=value of TRL's config, over the profile's
     overlap: float = 0.0  # share of RL's rows that SFT has seen, too
     also: tuple[str, ...] = ()  # splits that are scored beside the profile's
     lambdas: tuple[float, ...] = ()  # factors of the parents in a merge by sum, () = all 1
+    teacher: str = ""  # id of the run whose model teaches, "" = none
 
     def __post_init__(self) -> None:
-        for field in fields(self):  # JSON and flags give lists
-            if isinstance(field.default, tuple):
-                object.__setattr__(self, field.name, tuple(getattr(self, field.name)))
-        for kind, valid, name in (
-            ("method", TRAINING, self.method),
-            ("backend", BACKENDS, self.backend),
-        ):
-            if name not in valid:
-                raise StudyError(f"unknown {kind} {name!r}; valid: {', '.join(valid)}")
-        for registry, names in (
-            (ADAPTERS, [self.adapter]), (RULES, [self.partition]), (REWARDS, self.rewards),
-            (OPERATORS, [self.merge] if self.method == "merge" else []),
-            (SELECTIONS, [self.select] if self.select else []),
-            (TARGETS, [self.target]), (OBJECTIVES, [self.objective]),
-        ):  # fmt: skip
+        for spec in fields(self):  # JSON and flags give lists
+            if isinstance(spec.default, tuple):
+                object.__setattr__(self, spec.name, tuple(getattr(self, spec.name)))
+        self._check_names()
+        self._check_method()
+        self._check_rows()
+
+    def _check_names(self) -> None:
+        if self.backend not in BACKENDS:
+            valid = ", ".join(BACKENDS)
+            raise StudyError(f"unknown backend {self.backend!r}; valid: {valid}")
+        for kind, names in self.entries().items():
             for name in names:
-                registry[name]
-        if self.method in COMBINING and len(self.parents) < 2:
-            raise StudyError(f"a {self.method} needs at least two parents: --parents ID ID")
-        if self.method in CHANGING and (not self.start or self.parents):
-            raise StudyError(f"a {self.method} needs the one run that it changes: --start ID")
+                if kind in REGISTRIES:
+                    REGISTRIES[kind][name]  # raises with the valid names
+        if wrong := [option for option in self.options if "=" not in option]:
+            raise StudyError(f"option {wrong[0]!r} is not name=value")
+
+    def _check_method(self) -> None:
+        if "training method" in REGISTRIES:
+            method = REGISTRIES["training method"][self.method]
+            needs = method.needs
+            if self.backend not in method.backends:
+                valid = " or ".join(method.backends)
+                raise StudyError(f"{self.method} needs the backend {valid}")
+            if "parents" in needs and len(self.parents) < 2:
+                raise StudyError(f"a {self.method} needs at least two parents: --parents ID ID")
+            if self.method == "merge" and not self.merge:
+                raise StudyError("a merge needs its method: --merge NAME")
+            if "start" in needs and (not self.start or self.parents):
+                raise StudyError(f"a {self.method} needs the one run that it changes: --start ID")
+            if "solutions" not in needs and (self.target, self.objective) != ("solution", "nll"):
+                raise StudyError("target and objective belong to SFT")
+            if ("teacher" in needs) != bool(self.teacher):
+                raise StudyError(
+                    f"a {self.method} needs the run that teaches: --teacher ID"
+                    if "teacher" in needs
+                    else f"a {self.method} has no teacher; leave out --teacher"
+                )
         if self.lambdas and (self.merge != "sum" or len(self.lambdas) != len(self.parents)):
             raise StudyError("lambdas go with --merge sum, one for each parent")
         if self.reward_weights and len(self.reward_weights) != len(self.rewards):
             raise StudyError(f"{len(self.rewards)} rewards need as many weights")
+
+    def _check_rows(self) -> None:
         if not 0 < self.share < 1:
             raise StudyError(
                 f"a share of {self.share:g} leaves one method without rows; 0 < share < 1"
@@ -89,24 +112,42 @@ class Run:
             )
         if self.select and not self.n_train:
             raise StudyError("--select needs --n-train: how many rows per dataset are kept")
-        if wrong := [option for option in self.options if "=" not in option]:
-            raise StudyError(f"option {wrong[0]!r} is not name=value")
-        imitates = self.method in ("sft", *MIXED)
-        if not imitates and (self.target, self.objective) != ("solution", "nll"):
-            raise StudyError("target and objective belong to SFT")
+
+    def entries(self) -> dict[str, tuple[str, ...]]:
+        """Return the entries that this run names, by the kind of their registry."""
+        return {
+            spec.metadata["registry"]: _names(getattr(self, spec.name))
+            for spec in fields(self)
+            if "registry" in spec.metadata and self._applies(spec)
+        }
+
+    def _applies(self, spec: Field) -> bool:
+        """Tell whether a field has a meaning here; `merge` has one in merges alone."""
+        return spec.name != "merge" or self.method == "merge"
 
     @property
     def id(self) -> str:
         """The method and the fields that are not at their default: new fields rename nothing."""
         parts = [self.method]
-        for f in fields(self)[1:]:
-            value = getattr(self, f.name)
-            if value != f.default:
+        for spec in fields(self)[1:]:
+            value = getattr(self, spec.name)
+            if value == spec.default:
+                continue
+            if value is True:
+                parts.append(spec.name)
+            else:
                 text = "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
-                parts.append(f.name if value is True else f"{SHORT.get(f.name, f.name)}-{text}")
+                parts.append(f"{SHORT.get(spec.name, spec.name)}-{text}")
         return "_".join(parts)
 
     @property
-    def needs(self) -> tuple[str, ...]:
-        """Ids of the runs whose adapters this one starts from."""
-        return self.parents or ((self.start,) if self.start else ())
+    def prerequisites(self) -> tuple[str, ...]:
+        """Ids of the runs whose adapters this one reads: parents or start, and the teacher."""
+        before = self.parents or ((self.start,) if self.start else ())
+        return (*before, self.teacher) if self.teacher else before
+
+
+def _names(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,) if value else ()
+    return value

@@ -9,85 +9,76 @@ method comes with its control: `chord` minimises any objective, `interleave` ign
 import json
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hybridlib import StudyError, reward_shares, rewards
+from hybridlib import StudyError
 from hybridlib.data.audit import audit
 from hybridlib.engine import trainers
-from hybridlib.methods import train
-from hybridlib.methods.train import METHODS, Trained
+from hybridlib.methods.registry import METHODS, Job, Trained
+from hybridlib.methods.train import fit, grpo_facts, grpo_trainer, load_model, trl_config
 from hybridlib.objectives import OBJECTIVES
-from hybridlib.profiles import Profile
 from hybridlib.targets import TARGETS
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-    from hybridlib.study import Run
 
 FIRST, LAST = 0.9, 0.05  # CHORD-mu's weight of the SFT loss, in the first and in the last step
 CONSTANT = 0.1  # CHORD-phi's
-EXPERTS = 1 / 4  # rows imitated in a step for each of its samples: 64 to 256 in the paper
-KEPT = "imitation.json"  # in a checkpoint
+DEMONSTRATIONS = 1 / 4  # rows imitated in a step for each of its samples: 64 to 256 in the paper
+STATE_FILE = "imitation.json"  # in a checkpoint
+
+Wrap = Callable[[type, Any], type]  # (GRPO trainer class, SFT trainer) -> GRPO trainer class
+FACTS = dict(trainer="grpo", needs=("rows", "solutions"), backends=("hf",))
 
 
-@METHODS.register(rows=True)
-def chord_mu(
-    run: "Run", profile: Profile, rows: "Dataset", out: Path, start: Path | None = None
-) -> Trained:
+@METHODS.register(words="CHORD-mu", **FACTS)
+def chord_mu(job: Job) -> Trained:
     """CHORD-mu: (1 - mu) GRPO + mu SFT, mu from FIRST to LAST by a cosine (arXiv:2508.11408)."""
 
-    def decayed(done: float) -> float:
-        return LAST + (FIRST - LAST) * (1 + math.cos(math.pi * done)) / 2
+    def decayed(progress: float) -> float:
+        return LAST + (FIRST - LAST) * (1 + math.cos(math.pi * progress)) / 2
 
-    return _together(run, profile, rows, out, start, partial(blended, weight=decayed))
+    return train_together(job, partial(blended, weight=decayed))
 
 
-@METHODS.register(rows=True)
-def chord(
-    run: "Run", profile: Profile, rows: "Dataset", out: Path, start: Path | None = None
-) -> Trained:
+@METHODS.register(words="CHORD", **FACTS)
+def chord(job: Job) -> Trained:
     """The same sum with mu = CONSTANT. CHORD-phi where the run's objective is chord_phi.
 
     With nll it is that method's control: the mixture without the weights on its tokens.
     """
-    return _together(run, profile, rows, out, start, partial(blended, weight=lambda _: CONSTANT))
+    return train_together(job, partial(blended, weight=lambda _: CONSTANT))
 
 
-@METHODS.register(rows=True)
-def relift(
-    run: "Run", profile: Profile, rows: "Dataset", out: Path, start: Path | None = None
-) -> Trained:
+@METHODS.register(words="ReLIFT", **FACTS)
+def relift(job: Job) -> Trained:
     """GRPO, and SFT steps on the prompts that it never solved: ReLIFT (arXiv:2506.07527)."""
-    return _by_turns(run, profile, rows, out, start, at_random=False)
+    return _train_by_turns(job, at_random=False)
 
 
-@METHODS.register(rows=True)
-def interleave(
-    run: "Run", profile: Profile, rows: "Dataset", out: Path, start: Path | None = None
-) -> Trained:
+@METHODS.register(words="GRPO with interleaved SFT", **FACTS)
+def interleave(job: Job) -> Trained:
     """ReLIFT's control: as many prompts as were never solved, but any of their batch."""
-    return _by_turns(run, profile, rows, out, start, at_random=True)
+    return _train_by_turns(job, at_random=True)
 
 
-def _by_turns(
-    run: "Run", profile: Profile, rows: "Dataset", out: Path, start: Path | None, at_random: bool
-) -> Trained:
+def _train_by_turns(job: Job, at_random: bool) -> Trained:
+    run = job.run
     if "correct" not in run.rewards:
         raise StudyError(f"{run.method} asks what was solved: pay correct, at weight 0 if need be")
-    column, places = run.rewards.index("correct"), {name: i for i, name in enumerate(rows["id"])}
-    mixed = partial(by_turns, places=places, column=column, at_random=at_random)
-    return _together(run, profile, rows, out, start, mixed)
+    positions = {row_id: position for position, row_id in enumerate(job.rows["id"])}
+    column = run.rewards.index("correct")
+    return train_together(
+        job, partial(by_turns, positions=positions, column=column, at_random=at_random)
+    )
 
 
 def imitating(trainer: type, imitator: Any) -> type:
-    """A GRPO trainer that can ask for the SFT loss of rows, and counts what it imitates.
+    """Return a GRPO trainer class that can ask for the SFT loss of rows.
 
-    These tokens count among the run's. A checkpoint keeps the counts and the rows that wait.
+    It counts what it imitates, and these tokens count among the run's. A checkpoint keeps the
+    counts and the rows that wait.
 
     Args:
         trainer: trl.GRPOTrainer, or a subclass.
@@ -97,78 +88,81 @@ def imitating(trainer: type, imitator: Any) -> type:
     class Imitating(trainer):  # type: ignore[misc, valid-type]
         def __init__(self, *args: Any, **kwargs: Any):
             super().__init__(*args, **kwargs)
-            self.kept: dict[str, Any] = {"rows": 0, "steps": 0, "tokens": 0, "waiting": []}
+            self.imitated: dict[str, Any] = {"rows": 0, "steps": 0, "tokens": 0, "waiting": []}
 
         def _batches(self, parts: list[list[int]]) -> list[tuple[dict[str, Any], int, int]]:
-            """Micro-batches of a step, the tokens that each teaches, and that all of them teach."""
+            """Return the micro-batches of a step, with the labels of each and of all of them."""
             rows = [[imitator.train_dataset[row] for row in part] for part in parts if part]
-            found = [imitator.data_collator(part) for part in rows]
-            taught = [int((batch["labels"] != -100).sum()) for batch in found]
-            return [(batch, n, sum(taught)) for batch, n in zip(found, taught, strict=True)]
+            batches = [imitator.data_collator(part) for part in rows]
+            labels = [int((batch["labels"] != -100).sum()) for batch in batches]
+            return [(batch, n, sum(labels)) for batch, n in zip(batches, labels, strict=True)]
 
-        def _imitate(self, model: Any, batch: dict[str, Any], taught: int, items: int) -> Any:
-            """The sum of a micro-batch's losses per token, divided by the tokens of its step."""
+        def _imitate(
+            self, model: Any, batch: dict[str, Any], batch_labels: int, step_labels: int
+        ) -> Any:
+            """Return the sum of a micro-batch's losses per label, divided by the step's labels."""
             tokens = int(batch["attention_mask"].sum())
-            self.kept["rows"] += len(batch["labels"])
-            self.kept["tokens"] += tokens
+            self.imitated["rows"] += len(batch["labels"])
+            self.imitated["tokens"] += tokens
             self.state.num_input_tokens_seen += tokens
             batch = imitator._prepare_inputs(batch)
-            loss = imitator.compute_loss(model, batch, num_items_in_batch=items)
+            loss = imitator.compute_loss(model, batch, num_items_in_batch=step_labels)
             self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
-            self._metrics["train"]["sft_loss"].append(loss.item() * items / taught)
+            self._metrics["train"]["sft_loss"].append(loss.item() * step_labels / batch_labels)
             return loss
 
         def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
             super()._save_optimizer_and_scheduler(output_dir)
-            (Path(output_dir) / KEPT).write_text(json.dumps(self.kept))
+            (Path(output_dir) / STATE_FILE).write_text(json.dumps(self.imitated))
 
         def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
             super()._load_optimizer_and_scheduler(checkpoint)
             if checkpoint:
-                self.kept = json.loads((Path(checkpoint) / KEPT).read_text())
+                self.imitated = json.loads((Path(checkpoint) / STATE_FILE).read_text())
 
     return Imitating
 
 
 def blended(trainer: type, imitator: Any, weight: Callable[[float], float]) -> type:
-    """A GRPO trainer that minimises (1 - mu) GRPO + mu SFT in every step.
+    """Return a GRPO trainer class that minimises (1 - mu) GRPO + mu SFT in every step.
 
     The rows to imitate are drawn from (seed, optimizer step), so that a run that goes on from a
     checkpoint draws what it would have drawn.
 
     Args:
         trainer, imitator: see `imitating`.
-        weight: mu, of the part of the run that is done, 0 in the first step and 1 in the last.
+        weight: progress of the run, 0 in the first step and 1 in the last -> mu.
     """
 
     class Blended(imitating(trainer, imitator)):  # type: ignore[misc]
-        _at, _parts = -1, iter(())
+        _step, _batches_left = -1, iter(())
 
         def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> Any:
             loss = super().compute_loss(model, inputs, *rest, **more)
-            if self._at != self.state.global_step:  # its first micro-batch
-                self._at, k = self.state.global_step, self.current_gradient_accumulation_steps
-                drawn = self._drawn()
-                self._parts = iter(self._batches([drawn[i::k] for i in range(k)]))
-                self.kept["steps"] += 1
-            mu = weight(self._at / max(1, self.state.max_steps - 1))
+            if self._step != self.state.global_step:  # its first micro-batch
+                self._step = self.state.global_step
+                parts = self.current_gradient_accumulation_steps
+                rows = self._draw_rows()
+                self._batches_left = iter(self._batches([rows[i::parts] for i in range(parts)]))
+                self.imitated["steps"] += 1
+            mu = weight(self._step / max(1, self.state.max_steps - 1))
             self._metrics["train"]["mu"].append(mu)
-            part = next(self._parts, None)  # none where micro-batches outnumber the rows
-            return (1 - mu) * loss + (mu * self._imitate(model, *part) if part else 0)
+            batch = next(self._batches_left, None)  # none where micro-batches outnumber the rows
+            return (1 - mu) * loss + (mu * self._imitate(model, *batch) if batch else 0)
 
-        def _drawn(self) -> list[int]:
+        def _draw_rows(self) -> list[int]:
             args, total = self.args, len(imitator.train_dataset)
             samples = args.per_device_train_batch_size * args.gradient_accumulation_steps
-            size = min(total, max(1, int(EXPERTS * samples)))
-            return random.Random(f"{args.seed}/{self._at}").sample(range(total), size)
+            size = min(total, max(1, int(DEMONSTRATIONS * samples)))
+            return random.Random(f"{args.seed}/{self._step}").sample(range(total), size)
 
     return Blended
 
 
 def by_turns(
-    trainer: type, imitator: Any, places: dict[str, int], column: int, at_random: bool
+    trainer: type, imitator: Any, positions: dict[str, int], column: int, at_random: bool
 ) -> type:
-    """A GRPO trainer that also takes SFT steps, on prompts of its batches.
+    """Return a GRPO trainer class that also takes SFT steps, on prompts of its batches.
 
     A prompt was never solved where none of its samples earned the reward `correct`. Neither the
     total reward nor its spread would tell: an answer may be wrong and paid for its form. As soon as
@@ -177,7 +171,7 @@ def by_turns(
 
     Args:
         trainer, imitator: see `imitating`.
-        places: id of a row -> its place among the rows of the imitator.
+        positions: id of a row -> its position among the rows of the imitator.
         column: of `correct` among the rewards.
         at_random: rows of the same batch wait, drawn from (seed, step), as many as never solved.
     """
@@ -197,18 +191,19 @@ def by_turns(
             self.size = self.args.generation_batch_size // self.num_generations
 
         def _calculate_rewards(self, inputs: list[dict[str, Any]], *batch: Any) -> Any:
-            paid = super()._calculate_rewards(inputs, *batch)  # (samples, rewards)
-            right = (paid[:, column] > 0).unflatten(0, (-1, self.num_generations)).any(1)
-            asked = [places[row["id"]] for row in inputs[:: self.num_generations]]
-            never = [row for row, solved in zip(asked, right.tolist(), strict=True) if not solved]
+            rewards = super()._calculate_rewards(inputs, *batch)  # (samples, rewards)
+            groups = (rewards[:, column] > 0).unflatten(0, (-1, self.num_generations))
+            prompts = [positions[row["id"]] for row in inputs[:: self.num_generations]]
+            solved = groups.any(1).tolist()
+            waiting = [prompt for prompt, hit in zip(prompts, solved, strict=True) if not hit]
             if at_random:
-                draw = random.Random(f"{self.args.seed}/{self.state.global_step}")
-                never = draw.sample(asked, len(never))
-            self.kept["waiting"] += never
-            return paid
+                generator = random.Random(f"{self.args.seed}/{self.state.global_step}")
+                waiting = generator.sample(prompts, len(waiting))
+            self.imitated["waiting"] += waiting
+            return rewards
 
         def _take(self) -> None:
-            waiting = self.kept["waiting"]
+            waiting = self.imitated["waiting"]
             while len(waiting) >= self.size:
                 [rows] = self._batches([waiting[: self.size]])
                 del waiting[: self.size]
@@ -219,63 +214,60 @@ def by_turns(
                 if self.args.max_grad_norm > 0:
                     self._clip_grad_norm(self.model_wrapped)
                 self.optimizer.step()
-                self.kept["steps"] += 1
+                self.imitated["steps"] += 1
 
     return ByTurns
 
 
-def _together(
-    run: "Run", profile: Profile, rows: "Dataset", out: Path, start: Path | None,
-    mixed: Callable[[type, Any], type],
-) -> Trained:  # fmt: skip
-    """Train by GRPO as `train.grpo` does, in a trainer that `mixed` makes of it and of SFT's."""
-    if run.backend != "hf":
-        raise StudyError(f"{run.method} needs the backend hf")
-    experts = TARGETS[run.target](rows, profile, run.seed)
-    for known in (rows, experts):
-        audit(known)
-    model, tokenizer = train._begin(run, profile, start)
-    from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
+def train_together(job: Job, wrap: Wrap) -> Trained:
+    """Train as `train.grpo` does, in a trainer class that `wrap` makes of it and of SFT's trainer.
 
-    sft = replace(run, method="sft", options=())  # the options are GRPO's
-    told = dict(max_length=None, completion_only_loss=True)
-    imitator = trainers.sft(SFTTrainer, OBJECTIVES[run.objective])(
-        model=model,
-        args=train._config(SFTConfig, sft, profile, out, **told),
-        train_dataset=experts.select_columns(["prompt", "completion"]),
-        processing_class=tokenizer,
-    )
-    grpo = replace(run, method="grpo", target="solution", objective="nll")
-    args = train._config(GRPOConfig, grpo, profile, out)
-    own_sampler = not args.use_vllm
-    kind = mixed(trainers.grpo(GRPOTrainer) if own_sampler else GRPOTrainer, imitator)
-    gold = [completion[-1]["content"] for completion in rows["completion"]]
-    trainer = (reward_shares.watched(kind) if len(run.rewards) > 1 else kind)(
-        model=model,
-        args=args,
-        reward_funcs=rewards.bound(run.rewards, model, tokenizer, args.max_completion_length),
-        train_dataset=rows.remove_columns(["completion"]).add_column("gold", gold),
-        processing_class=tokenizer,
-        rollout_func=train.sampler(run.seed) if own_sampler else None,
-    )
-    trained, logged = train._train(trainer, out), trainer.state.log_history
-    weights = dict(zip(run.rewards, run.reward_weights or [1.0] * len(run.rewards), strict=True))
-    batches = -(-trainer.state.global_step * args.gradient_accumulation_steps
-                // (args.steps_per_generation * args.num_iterations))  # fmt: skip
-    facts = reward_shares.facts(logged, weights, batches * args.generation_batch_size)
-    imitated = trainer.kept | {"waiting": len(trainer.kept["waiting"])}
+    Raises:
+        StudyError: rows or targets that `audit` refuses.
+    """
+    run = job.run
+    demonstrations = TARGETS[run.target](job.rows, job.profile, run.seed)
+    for rows in (job.rows, demonstrations):
+        audit(rows)
+    model, tokenizer = load_model(job)
+    imitator = _imitator(job, demonstrations, model, tokenizer)
+    trainer = grpo_trainer(job, model, tokenizer, partial(wrap, imitator=imitator))
+    trained, logged = fit(trainer, job.out), trainer.state.log_history
+    imitated = trainer.imitated | {"waiting": len(trainer.imitated["waiting"])}
     if mus := [entry["mu"] for entry in logged if "mu" in entry]:
         imitated["mu"] = [round(mu, 4) for mu in (mus[0], mus[-1])]
-    curve = _curve(trained.curve, logged)
-    return trained._replace(curve=curve, facts=facts | {"imitated": imitated})
+    return trained._replace(
+        curve=_with_imitation(trained.curve, logged),
+        facts=grpo_facts(trainer, run) | {"imitated": imitated},
+    )
 
 
-def _curve(curve: list[dict[str, float]], logged: list[dict[str, Any]]) -> list[dict[str, float]]:
-    """The same curve with SFT's loss and weight: means over the logged steps of each point."""
-    found, before = [], 0
+def _imitator(job: Job, rows: Any, model: Any, tokenizer: Any) -> Any:
+    """Return the study's SFT trainer of these rows, which is asked for losses and never trains."""
+    from trl import SFTConfig, SFTTrainer
+
+    plain = replace(job.run, method="sft", options=())  # the run's options are GRPO's
+    return trainers.sft(SFTTrainer, OBJECTIVES[job.run.objective])(
+        model=model,
+        args=trl_config(
+            SFTConfig, plain, job.profile, job.out, max_length=None, completion_only_loss=True
+        ),
+        train_dataset=rows.select_columns(["prompt", "completion"]),
+        processing_class=tokenizer,
+    )
+
+
+def _with_imitation(
+    curve: Sequence[dict[str, float]], logged: Sequence[dict[str, Any]]
+) -> list[dict[str, float]]:
+    """Return the curve with SFT's loss and weight: means over the logged steps of each point."""
+    points, last = [], 0
     for point in curve:
-        part = [entry for entry in logged if before < entry["step"] <= point["step"]]
-        known = {key: [e[key] for e in part if key in e] for key in ("sft_loss", "mu")}
-        found.append(point | {key: round(sum(v) / len(v), 4) for key, v in known.items() if v})
-        before = point["step"]
-    return found
+        part = [entry for entry in logged if last < entry["step"] <= point["step"]]
+        last = point["step"]
+        means = {}
+        for name in ("sft_loss", "mu"):
+            if values := [entry[name] for entry in part if name in entry]:
+                means[name] = round(sum(values) / len(values), 4)
+        points.append(point | means)
+    return points

@@ -2,23 +2,19 @@
 
 import ast
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from hybridlib import StudyError, models, reward_shares, rewards
 from hybridlib.data.audit import audit
 from hybridlib.engine import rollout, trainers
+from hybridlib.methods.registry import METHODS, Job, Trained
 from hybridlib.objectives import OBJECTIVES
 from hybridlib.profiles import Profile
-from hybridlib.registry import Registry
+from hybridlib.runs import Run
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-    from hybridlib.study import Run
-
-CURVE = (
+CURVE_METRICS = (
     "loss",
     "reward",
     "reward_std",
@@ -27,42 +23,109 @@ CURVE = (
     "completions/mean_length",
     "mean_token_accuracy",
 )
+CURVE_POINTS = 30  # at most, in a record
 
 
-METHODS = Registry("training method", "rows")
-"""Rows: is it trained on some? Then fn(run, profile, rows, out, start), else fn(run, profile, out,
-adapters); both return `Trained`."""
+@METHODS.register(trainer="", needs=(), words="base", backends=("hf", "unsloth"))
+def base(job: Job) -> Trained:
+    """Train nothing: the bar that every arm must pass."""
+    return Trained()
 
 
-class Trained(NamedTuple):
-    """What training leaves behind: the adapter's folder, the curve by logged step, cost, facts."""
+@METHODS.register(
+    trainer="sft", needs=("rows", "solutions"), words="SFT", backends=("hf", "unsloth")
+)
+def sft(job: Job) -> Trained:
+    """Imitate the completions: minimise an objective of their tokens, the prompt masked.
 
-    adapter: Path | None = None  # None: the base as it is
-    curve: list[dict[str, float]] = []
-    cost: dict[str, float] = {}
-    facts: dict[str, Any] = {}  # of GRPO: `reward_shares.facts`; of a merge: `merge.combine`'s
-    model: Any = None  # and its tokenizer, where no single adapter says what was made
+    Raises:
+        StudyError: rows that `audit` refuses, options that TRL does not have, or an objective
+            other than the likelihood under Unsloth.
+    """
+    audit(job.rows)
+    model, tokenizer = load_model(job)
+    from trl import SFTConfig, SFTTrainer
+
+    if job.run.backend == "hf":
+        trainer_class = trainers.sft(SFTTrainer, OBJECTIVES[job.run.objective])
+    elif job.run.objective == "nll":
+        trainer_class = SFTTrainer
+    else:
+        raise StudyError(f"objective {job.run.objective!r} needs the backend hf")
+    trainer = trainer_class(
+        model=model,
+        args=trl_config(
+            SFTConfig, job.run, job.profile, job.out, max_length=None, completion_only_loss=True
+        ),
+        train_dataset=job.rows.select_columns(["prompt", "completion"]),
+        processing_class=tokenizer,
+    )
+    return fit(trainer, job.out)
 
 
-def options(run: "Run", profile: Profile, out: Path) -> dict[str, Any]:
-    """Every option of a run's trainer that is not TRL's default: the profile's and the run's."""
-    shared = dict(
-        output_dir=str(out), seed=run.seed, data_seed=run.seed, report_to="none", disable_tqdm=True,
-        logging_steps=1, use_cpu=not _gpu(), gradient_checkpointing=_gpu(), bf16=False,
+@METHODS.register(trainer="grpo", needs=("rows",), words="GRPO", backends=("hf", "unsloth"))
+def grpo(job: Job) -> Trained:
+    """Reinforce what earns reward: group-relative policy optimisation (arXiv:2402.03300).
+
+    Raises:
+        StudyError: rows that `audit` refuses, options that TRL does not have, or a reward that
+            cannot be had.
+    """
+    audit(job.rows)
+    model, tokenizer = load_model(job)
+    trainer = grpo_trainer(job, model, tokenizer)
+    trained = fit(trainer, job.out)
+    return trained._replace(facts=grpo_facts(trainer, job.run))
+
+
+# ---------------------------------------------------------------- shared by the methods
+
+
+def load_model(job: Job) -> tuple[Any, Any]:
+    """Load the model that a job trains, and its tokenizer, under the run's seed.
+
+    Sets the process's threads and random seeds: a fresh adapter is drawn from them.
+    """
+    models.use(job.run.backend)
+    import torch
+    from transformers import set_seed
+
+    torch.set_num_threads(job.profile.threads)
+    set_seed(job.run.seed)
+    return models.load(
+        job.profile, job.run.adapter, job.run.rank, job.start, job.nf4, job.run.backend
+    )
+
+
+def options(run: Run, profile: Profile, out: Path) -> dict[str, Any]:
+    """Return every option of a run's trainer that is not TRL's default: the profile's, the run's.
+
+    Options that only a GPU has are left out where there is none.
+    """
+    trainer = METHODS[run.method].trainer
+    chosen: dict[str, Any] = dict(
+        output_dir=str(out),
+        seed=run.seed,
+        data_seed=run.seed,
+        report_to="none",
+        disable_tqdm=True,
+        logging_steps=1,
+        use_cpu=not _has_gpu(),
+        gradient_checkpointing=_has_gpu(),
+        bf16=False,
         save_total_limit=1,
-    )  # fmt: skip
-    own = profile.sft if run.method == "sft" else profile.grpo
-    chosen: dict[str, Any] = shared | own
+    )
+    chosen |= profile.sft if trainer == "sft" else profile.grpo
     if run.steps:
         chosen["max_steps"] = run.steps
     if run.learning_rate:
         chosen["learning_rate"] = run.learning_rate
-    if not _gpu():  # what only a GPU has
-        chosen |= {"bf16": False}
-        chosen = {k: v for k, v in chosen.items() if "vllm" not in k}
+    if not _has_gpu():
+        chosen["bf16"] = False
+        chosen = {name: value for name, value in chosen.items() if "vllm" not in name}
         if "8bit" in str(chosen.get("optim")):
             chosen.pop("optim")
-    if run.method == "grpo":
+    if trainer == "grpo":
         chosen["max_completion_length"] = profile.max_completion_tokens
         chosen["reward_weights"] = list(run.reward_weights) or None
     for option in run.options:
@@ -74,96 +137,65 @@ def options(run: "Run", profile: Profile, out: Path) -> dict[str, Any]:
     return chosen
 
 
-def _config(kind: type, run: "Run", profile: Profile, out: Path, **more: Any) -> Any:
-    """TRL's config of a run; StudyError names an option that TRL does not have."""
-    try:
-        return kind(**options(run, profile, out), **more)
-    except (TypeError, ValueError) as error:
-        raise StudyError(f"{kind.__name__} refuses the options of {run.id}: {error}") from None
+def trl_config(config: type, run: Run, profile: Profile, out: Path, **more: Any) -> Any:
+    """Return TRL's config of a run.
 
-
-@METHODS.register(rows=False)
-def base(run: "Run", profile: Profile, out: Path, adapters: Sequence[Path]) -> Trained:
-    """Nothing is trained: the bar that every arm must pass."""
-    return Trained()
-
-
-@METHODS.register(rows=True)
-def sft(
-    run: "Run", profile: Profile, rows: "Dataset", out: Path, start: Path | None = None
-) -> Trained:
-    """Imitate the completions: negative log-likelihood of their tokens, the prompt masked.
-
-    Raises StudyError for rows that `audit` refuses, as `grpo` does.
+    Args:
+        config: trl.SFTConfig or trl.GRPOConfig.
+        more: options that the method itself decides.
+    Raises:
+        StudyError: names an option that TRL does not have, or a value that it refuses.
     """
-    audit(rows)
-    model, tokenizer = _begin(run, profile, start)
-    from trl import SFTConfig, SFTTrainer
-
-    if run.backend != "hf" and run.objective != "nll":
-        raise StudyError(f"objective {run.objective!r} needs the backend hf")
-    plain = run.backend != "hf"
-    kind = SFTTrainer if plain else trainers.sft(SFTTrainer, OBJECTIVES[run.objective])
-    trainer = kind(
-        model=model,
-        args=_config(SFTConfig, run, profile, out, max_length=None, completion_only_loss=True),
-        train_dataset=rows.select_columns(["prompt", "completion"]),
-        processing_class=tokenizer,
-    )
-    return _train(trainer, out)
+    try:
+        return config(**options(run, profile, out), **more)
+    except (TypeError, ValueError) as error:
+        raise StudyError(f"{config.__name__} refuses the options of {run.id}: {error}") from None
 
 
-@METHODS.register(rows=True)
-def grpo(
-    run: "Run", profile: Profile, rows: "Dataset", out: Path, start: Path | None = None
-) -> Trained:
-    """Reinforce what earns reward: group-relative policy optimisation (arXiv:2402.03300).
+def grpo_trainer(
+    job: Job, model: Any, tokenizer: Any, wrap: Callable[[type], type] = lambda trainer: trainer
+) -> Any:
+    """Return the study's GRPO trainer of a job: its sampler, its forward pass, its rewards.
 
     Rewards get the columns of the rows, the worked solution as `gold`.
+
+    Args:
+        wrap: GRPO trainer class -> subclass of it; what a method changes about the training.
     """
-    audit(rows)
-    model, tokenizer = _begin(run, profile, start)
     from trl import GRPOConfig, GRPOTrainer
 
-    args = _config(GRPOConfig, run, profile, out)
+    run = job.run
+    args = trl_config(GRPOConfig, run, job.profile, job.out)
     own_sampler = run.backend == "hf" and not args.use_vllm
-    kind = trainers.grpo(GRPOTrainer) if own_sampler else GRPOTrainer
-    gold = [completion[-1]["content"] for completion in rows["completion"]]
-    trainer = (reward_shares.watched(kind) if len(run.rewards) > 1 else kind)(
+    trainer_class = wrap(trainers.grpo(GRPOTrainer) if own_sampler else GRPOTrainer)
+    if len(run.rewards) > 1:
+        trainer_class = reward_shares.watched(trainer_class)
+    gold = [completion[-1]["content"] for completion in job.rows["completion"]]
+    return trainer_class(
         model=model,
         args=args,
         reward_funcs=rewards.bound(run.rewards, model, tokenizer, args.max_completion_length),
         # TRL keeps a column named completion from the rewards.
-        train_dataset=rows.remove_columns(["completion"]).add_column("gold", gold),
+        train_dataset=job.rows.remove_columns(["completion"]).add_column("gold", gold),
         processing_class=tokenizer,
         rollout_func=sampler(run.seed) if own_sampler else None,
     )
-    trained = _train(trainer, out)
+
+
+def grpo_facts(trainer: Any, run: Run) -> dict[str, Any]:
+    """Return what a record keeps of a GRPO training's log: see `reward_shares.facts`."""
+    args = trainer.args
     weights = dict(zip(run.rewards, run.reward_weights or [1.0] * len(run.rewards), strict=True))
-    batches = -(-trainer.state.global_step * args.gradient_accumulation_steps
-                // (args.steps_per_generation * args.num_iterations))  # fmt: skip
-    samples = batches * args.generation_batch_size
-    return trained._replace(facts=reward_shares.facts(trainer.state.log_history, weights, samples))
+    micro_batches = trainer.state.global_step * args.gradient_accumulation_steps
+    # A generated batch is used num_iterations times, and the last one may be used in part.
+    batches = -(-micro_batches // (args.steps_per_generation * args.num_iterations))
+    return reward_shares.facts(
+        trainer.state.log_history, weights, batches * args.generation_batch_size
+    )
 
 
-def _gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
-
-
-def _begin(run: "Run", profile: Profile, start: Path | None) -> tuple[Any, Any]:
-    models.use(run.backend)
-    import torch
-    from transformers import set_seed
-
-    torch.set_num_threads(profile.threads)
-    set_seed(run.seed)  # the adapter's initialisation, too
-    return models.load(profile, run.adapter, run.rank, start, run.nf4 or profile.nf4, run.backend)
-
-
-def sampler(seed: int) -> Any:
-    """TRL's hook for sampling, filled by the study's one sampler.
+def sampler(seed: int) -> Callable[..., dict[str, list]]:
+    """Return TRL's hook for sampling, filled by the study's one sampler.
 
     Every call draws from (seed, optimizer step, call within the step), so that a run that goes on
     from a checkpoint draws what it would have drawn.
@@ -180,22 +212,32 @@ def sampler(seed: int) -> Any:
         calls[step] = calls.get(step, -1) + 1
         stream = ((seed * 1_000_003 + step) * 1_000_003 + calls[step]) % 2**63
         tokenizer = trainer.processing_class
-        ids = rollout.encode(tokenizer, prompts[::group])
-        tokens, logps = rollout.sample_ids(
-            model, ids, group, trainer.max_completion_length, tokenizer.eos_token_id,
-            trainer.temperature, torch.Generator(model.device).manual_seed(stream),
-        )  # fmt: skip
+        prompt_ids = rollout.encode(tokenizer, prompts[::group])
+        completion_ids, log_probs = rollout.sample_ids(
+            model,
+            prompt_ids,
+            group,
+            trainer.max_completion_length,
+            tokenizer.eos_token_id,
+            trainer.temperature,
+            torch.Generator(model.device).manual_seed(stream),
+        )
         return {
-            "prompt_ids": [i for i in ids for _ in range(group)],
-            "completion_ids": tokens,
-            "logprobs": logps,
+            "prompt_ids": [ids for ids in prompt_ids for _ in range(group)],
+            "completion_ids": completion_ids,
+            "logprobs": log_probs,
         }
 
     return sample
 
 
-def _train(trainer: Any, out: Path) -> Trained:
-    """Train, from the last checkpoint if there is one; save the adapter; keep the curve."""
+def fit(trainer: Any, out: Path) -> Trained:
+    """Train, from the last checkpoint if there is one; save the adapter into `out`/adapter.
+
+    Returns:
+        The adapter, the thinned curve and the cost: train_seconds, tokens, trainable (parameters),
+        peak_gb (GiB, of the GPU where there is one, else of this process).
+    """
     import torch
     from transformers.trainer_utils import get_last_checkpoint
 
@@ -204,23 +246,19 @@ def _train(trainer: Any, out: Path) -> Trained:
     seconds = time.perf_counter() - began
     adapter = out / "adapter"
     trainer.model.save_pretrained(adapter)
-    logged = [e for e in trainer.state.log_history if "loss" in e]
-    curve = _thinned(logged)
-    gpu = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0
-    return Trained(
-        adapter,
-        curve,
-        {
-            "train_seconds": round(seconds, 2),
-            "tokens": int(max(e.get("num_tokens", 0) for e in logged)),
-            "trainable": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
-            "peak_gb": round(gpu or peak_gb(), 3),
-        },
-    )
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    gpu_gb = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0
+    cost = {
+        "train_seconds": round(seconds, 2),
+        "tokens": int(max(entry.get("num_tokens", 0) for entry in logged)),
+        "trainable": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        "peak_gb": round(gpu_gb or peak_gb(), 3),
+    }
+    return Trained(adapter, thinned(logged), cost)
 
 
 def peak_gb() -> float:
-    """Largest resident memory of this process so far, in GiB.
+    """Return the largest resident memory of this process so far, in GiB.
 
     From /proc where there is one: `ru_maxrss` of a child starts at that of its parent.
     """
@@ -233,16 +271,26 @@ def peak_gb() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def _thinned(logged: list[dict[str, Any]], points: int = 30) -> list[dict[str, float]]:
-    """The curve in at most `points` points, each the mean of a window, named by its last step."""
+def thinned(logged: Sequence[dict[str, Any]], points: int = CURVE_POINTS) -> list[dict[str, float]]:
+    """Return the curve in at most `points` points: means of windows, named by their last step."""
     window = -(-len(logged) // points) or 1
     curve = []
-    for start in range(0, len(logged), window):
-        part = logged[start : start + window]
-        kept = [k for k in part[-1] if k in CURVE or k.startswith("rewards/") and "/mean" in k]
-        means = {k: sum(float(e.get(k, 0)) for e in part) / len(part) for k in kept}
-        curve.append({"step": part[-1]["step"]} | {k: round(v, 4) for k, v in means.items()})
+    for first in range(0, len(logged), window):
+        part = logged[first : first + window]
+        metrics = [name for name in part[-1] if _on_the_curve(name)]
+        means = {
+            name: sum(float(entry.get(name, 0)) for entry in part) / len(part) for name in metrics
+        }
+        rounded = {name: round(value, 4) for name, value in means.items()}
+        curve.append({"step": part[-1]["step"]} | rounded)
     return curve
 
 
-from hybridlib.methods import composed, mixed  # noqa: E402, F401  (they register their methods)
+def _on_the_curve(metric: str) -> bool:
+    return metric in CURVE_METRICS or (metric.startswith("rewards/") and "/mean" in metric)
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
