@@ -12,7 +12,7 @@ from dataclasses import replace
 from benchmarks import page, steps
 from benchmarks.engine import BENCHMARKS
 from benchmarks.settings import THREADS
-from hybridlib import StudyError, fingerprint, results
+from hybridlib import StudyError, files, fingerprint, results
 from hybridlib.profiles import PROFILES
 from hybridlib.runs import Run
 
@@ -47,7 +47,7 @@ def main() -> int:
             show(row)
         made = results.provenance(threads=THREADS, code=fingerprint.of(Run("grpo"), profile))
         stored = page.stored() | {name: {"rows": rows, "provenance": made}}
-        results.write(page.RECORD, json.dumps(stored, indent=1))
+        files.write(page.RECORD, json.dumps(stored, indent=1))
     page.write()
     return 0
 

@@ -61,9 +61,10 @@ def pool(count: int) -> float:
     began = time.perf_counter()
     from concurrent.futures import wait
 
+    from hybridlib import study
     from hybridlib.pool import Pool
 
-    with Pool(small(1)) as workers:
+    with Pool(small(1), study.execute) as workers:
         done: Any = wait([workers.submit(run(i), save=False) for i in range(count)])
         for future in done.done:
             future.result()

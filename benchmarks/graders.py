@@ -19,7 +19,7 @@ from benchmarks.contenders import GRADERS, accepts
 from benchmarks.golds import gold_rows, labelled_rows
 from benchmarks.grader_rates import rates
 from benchmarks.validity import SUBSETS
-from hybridlib import ROOT, StudyError, grading, results
+from hybridlib import ROOT, StudyError, files, grading, results
 
 MATH_VERIFY_TRIES = 100  # spoilt answers of a kind that math-verify is tried on, which takes long
 
@@ -145,8 +145,8 @@ def main() -> int:
     except StudyError as error:
         print(error, file=sys.stderr)
         return 2
-    results.write(graders_page.RECORD, json.dumps(record, indent=1) + "\n")
-    results.write(graders_page.PAGE, graders_page.text(record))
+    files.write(graders_page.RECORD, json.dumps(record, indent=1) + "\n")
+    files.write(graders_page.PAGE, graders_page.text(record))
     paths = (graders_page.RECORD, graders_page.PAGE)
     print(f"written: {', '.join(str(path.relative_to(ROOT)) for path in paths)}")
     return 0

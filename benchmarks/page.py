@@ -2,7 +2,7 @@
 
 import json
 
-from hybridlib import ROOT, StudyError, results
+from hybridlib import ROOT, StudyError, files
 
 RECORD = ROOT / "benchmarks" / "engine.json"
 PAGE = ROOT / "book" / "engine.md"
@@ -23,7 +23,7 @@ def write() -> None:
         print(f"the page is not written: still to be measured: {', '.join(missing)}")
         return
     curves(found["curves"]["rows"]).savefig(PICTURE, metadata={"Date": None})
-    results.write(PAGE, text(found))
+    files.write(PAGE, text(found))
     print(f"written: {PAGE.relative_to(ROOT)}")
 
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import mbppplus
-from hybridlib import ROOT, StudyError, results
+from hybridlib import ROOT, StudyError, files, results
 from hybridlib.sandbox import asserts, judge
 
 RECORD = ROOT / "benchmarks" / "sandbox.json"
@@ -367,7 +367,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     record = json.loads(json.dumps(record), parse_float=lambda number: round(float(number), 4))
-    results.write(RECORD, json.dumps(record, indent=1) + "\n")
+    files.write(RECORD, json.dumps(record, indent=1) + "\n")
     print(tables(record))
     return 0
 

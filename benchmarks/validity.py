@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hybridlib import ROOT, StudyError, data, metrics, proportions, results
+from hybridlib import ROOT, StudyError, data, files, metrics, proportions
 
 RECORD = ROOT / "benchmarks" / "validity.json"
 TEMPLATE = ROOT / "benchmarks" / "metrics.md"
@@ -143,8 +143,8 @@ def main() -> int:
     except StudyError as error:
         print(error, file=sys.stderr)
         return 2
-    results.write(RECORD, json.dumps(found, indent=1) + "\n")
-    results.write(PAGE, text(found))
+    files.write(RECORD, json.dumps(found, indent=1) + "\n")
+    files.write(PAGE, text(found))
     print(f"written: {RECORD.relative_to(ROOT)}, {PAGE.relative_to(ROOT)}")
     return 0
 

@@ -6,10 +6,10 @@ import sys
 from dataclasses import fields, replace
 from typing import Any
 
-from hybridlib import StudyError
+from hybridlib import StudyError, files
 from hybridlib.profiles import PROFILES, Profile, resolve
 from hybridlib.rewards import REWARDS
-from hybridlib.study import GRIDS, TRAINING, Run
+from hybridlib.study import GRIDS, METHODS, Run
 
 TOLD = {
     "rewards": ", ".join(f"{name} [{r.low}, {r.high}]" for name, r in sorted(REWARDS.items())),
@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     for f in fields(Run):
         flag = "--" + f.name.replace("_", "-")
         if f.name == "method":
-            one.add_argument(flag, required=True, help=", ".join(TRAINING))
+            one.add_argument(flag, required=True, help=", ".join(METHODS))
         elif f.type is bool:
             one.add_argument(flag, action="store_true")
         elif isinstance(f.default, tuple):
@@ -148,18 +148,18 @@ def _profile(args: argparse.Namespace) -> Profile:
 
 def run(args: argparse.Namespace) -> None:
     from hybridlib import study
-    from hybridlib.pool import gpus
+    from hybridlib.pool import count_gpus
 
     chosen = Run(**{f.name: getattr(args, f.name) for f in fields(Run)})
     profile = _profile(args)
-    known = args.method in ("base", "sft", "grpo", "route")  # by Unsloth, too
-    if known and profile.backend == "unsloth" and args.backend == "hf" and gpus():
+    known = "unsloth" in METHODS[args.method].backends
+    if known and profile.backend == "unsloth" and args.backend == "hf" and count_gpus():
         chosen = replace(chosen, backend="unsloth")
     if args.dry_run:
         from hybridlib import estimate
 
         return estimate.show(chosen, profile)
-    parents = [study.recorded(need, profile) for need in chosen.needs]
+    parents = [study.recorded(need, profile) for need in chosen.prerequisites]
     study.execute_all([*parents, chosen], profile, args.workers, args.force)
     record = study.results.find(chosen, profile)
     for s in record["scores"]:
@@ -167,7 +167,7 @@ def run(args: argparse.Namespace) -> None:
             f"{s['family']:<12} {s['split']:<8} {s['metric']:<8} {s['value']:.3f} "
             f"[{s['low']:.3f}, {s['high']:.3f}] n={s['n']}"
         )
-    print(study.results.folder(profile.name) / f"{chosen.id}.json")
+    print(files.results_folder(profile.name) / f"{chosen.id}.json")
 
 
 def sweep(args: argparse.Namespace) -> None:
@@ -182,7 +182,7 @@ def sweep(args: argparse.Namespace) -> None:
         print(f"{len(todo)} of {len(runs)} runs would run")
         return
     study.execute_all(runs, profile, args.workers, args.force)
-    print(f"{len(runs)} runs finished: {study.results.folder(profile.name)}")
+    print(f"{len(runs)} runs finished: {files.results_folder(profile.name)}")
 
 
 def table(args: argparse.Namespace) -> None:

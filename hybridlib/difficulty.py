@@ -7,7 +7,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
-from hybridlib import ROOT, grading, models, results
+from hybridlib import files, grading, models
 from hybridlib.engine import rollout
 from hybridlib.profiles import Profile
 
@@ -24,7 +24,7 @@ def pass_rates(profile: Profile, rows: "Dataset", seed: int = 0) -> list[float]:
     rates = [0.0] * len(rows)
     for places in _families(rows):
         part = rows.select(places)
-        file = results.folder(profile.name) / "difficulty" / f"{_key(profile, part, seed)}.json"
+        file = files.results_folder(profile.name) / "difficulty" / f"{_key(profile, part, seed)}.json"
         if not file.exists():
             _measure(profile, part, seed)
         for place, right in zip(places, json.loads(file.read_text())["correct"], strict=True):
@@ -38,7 +38,7 @@ def right_answers(profile: Profile, rows: "Dataset", seed: int = 0) -> list[str 
     for places in _families(rows):
         part = rows.select(places)
         name = f"{_key(profile, part, seed)}.json"
-        file = ROOT / "runs" / profile.name / "difficulty" / name
+        file = files.runs_folder(profile.name) / "difficulty" / name
         if not file.exists():
             _measure(profile, part, seed)
         for place, text in zip(places, json.loads(file.read_text()), strict=True):
@@ -72,8 +72,8 @@ def _measure(profile: Profile, rows: "Dataset", seed: int) -> None:
     right = [[v.correct for v in verdicts[i : i + k]] for i in range(0, len(verdicts), k)]
     first = [next((t for t, r in zip(*pair, strict=True) if r), None)
              for pair in zip(answers, right, strict=True)]  # fmt: skip
-    results.write(ROOT / "runs" / profile.name / "difficulty" / f"{key}.json", json.dumps(first))
+    files.write(files.runs_folder(profile.name) / "difficulty" / f"{key}.json", json.dumps(first))
     record = {"model": models.revision(profile), "samples": k, "seed": seed,
               "correct": [sum(r) for r in right]}  # fmt: skip
-    file = results.folder(profile.name) / "difficulty" / f"{key}.json"
-    results.write(file, json.dumps(record) + "\n")
+    file = files.results_folder(profile.name) / "difficulty" / f"{key}.json"
+    files.write(file, json.dumps(record) + "\n")

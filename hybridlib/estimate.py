@@ -4,12 +4,11 @@ import json
 from dataclasses import asdict, replace
 from typing import Any
 
-from hybridlib import results
+from hybridlib import files
 from hybridlib.adapters import ADAPTERS
-from hybridlib.methods import composed, train
+from hybridlib.methods import METHODS, composed, train
 from hybridlib.profiles import Profile, model_folder
-from hybridlib.runs import MIXED
-from hybridlib.study import Run, folder
+from hybridlib.runs import Run
 
 FLOP_PER_SECOND = {
     "cpu": 3e10,
@@ -34,7 +33,7 @@ def show(run: Run, profile: Profile) -> None:
     print("estimate")
     for name, value in cost(run, profile).items():
         print(f"  {name:<22} {value}")
-    print(f"result    {results.folder(profile.name) / (run.id + '.json')}")
+    print(f"result    {files.results_folder(profile.name) / (run.id + '.json')}")
 
 
 def trainer_options(run: Run, profile: Profile) -> dict[str, Any]:
@@ -46,13 +45,12 @@ def trainer_options(run: Run, profile: Profile) -> dict[str, Any]:
     if run.method == "cat":
         alone = replace(alone, learning_rate=run.learning_rate or composed.CAT_RATE)
     config = getattr(trl, f"{kind.upper()}Config")
-    return config(**train.options(alone, profile, folder(run.id, profile))).to_dict()
+    return config(**train.options(alone, profile, files.run_folder(run.id, profile.name))).to_dict()
 
 
 def _trainer(run: Run) -> str:
     """The trainer that a run's steps are those of: sft, grpo, or "" where nothing is trained."""
-    known = {"sft": "sft", "cat": "sft"} | dict.fromkeys(("grpo", "stack", *MIXED), "grpo")
-    return known.get(run.method, "")
+    return METHODS[run.method].trainer
 
 
 def parameters(run: Run, profile: Profile) -> tuple[int, int]:
@@ -84,7 +82,7 @@ def cost(run: Run, profile: Profile) -> dict[str, str]:
     n, adapter = parameters(run, profile)
     if not n:
         return {"parameters": f"unknown until {json.dumps(profile.model)} is fetched"}
-    from hybridlib.pool import gpus
+    from hybridlib.pool import count_gpus
 
     trainer = _trainer(run)
     own = {"sft": profile.sft, "grpo": profile.grpo}.get(trainer, {})
@@ -98,10 +96,10 @@ def cost(run: Run, profile: Profile) -> dict[str, str]:
     rows = len(profile.datasets) * len(profile.splits) * (profile.n_eval or 1000)
     answers = rows * (profile.n_samples + 1)
     flop += answers * profile.max_completion_tokens * 2 * n
-    seconds = flop / FLOP_PER_SECOND["gpu" if gpus() else "cpu"]
+    seconds = flop / FLOP_PER_SECOND["gpu" if count_gpus() else "cpu"]
     return {
         "parameters": f"{n:,}",
         "trainable": f"{adapter:,}" if own else "0",
         "memory (about)": f"{memory / 2**30:.1f} GiB",
-        "time (about)": f"{seconds / 60:.0f} min on {'a GPU' if gpus() else 'two CPU cores'}",
+        "time (about)": f"{seconds / 60:.0f} min on {'a GPU' if count_gpus() else 'two CPU cores'}",
     }

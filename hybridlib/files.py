@@ -4,17 +4,17 @@ import os
 import tempfile
 from pathlib import Path
 
-import hybridlib
+from hybridlib import ROOT
 
 
 def results_folder(profile_name: str) -> Path:
     """Return the folder of a profile's records, which are kept in git."""
-    return hybridlib.ROOT / "data" / "results" / profile_name
+    return ROOT / "data" / "results" / profile_name
 
 
 def runs_folder(profile_name: str) -> Path:
     """Return the folder of a profile's adapters, checkpoints and logs, which are not in git."""
-    return hybridlib.ROOT / "runs" / profile_name
+    return ROOT / "runs" / profile_name
 
 
 def run_folder(run_id: str, profile_name: str) -> Path:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import hybridlib
+from hybridlib.imports import modules
 from hybridlib.profiles import Profile
 from hybridlib.runs import Run
 
@@ -102,20 +103,22 @@ def _digests(
         definition = definitions[place]
         todo += [(place[0], ""), *definition.leads_to]
         todo += [other for other in definition.entries if definitions[other].entry in entries]
+    paths = modules(package)
     parts: dict[str, list[str]] = {}
     for module, name in sorted(reached):
-        file = f"{module.replace('.', '/')}.py"
+        file = paths[module].relative_to(package).as_posix()
         parts.setdefault(file, []).append(definitions[module, name].code)
     return {file: _short("\n".join(codes).encode()) for file, codes in parts.items()}
 
 
 @functools.lru_cache(maxsize=4)
-def _definitions(
-    package: Path, files: tuple[tuple[Path, int], ...]
-) -> dict[Place, Definition]:
+def _definitions(package: Path, files: tuple[tuple[Path, int], ...]) -> dict[Place, Definition]:
     """Return the graph of the package's definitions."""
-    trees = {_module(path, package): ast.parse(path.read_text("utf-8")) for path, _ in files}
-    trees = {module: tree for module, tree in trees.items() if module not in PRESENTS}
+    trees = {
+        module: ast.parse(path.read_text("utf-8"))
+        for module, path in modules(package).items()
+        if module not in PRESENTS
+    }
     reader = _Reader(trees)
     graph: dict[Place, Definition] = {}
     entries: dict[Place, list[Place]] = {}
@@ -215,12 +218,6 @@ class _Reader:
         return [(module, name) for name in sorted(self.owns.get(module, ()))]
 
 
-def _module(path: Path, package: Path) -> str:
-    """Return the dotted name of a file in the package; that of a folder is its `__init__`."""
-    parts = path.relative_to(package).with_suffix("").parts
-    return ".".join(parts[:-1]) if parts[-1] == "__init__" and len(parts) > 1 else ".".join(parts)
-
-
 def _defines(node: ast.stmt) -> list[str]:
     match node:
         case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
@@ -236,9 +233,7 @@ def _registry_kind(node: ast.stmt) -> str:
     """Return "reward" for `REWARDS = Registry("reward", ...)`, and "" for anything else."""
     match node:
         case ast.Assign(
-            value=ast.Call(
-                func=ast.Name(id="Registry"), args=[ast.Constant(value=str(kind)), *_]
-            )
+            value=ast.Call(func=ast.Name(id="Registry"), args=[ast.Constant(value=str(kind)), *_])
         ):
             return kind
     return ""

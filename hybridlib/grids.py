@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from hybridlib.merging.operators import OPERATORS
+from hybridlib.methods.mixed import DEMONSTRATIONS
 from hybridlib.objectives import OBJECTIVES
 from hybridlib.partition import BUCKETS, RULES
 from hybridlib.profiles import PROFILES, Profile
@@ -227,13 +228,11 @@ def mixed(profile: Profile) -> list[Run]:
 
     In sequences; what ReLIFT and its control imitate comes on top.
     """
-    from hybridlib.methods.mixed import EXPERTS
-
     own = batch(profile, "grpo")
     total = sum(getattr(profile, m)["max_steps"] * batch(profile, m) for m in ("sft", "grpo"))
     runs = []
     for run, rate in MIXED.items():
-        step = own * (1 + EXPERTS) if "chord" in run.method else own  # relift: of GRPO alone
+        step = own * (1 + DEMONSTRATIONS) if "chord" in run.method else own  # relift: of GRPO alone
         runs.append(replace(run, steps=round(total / step), learning_rate=rate))
     _, phi, relift = runs
     return [*runs, replace(phi, objective="nll"), replace(relift, method="interleave")]

@@ -13,9 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from graphlib import TopologicalSorter
 from typing import Any
 
-import hybridlib
-from hybridlib import StudyError
-from hybridlib.files import runs_folder
+from hybridlib import StudyError, files
 from hybridlib.profiles import Profile
 from hybridlib.runs import Run
 
@@ -79,7 +77,7 @@ class Pool:
         left = dict(runs)
         running: dict[Future, tuple[Run, float]] = {}
         clock = Clock(len(runs), self.workers)
-        logs = runs_folder(self.profile.name).relative_to(hybridlib.ROOT)
+        logs = files.runs_folder(self.profile.name).relative_to(files.ROOT)
         print(f"{len(runs)} runs, {self.workers} at a time; logs in {logs}", flush=True)
         while order.is_active():
             ready += order.get_ready()
@@ -144,7 +142,7 @@ def _warm_up(backend: str, profile: Profile, tickets: Any, gpus: int) -> None:
     if gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(ticket % gpus)
     os.environ.setdefault("OMP_NUM_THREADS", str(profile.threads))
-    log = runs_folder(profile.name) / f"worker-{backend}-{ticket}.log"
+    log = files.runs_folder(profile.name) / f"worker-{backend}-{ticket}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     stream = log.open("a", buffering=1)
     for descriptor in (1, 2):

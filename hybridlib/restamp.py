@@ -5,11 +5,10 @@ function does so, too, and changes nothing. Restamping is the way out that stays
 the records is rerun, and only if all are bitwise equal are the fingerprints renewed.
 """
 
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from hybridlib import StudyError, fingerprint, results
+from hybridlib import fingerprint, results
 from hybridlib.profiles import Profile
 from hybridlib.runs import Run
 from hybridlib.verify import verify

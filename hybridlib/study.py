@@ -103,7 +103,7 @@ def rows_for(run: Run, profile: Profile) -> "Dataset":
     rules = [RULES[run.partition], *([SELECTIONS[run.select]] if run.select else [])]
     rates = None
     if any(getattr(rule, "needs_passrate", False) for rule in rules):
-        rates = difficulty.passrate(profile, rows)
+        rates = difficulty.pass_rates(profile, rows)
     if run.select:
         selected = partition.select(rows, run.select, run.n_train, run.seed, rates)
         rows = rows.select(selected)

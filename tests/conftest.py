@@ -13,7 +13,7 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 import pytest
 
 import hybridlib
-from hybridlib import difficulty, pool, profiles, results, study
+from hybridlib import files, profiles
 
 HUB = Path(__file__).resolve().parents[2] / "shared" / "hub" / "datasets"
 
@@ -45,8 +45,7 @@ def world(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "tiny_base").symlink_to(profiles.ROOT / "data" / "tiny_base")
     monkeypatch.setenv("HYBRIDLIB_ROOT", str(tmp_path))
-    for module in (difficulty, pool, results, study):
-        monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(files, "ROOT", tmp_path)
     return tmp_path
 
 
@@ -78,7 +77,7 @@ def stranger(tmp_path_factory):
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """A root of its own for a book of toy chapters."""
-    for module in (hybridlib, results):
+    for module in (hybridlib, files):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     (tmp_path / "requirements.txt").write_text("")
     (tmp_path / "notebooks").mkdir()

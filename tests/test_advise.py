@@ -20,7 +20,7 @@ from hybridlib.advise.report import EVIDENCE, _merge_or_stack, advise
 from hybridlib.claims import Arm, Evidence, arm, difference
 from hybridlib.data import intake
 from hybridlib.grids import GRIDS, MERGE
-from hybridlib.methods import train
+from hybridlib.methods import METHODS, Job
 from hybridlib.partition import BUCKETS
 from hybridlib.profiles import PROFILES, resolve
 from hybridlib.runs import Run
@@ -253,7 +253,7 @@ def test_rows_come_out_ready_to_train_on(monkeypatch, world, small, tmp_path, ca
     assert advise(mine, tmp_path / "out") == summary and len(stored) == 3
     for name, method in choice.METHOD_OF_FILE.items():
         run = Run(method)
-        trained = train.METHODS[method](run, small, parts[name], world / "runs" / run.id)
+        trained = METHODS[method](Job(run, small, world / "runs" / run.id, rows=parts[name]))
         assert (trained.adapter / "adapter_model.safetensors").exists()
 
 

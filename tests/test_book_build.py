@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from toy_chapters import TOY, reasons, run, shown, write
 
-from hybridlib import StudyError, results
+from hybridlib import StudyError, files
 from hybridlib.book import build, cache, pages
 
 REPOSITORY = Path(__file__).parents[1]
@@ -19,7 +19,7 @@ def test_only_what_changed_runs_again_and_says_why(root, monkeypatch):
     from hybridlib import study
 
     monkeypatch.setitem(study.GRIDS, "toy", lambda profile: [study.Run("base")])
-    result = results.folder("toy") / "base.json"
+    result = files.results_folder("toy") / "base.json"
     result.parent.mkdir(parents=True)
     result.write_text("{}")
     write(root, "01_a", "print(profile, seed)")

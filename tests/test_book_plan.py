@@ -1,7 +1,7 @@
 import pytest
 from toy_chapters import TOY, write
 
-from hybridlib import StudyError, results
+from hybridlib import StudyError, files
 from hybridlib.book import build, plan
 
 
@@ -52,7 +52,7 @@ def test_a_chapter_follows_the_other_profiles_whose_results_it_reads(root):
     write(root, "01_a")
     write(root, "02_b", reads=["searched"])
     before = [step.key for step in plan.steps(plan.catalogue(), TOY)]
-    folder = results.folder("searched")
+    folder = files.results_folder("searched")
     folder.mkdir(parents=True)
     (folder / "sft.json").write_text("{}")
     after = [step.key for step in plan.steps(plan.catalogue(), TOY)]

@@ -9,7 +9,7 @@ from peft import PeftModel
 
 from hybridlib import StudyError, models, results, study
 from hybridlib.merging import interference, merge
-from hybridlib.methods import composed, train
+from hybridlib.methods import METHODS, Job, composed
 from hybridlib.runs import Run
 
 
@@ -29,7 +29,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     runs = {"sft": Run("sft"), "grpo": Run("grpo", seed=1)}
     return small, {
-        name: train.METHODS[name](run, small, study.rows_for(run, small), folder / name).adapter
+        name: METHODS[name](Job(run, small, folder / name, rows=study.rows_for(run, small))).adapter
         for name, run in runs.items()
     }
 
@@ -45,7 +45,7 @@ def test_a_stack_is_the_first_adapter_plus_what_was_trained_on_it(trained, tmp_p
     profile, adapters = trained
     run = Run("stack", start="sft")
     rows = study.rows_for(run, profile)
-    made = composed.stack(run, profile, rows, tmp_path, adapters["sft"])
+    made = composed.stack(Job(run, profile, tmp_path, rows=rows, start=adapters["sft"]))
     whole, first = merge.deltas(made.adapter), merge.deltas(adapters["sft"])
     upper = merge.deltas(tmp_path / "upper" / "adapter")
     assert sum(delta.abs().sum() for delta in upper.values()) > 0
@@ -63,11 +63,11 @@ def test_learnt_weights_start_at_the_mean_and_move(trained, tmp_path):
     deltas = [merge.deltas(adapter) for adapter in both]
     still = Run("cat", parents=("sft", "grpo"), learning_rate=1e-12)
     rows = study.rows_for(still, profile)
-    made = composed.cat(still, profile, rows, tmp_path / "still", *both)
+    made = composed.cat(Job(still, profile, tmp_path / "still", rows=rows, parents=tuple(both)))
     for module, delta in merge.deltas(made.adapter).items():
         mean = (deltas[0][module] + deltas[1][module]) / 2
         torch.testing.assert_close(delta, mean, atol=1e-6, rtol=1e-4)
-    moved = composed.cat(replace(still, learning_rate=0), profile, rows, tmp_path / "moved", *both)
+    moved = composed.cat(Job(replace(still, learning_rate=0), profile, tmp_path / "moved", rows=rows, parents=tuple(both)))
     weights = moved.facts["weights"]
     assert set(weights) == {"0", "1", "2", "3"} and moved.cost["trainable"] == 8
     assert all(abs(w - 0.5) > 1e-3 for pair in weights.values() for w in pair)
@@ -95,9 +95,9 @@ def test_a_restored_spectrum_is_the_bases_and_rounding_gives_bfloat16(trained, t
     profile, adapters = trained
     made = {}
     for how in ("isospectral", "rounded", "unrounded"):
-        method = train.METHODS[how]
+        method = METHODS[how]
         run = Run(how, start="sft")
-        made[how] = merge.deltas(method(run, profile, tmp_path / how, [adapters["sft"]]).adapter)
+        made[how] = merge.deltas(method(Job(run, profile, tmp_path / how, start=adapters["sft"])).adapter)
     delta = merge.deltas(adapters["sft"])
     for module, weight in merge.weights(base_of(profile), delta).items():
         values = torch.linalg.svdvals(weight + made["isospectral"][module])
@@ -155,7 +155,7 @@ def test_a_stack_that_would_be_no_sum_is_refused_before_training(trained, tmp_pa
     profile, adapters = trained
     rows = study.rows_for(run, profile)
     with pytest.raises(StudyError, match=reason):
-        composed.stack(run, profile, rows, tmp_path, adapters["sft"])
+        composed.stack(Job(run, profile, tmp_path, rows=rows, start=adapters["sft"]))
     assert not any(tmp_path.iterdir())
 
 

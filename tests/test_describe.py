@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridlib import StudyError, results
+from hybridlib import StudyError, files, results
 from hybridlib.data import describe, load
 
 WORDS = st.lists(st.sampled_from("a b c d e f g".split()), min_size=1, max_size=8).map(" ".join)
@@ -65,7 +65,7 @@ def test_facts_are_kept_and_sets_that_are_not_at_hand_left_out(world, monkeypatc
     first = describe.facts("tiny_math")
     assert first["rows"] == [1000, 1000] and sum(first["levels"].values()) == 1000
     assert first["seen"][1] <= first["seen"][0] <= first["seen"][2]
-    assert (results.folder("sets") / "tiny_math.json").exists()
+    assert (files.results_folder("sets") / "tiny_math.json").exists()
 
     def absent(*_):
         raise StudyError("not at hand")

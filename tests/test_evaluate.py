@@ -1,6 +1,6 @@
 import pytest
 
-from hybridlib import evaluate, results
+from hybridlib import evaluate, files, results
 
 
 @pytest.mark.slow
@@ -60,8 +60,8 @@ def test_pass_rates_are_kept_by_content(small, world, monkeypatch):
     rows = data.load("tiny_math", "train", limit=6)
     rates = difficulty.pass_rates(small, rows)
     assert len(rates) == 6 and set(rates) <= {0.0, 0.5, 1.0}
-    files = list((results.folder("small") / "difficulty").glob("*.json"))
-    assert len(files) == 1
+    stored = list((files.results_folder("small") / "difficulty").glob("*.json"))
+    assert len(stored) == 1
     with monkeypatch.context() as without:
         without.setattr(models, "load", None)
         assert difficulty.pass_rates(small, rows) == rates

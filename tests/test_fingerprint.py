@@ -5,12 +5,25 @@ import shutil
 
 import pytest
 
+import hybridlib
 from hybridlib import fingerprint
 from hybridlib.profiles import PROFILES
 from hybridlib.runs import Run
 
-SFT = {"sft", "lora", "all", "solution", "nll", "tiny_gsm8k"}
-GRPO = SFT - {"sft"} | {"grpo", "correct"}
+
+def named(method, **more):
+    """What a run of this method names, by kind of registry; `more` adds or replaces entries."""
+    kinds = {
+        "training method": method, "adapter": "lora", "partition rule": "all",
+        "target": "solution", "objective": "nll", "dataset": "tiny_gsm8k",
+        "tiny task": "tiny_gsm8k", "reward": "correct", "merge method": "",
+    }  # fmt: skip
+    kinds |= {kind.replace("_", " "): name for kind, name in more.items()}
+    return tuple((kind, frozenset({name})) for kind, name in kinds.items() if name)
+
+
+SFT = named("sft")
+GRPO = named("grpo")
 
 
 @pytest.fixture
@@ -22,17 +35,17 @@ def package(tmp_path):
 
 @functools.cache
 def unchanged(names):
-    return fingerprint.code(names)
+    return fingerprint.code(dict(names))
 
 
 def changed(package, file, old, new, names):
     """Which modules of the fingerprint change when this edit is made?"""
-    before = unchanged(frozenset(names))
+    before = unchanged(names)
     path = package / file
     text = path.read_text()
     assert text.count(old) >= 1, f"{file} no longer has {old!r}"
     path.write_text(text.replace(old, new, 1))
-    after = fingerprint.code(names, package)
+    after = fingerprint.code(dict(names), package)
     return {name for name in before | after if before.get(name) != after.get(name)}
 
 
@@ -44,9 +57,9 @@ def changed(package, file, old, new, names):
         ("objectives.py", "ANCHOR = 0.05", "ANCHOR = 0.5"),  # of an objective that is not used
         ("partition.py", "def split(", "# halves\ndef split("),  # a comment
         ("rewards.py", "def texts(", "def other(x):\n    return x\n\n\ndef texts("),
-        ("operators.py", "DENSITY = 0.2", "DENSITY = 0.3"),
+        ("merging/operators.py", "DENSITY = 0.2", "DENSITY = 0.3"),
         ("grids.py", "PER_BUCKET", "ROWS_PER_BUCKET"),
-        ("rates.py", "RESAMPLES = 2_000", "RESAMPLES = 1_000"),
+        ("proportions.py", "RESAMPLES = 2_000", "RESAMPLES = 1_000"),
         ("adapters.py", "use_dora=True", "use_dora=False"),
     ],
 )
@@ -60,15 +73,15 @@ def test_what_a_run_does_not_reach_leaves_it_alone(package, file, old, new):
     [
         ("objectives.py", "return -t.logps\n", "return -2 * t.logps\n", SFT),
         ("adapters.py", "lora_alpha=2 * rank", "lora_alpha=rank", SFT),
-        ("tasks.py", "range(60, 85)", "range(60, 80)", SFT),
-        ("families.py", "rng.randint(2, 50)", "rng.randint(2, 51)", SFT),
-        ("walls.py", "512 << 20", "256 << 20", SFT),  # started as a script, not imported
-        ("trainers.py", "found.argmax", "found.argmin", SFT),
+        ("tiny/tasks.py", "range(60, 85)", "range(60, 80)", SFT),
+        ("tiny/families.py", "rng.randint(2, 50)", "rng.randint(2, 51)", SFT),
+        ("sandbox/isolation.py", "512 << 20", "256 << 20", SFT),  # started as a script, not imported
+        ("engine/trainers.py", "found.argmax", "found.argmin", SFT),
         ("rewards.py", "verdict.correct", "not verdict.correct", GRPO),
-        ("objectives.py", "ANCHOR = 0.05", "ANCHOR = 0.5", SFT | {"asft"}),
-        ("operators.py", "DENSITY = 0.2", "DENSITY = 0.3", GRPO | {"merge", "ties"}),
-        ("composed.py", "0.05, 0.05", "0.05, 0.03", SFT | {"cat"}),
-        ("train.py", "1_000_003", "1_000_033", SFT - {"sft"} | {"stack", "correct"}),  # GRPO's
+        ("objectives.py", "ANCHOR = 0.05", "ANCHOR = 0.5", named("sft", objective="asft")),
+        ("merging/operators.py", "DENSITY = 0.2", "DENSITY = 0.3", named("merge", merge_method="ties")),
+        ("methods/composed.py", "0.05, 0.05", "0.05, 0.03", named("cat")),
+        ("methods/train.py", "1_000_003", "1_000_033", named("stack")),  # GRPO's
     ],
 )  # fmt: skip
 def test_what_a_run_reaches_makes_it_stale(package, file, old, new, names):
@@ -76,13 +89,14 @@ def test_what_a_run_reaches_makes_it_stale(package, file, old, new, names):
 
 
 def test_each_method_has_its_own_code():
-    sft, grpo = (fingerprint.code(names) for names in (SFT, GRPO))
-    assert sft["train.py"] != grpo["train.py"] and sft["data.py"] == grpo["data.py"]
+    sft, grpo = (fingerprint.code(dict(names)) for names in (SFT, GRPO))
+    assert sft["methods/train.py"] != grpo["methods/train.py"]
+    assert sft["data/rows.py"] == grpo["data/rows.py"]
     assert "rewards.py" in grpo and "stats.py" not in sft and "results.py" not in sft
 
 
 def test_the_weights_of_the_base_count(tmp_path, monkeypatch):
-    monkeypatch.setattr(fingerprint, "ROOT", tmp_path)
+    monkeypatch.setattr(hybridlib, "ROOT", tmp_path)
     weights = tmp_path / fingerprint.WEIGHTS
     weights.parent.mkdir(parents=True)
     found = []
@@ -91,3 +105,13 @@ def test_the_weights_of_the_base_count(tmp_path, monkeypatch):
         found.append(fingerprint.of(Run("sft"), PROFILES["tiny"]))
     assert {name for name in found[0] if found[0][name] != found[1][name]} == {"model.safetensors"}
     assert all(len(digest) == 12 for digest in found[0].values())
+
+
+@pytest.mark.slow
+def test_entries_of_one_name_in_two_registries_are_two_things(package):
+    """A run on random halves does not depend on the reward of that name."""
+    halves = named("sft", partition_rule="random")
+    edit = "rewards.py", "digest()[0] % 2", "digest()[1] % 2"
+    assert changed(package, *edit, halves) == set()
+    (package / "rewards.py").write_text((fingerprint.PACKAGE / "rewards.py").read_text())
+    assert changed(package, *edit, named("grpo", reward="random")) == {"rewards.py"}

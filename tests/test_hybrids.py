@@ -8,14 +8,16 @@ from dataclasses import replace
 import pytest
 
 from hybridlib import StudyError, fingerprint, labels, study
+from hybridlib.methods import METHODS, Job
 from hybridlib.methods import mixed as mixed_methods
-from hybridlib.methods import train
 from hybridlib.rewards import REWARDS
-from hybridlib.runs import MIXED
+
+MIXED = ("chord_mu", "chord", "relift", "interleave")
 
 
 def _train(small, run, out, start=None):
-    return train.METHODS[run.method](run, small, study.rows_for(run, small), out, start)
+    job = Job(run, small, out, rows=study.rows_for(run, small), start=start)
+    return METHODS[run.method](job)
 
 
 def _weights(trained):
@@ -257,7 +259,7 @@ def test_a_run_that_goes_on_is_the_run_that_was_not_interrupted(small, world, so
         patch.setitem(REWARDS, "correct", correct)
         with pytest.raises(InterruptedError):
             _train(profile, run, world / "parts")
-    kept = json.loads((world / "parts" / "checkpoint-3" / mixed_methods.KEPT).read_text())
+    kept = json.loads((world / "parts" / "checkpoint-3" / mixed_methods.STATE_FILE).read_text())
     assert len(kept["waiting"]) == (method != "chord_mu")
     parts = _train(profile, run, world / "parts")
     assert parts.facts == whole.facts and 0 < kept["rows"] < whole.facts["imitated"]["rows"]
@@ -289,12 +291,10 @@ def test_every_method_runs_from_rows_to_record(small, world, method):
 
 
 def test_what_cannot_be_mixed_is_refused(small):
-    for run, why in (
-        (study.Run("relift", rewards=("format",)), "pay correct"),
-        (study.Run("chord", backend="unsloth"), "needs the backend hf"),
-    ):
-        with pytest.raises(StudyError, match=why):
-            _train(small, run, small)
+    with pytest.raises(StudyError, match="pay correct"):
+        _train(small, study.Run("relift", rewards=("format",)), small)
+    with pytest.raises(StudyError, match="needs the backend hf"):
+        study.Run("chord", backend="unsloth")
     with pytest.raises(StudyError, match="belong to SFT"):
         study.Run("grpo", objective="chord_phi")
 
@@ -309,9 +309,9 @@ def test_an_arm_is_called_by_its_method_and_its_loss():
 def test_runs_that_were_here_before_do_not_hang_on_the_mixed_methods(small):
     """An entry is found by its name in all registries: theirs must be new."""
     for run in (study.Run("sft", objective="chord_phi"), study.Run("grpo"), study.Run("base")):
-        assert "hybrids.py" not in fingerprint.of(run, small)
+        assert "methods/mixed.py" not in fingerprint.of(run, small)
     plain, phi = (
         fingerprint.of(study.Run("chord", objective=name), small) for name in ("nll", "chord_phi")
     )
-    assert plain["hybrids.py"] == phi["hybrids.py"]
+    assert plain["methods/mixed.py"] == phi["methods/mixed.py"]
     assert plain["objectives.py"] != phi["objectives.py"]

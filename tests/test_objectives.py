@@ -71,22 +71,22 @@ def test_top_entropy_teaches_only_undecided_tokens():
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_every_objective_has_a_source_and_trains(name, small, tmp_path):
-    from hybridlib.methods import train
+    from hybridlib.methods import Job, train
 
     assert OBJECTIVES[name].__doc__
     run = study.Run("sft", objective=name, steps=2)
-    found = train.sft(run, small, study.rows_for(run, small), tmp_path)
+    found = train.sft(Job(run, small, tmp_path, rows=study.rows_for(run, small)))
     assert all(abs(point["loss"]) < 50 for point in found.curve) and found.adapter.is_dir()
 
 
 def test_an_objective_is_the_same_with_and_without_padding(small, tmp_path, monkeypatch):
     from hybridlib.engine import trainers
-    from hybridlib.methods import train
+    from hybridlib.methods import Job, train
 
     run = study.Run("sft", objective="asft", steps=2)
     rows = study.rows_for(run, small)
-    lean = train.sft(run, small, rows, tmp_path / "lean").curve
+    lean = train.sft(Job(run, small, tmp_path / "lean", rows=rows)).curve
     monkeypatch.setattr(trainers, "_stands_in", lambda trainer, model: False)
-    padded = train.sft(run, small, rows, tmp_path / "padded").curve
+    padded = train.sft(Job(run, small, tmp_path / "padded", rows=rows)).curve
     for a, b in zip(lean, padded, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=2e-4)

@@ -11,8 +11,8 @@ def test_the_time_left_follows_the_methods_that_are_left(monkeypatch):
     clock = pool.Clock(4, workers=2)
     now[0] += 60
     left = [Run("sft", seed=1), Run("grpo", seed=1)]
-    clock.tell(Run("grpo"), 60, left)  # sft is unknown still: as long as the mean
-    line = clock.tell(Run("sft"), 20, left)
+    clock.progress(Run("grpo"), 60, left)  # sft is unknown still: as long as the mean
+    line = clock.progress(Run("sft"), 20, left)
     assert "[  2/4]   20 s  sft" in line and "1:00 so far" in line
     assert "about 0:40 left" in line  # (20 + 60) / 2 workers
 
@@ -22,7 +22,7 @@ def test_runs_after_a_failed_one_are_named_and_not_tried(monkeypatch, capsys):
 
     tried = []
 
-    def submit(self, run, save=True):
+    def submit(self, run, **options):
         tried.append(run.id)
         future = Future()
         if run.method == "sft":
@@ -33,9 +33,9 @@ def test_runs_after_a_failed_one_are_named_and_not_tried(monkeypatch, capsys):
 
     monkeypatch.setattr(pool.Pool, "submit", submit)
     runs = [Run("sft"), Run("grpo", start="sft"), Run("base")]
-    with pool.Pool(PROFILES["tiny"], workers=1) as crew:
+    with pool.Pool(PROFILES["tiny"], None, workers=1) as crew:
         with pytest.raises(StudyError, match="2 of 3 runs failed: sft: ValueError: of that kind"):
-            crew.work(dict.fromkeys(runs, "missing"))
+            crew.work(runs)
     assert tried == ["sft", "base"]
     out = capsys.readouterr().out
     assert "FAILED sft" in out and "base" in out

@@ -2,33 +2,29 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 
 import pytest
 
-from hybridlib import StudyError, fingerprint, results
+import hybridlib
+from hybridlib import StudyError, files, fingerprint, results
+from hybridlib.profiles import Profile
+from hybridlib.runs import Run
 
 
-@dataclass(frozen=True)
-class Run:
-    method: str = "sft"
-    rank: int = 8
-    rewards: tuple = ("correct", "format")
-    seed: int = 0
+class Named(Run):
+    """A run whose name does not tell all of its fields."""
 
     @property
     def id(self):
         return f"{self.method}_seed-{self.seed}"
 
 
-@dataclass(frozen=True)
-class Profile:
-    name: str = "tiny"
-    n_eval: int = 10
-    splits: tuple = ("test", "longer")
+RUN = Named("sft", rewards=("correct", "format"))
+PROFILE = Profile("tiny", model="none", n_eval=10, splits=("test", "longer"))
 
 
-def record(run=Run(), profile=Profile(), **changes):
+def record(run=RUN, profile=PROFILE, **changes):
     return {
         "id": run.id, "profile": profile.name,
         "run": asdict(run), "setting": asdict(profile),
@@ -44,8 +40,8 @@ def record(run=Run(), profile=Profile(), **changes):
 
 @pytest.fixture(autouse=True)
 def root(tmp_path, monkeypatch):
-    monkeypatch.setattr(results, "ROOT", tmp_path)
-    monkeypatch.setattr(fingerprint, "ROOT", tmp_path)
+    monkeypatch.setattr(hybridlib, "ROOT", tmp_path)
+    monkeypatch.setattr(files, "ROOT", tmp_path)
     return tmp_path
 
 
@@ -53,8 +49,8 @@ def test_what_is_saved_is_read_back(root):
     path = results.save(record())
     assert path == root / "data/results/tiny/sft_seed-0.json"
     assert json.loads(path.read_text())["run"]["rewards"] == ["correct", "format"]
-    assert results.find(Run(), Profile()) == results.read("tiny")[0]
-    assert results.find(Run(seed=1), Profile()) is None
+    assert results.find(RUN, PROFILE) == results.read("tiny")[0]
+    assert results.find(replace(RUN, seed=1), PROFILE) is None
     assert sorted(os.listdir(path.parent)) == [path.name], "no temporary file stays"
 
 
@@ -78,8 +74,8 @@ def test_the_same_result_again_is_no_conflict():
 
 
 @pytest.mark.parametrize(("other", "said"), [
-    (record(Run(rank=16)), r"run rank: 8 -> 16"),
-    (record(profile=Profile(n_eval=12)), r"setting n_eval: 10 -> 12"),
+    (record(replace(RUN, rank=16)), r"run rank: 8 -> 16"),
+    (record(profile=replace(PROFILE, n_eval=12)), r"setting n_eval: 10 -> 12"),
     (record(provenance={"code": {"train.py": "abc"}}), r"code of .*train\.py"),
     (record(scores=[]), r"scores"),
 ])  # fmt: skip
@@ -115,30 +111,30 @@ def test_the_numbers_of_numpy_torch_and_divergence_fit_into_json():
 def test_find_names_every_field_that_changed():
     results.save(record())
     with pytest.raises(results.Stale) as caught:
-        results.find(replace(Run(), rank=16), Profile(n_eval=12, splits=("test",)))
+        results.find(replace(RUN, rank=16), replace(PROFILE, n_eval=12, splits=("test",)))
     for change in ("run rank: 8 -> 16", "setting n_eval: 10 -> 12", "setting splits: ['test', 'lo"):
         assert change in str(caught.value)
 
 
 def test_stale_reason_tells_missing_setting_and_code_apart(root):
-    assert results.stale_reason(Run(), Profile()) == "missing"
+    assert results.stale_reason(RUN, PROFILE) == "missing"
     results.save(record())
-    assert results.stale_reason(Run(), Profile()) == ""
-    assert results.stale_reason(Run(), Profile(n_eval=12)) == "setting n_eval: 10 -> 12"
+    assert results.stale_reason(RUN, PROFILE) == ""
+    assert results.stale_reason(RUN, replace(PROFILE, n_eval=12)) == "setting n_eval: 10 -> 12"
     weights = root / fingerprint.WEIGHTS
     weights.parent.mkdir(parents=True)
     weights.write_bytes(b"other")
-    assert results.stale_reason(Run(), Profile()) == "code changed since: model.safetensors"
-    assert results.find(Run(), Profile()), "code alone does not make find fail"
+    assert results.stale_reason(RUN, PROFILE) == "code changed since: model.safetensors"
+    assert results.find(RUN, PROFILE), "code alone does not make find fail"
 
 
 def test_a_field_that_a_record_lacks_means_its_default():
     path = results.save(record())
     stored = json.loads(path.read_text())
     path.write_text(json.dumps(stored | {"run": {**stored["run"], "objective": "nll"}}))
-    assert results.stale_reason(Run(), Profile()) == ""
+    assert results.stale_reason(RUN, PROFILE) == ""
     path.write_text(json.dumps(stored | {"run": {**stored["run"], "objective": "dft"}}))
-    assert results.stale_reason(Run(), Profile()) == "run objective: dft -> nll"
+    assert results.stale_reason(RUN, PROFILE) == "run objective: dft -> nll"
     older = {name: value for name, value in stored["run"].items() if name != "rewards"}
     path.write_text(json.dumps(stored | {"run": older}))
     assert results.read("tiny")[0]["run"]["rewards"] == ["correct"]
@@ -148,14 +144,14 @@ def test_a_field_that_a_record_lacks_means_its_default():
 def test_a_file_that_is_no_record_is_named():
     path = results.save(record())
     path.write_text('{"id": ')
-    for use in (lambda: results.read("tiny"), lambda: results.find(Run(), Profile())):
+    for use in (lambda: results.read("tiny"), lambda: results.find(RUN, PROFILE)):
         with pytest.raises(StudyError, match=r"sft_seed-0\.json is no readable record"):
             use()
 
 
 def test_table_has_a_row_per_score_with_run_and_cost():
     for seed in (0, 1):
-        results.save(record(Run(seed=seed)))
+        results.save(record(replace(RUN, seed=seed)))
     table = results.table("tiny")
     assert table["id"].tolist() == ["sft_seed-0", "sft_seed-1"]
     row = table.iloc[1]
@@ -168,7 +164,7 @@ def test_items_are_long_and_feed_the_statistics():
     from hybridlib import stats
 
     for seed in (0, 1):
-        results.save(record(Run(seed=seed)))
+        results.save(record(replace(RUN, seed=seed)))
     items = results.items("tiny")
     assert len(items) == 8 and items["level"].tolist()[:4] == [1, 1, 2, 2]
     assert items["rewards"].unique().tolist() == ["correct+format"]

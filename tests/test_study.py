@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from hybridlib import StudyError, results, study
+from hybridlib import StudyError, files, results, study
 from hybridlib.profiles import PROFILES
 from hybridlib.study import GRIDS, Run
 from hybridlib.verify import verify
@@ -19,7 +19,7 @@ def test_ids_name_only_what_differs_from_the_defaults():
         == "grpo_lr-0.003_reward-correct+format"
     )
     merged = Run("merge", parents=("sft", "grpo"), merge="mean")
-    assert merged.id == "merge_of-sft+grpo_by-mean" and merged.needs == ("sft", "grpo")
+    assert merged.id == "merge_of-sft+grpo_by-mean" and merged.prerequisites == ("sft", "grpo")
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -27,7 +27,7 @@ def test_grids_have_unique_ids_and_bring_their_parents(grid):
     runs = GRIDS[grid](TINY)
     ids = [run.id for run in runs]
     assert len(set(ids)) == len(set(runs)) == len(dict.fromkeys(ids))
-    assert all(need in ids for run in runs for need in run.needs)
+    assert all(need in ids for run in runs for need in run.prerequisites)
     assert all(len(name) < 150 for name in ids)
     assert all(Run(**json.loads(json.dumps(results.asdict(run)))) == run for run in runs)
 
@@ -35,7 +35,7 @@ def test_grids_have_unique_ids_and_bring_their_parents(grid):
 @pytest.mark.parametrize(
     ("fields", "valid"),
     [
-        (dict(method="sfft"), "base, sft, grpo, chord_mu"),
+        (dict(method="sfft"), "chord_mu, grpo"),
         (dict(method="grpo", rewards=("corect",)), "correct"),
         (dict(method="sft", partition="fair"), "passrate"),
         (dict(method="sft", adapter="lorra"), "lora"),
@@ -68,19 +68,19 @@ def test_a_grid_runs_resumes_and_verifies(small, world, capsys):
     assert {"greedy", "sampled", "pass@2", "lenient"} <= set(table.metric)
     assert "left)" in capsys.readouterr().out
     for run in runs:
-        file = results.folder("small") / f"{run.id}.json"
+        file = files.results_folder("small") / f"{run.id}.json"
         assert file.stat().st_size <= 20_000
         record = json.loads(file.read_text())
         assert record["provenance"]["backend"] == "hf" and record["provenance"]["model"]
     # Nothing is left to do; one lost record, and only that run comes again.
     assert not study.plan(runs, small)
-    (results.folder("small") / "sft.json").unlink()
+    (files.results_folder("small") / "sft.json").unlink()
     assert [r.id for r in study.plan(runs, small)] == ["sft"]
     # A run whose parent's adapter is gone brings its parent along.
     import shutil
 
-    shutil.rmtree(study.folder("grpo", small))
-    (results.folder("small") / f"{runs[3].id}.json").unlink()
+    shutil.rmtree(files.run_folder("grpo", "small"))
+    (files.results_folder("small") / f"{runs[3].id}.json").unlink()
     assert [r.id for r in study.plan(runs, small)] == ["sft", "grpo", runs[3].id]
     study.execute_all(runs, small, workers=1)
     assert verify(small, ids=["grpo", runs[3].id])
@@ -90,7 +90,7 @@ def test_a_grid_runs_resumes_and_verifies(small, world, capsys):
     with pytest.raises(StudyError, match="n_eval: 4 -> 5"):
         study.execute_all(runs, other)
     # A record that somebody changed does not verify.
-    file = results.folder("small") / "base.json"
+    file = files.results_folder("small") / "base.json"
     record = json.loads(file.read_text())
     record["items"]["gsm8k/test"]["correct"] = "1112"
     file.write_text(json.dumps(record))
@@ -102,8 +102,8 @@ def test_a_run_that_fails_is_named_and_does_not_stop_the_others(small, world):
     broken = Run("sft", rank=-1)
     with pytest.raises(StudyError, match="1 of 2 runs failed: sft_rank--1"):
         study.execute_all([broken, Run("base")], small, workers=1)
-    assert (results.folder("small") / "base.json").exists()
-    assert not (results.folder("small") / f"{broken.id}.json").exists()
+    assert (files.results_folder("small") / "base.json").exists()
+    assert not (files.results_folder("small") / f"{broken.id}.json").exists()
 
 
 @pytest.mark.slow

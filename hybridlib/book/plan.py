@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import hybridlib
-from hybridlib import StudyError, results
+from hybridlib import StudyError, files
 from hybridlib.book import cache
 from hybridlib.grids import GRIDS
 from hybridlib.profiles import Profile
@@ -171,10 +171,10 @@ def _upstream_first(chapters: dict[str, Chapter]) -> list[Chapter]:
 
 def _result_files(chapter: Chapter, profile: Profile) -> dict[str, Path]:
     """Return the records that a chapter shows, by run id (by profile/run id for other profiles)."""
-    folder = results.folder(profile.name)
+    folder = files.results_folder(profile.name)
     files = {run.id: folder / f"{run.id}.json" for run in runs_shown([chapter], profile)}
     for other in chapter.reads:
-        files |= {f"{other}/{path.stem}": path for path in results.folder(other).glob("*.json")}
+        files |= {f"{other}/{path.stem}": path for path in files.results_folder(other).glob("*.json")}
     return files
 
 

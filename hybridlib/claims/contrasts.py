@@ -45,8 +45,8 @@ class Evidence:
 
     @cached_property
     def drift(self) -> pd.DataFrame:
-        """One row per run and family: how far the run moved, as `results.drift` has it."""
-        return results.drift(self.profile.name)
+        """One row per run and family: how far the run moved, as `results.distances` has it."""
+        return results.distances(self.profile.name)
 
     @cached_property
     def records(self) -> dict[str, dict[str, Any]]:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hybridlib import ROOT, markdown, results, stats
+from hybridlib import ROOT, files, markdown, stats
 from hybridlib.claims.contrasts import Effect, Evidence
 from hybridlib.claims.rules import CLAIMS
 from hybridlib.profiles import PROFILES, Profile
@@ -137,7 +137,7 @@ def extend_history(profile: Profile, judgements: Sequence[Judgement]) -> None:
         if one.verdict != last.get(one.name, NOT_RUN)
     ]
     if changes:
-        results.write(_history_file(profile), json.dumps(past + changes, indent=1) + "\n")
+        files.write(_history_file(profile), json.dumps(past + changes, indent=1) + "\n")
 
 
 def _history_file(profile: Profile) -> Path:

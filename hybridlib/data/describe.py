@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hybridlib import StudyError, results
+from hybridlib import StudyError, files
 from hybridlib.data.rows import load
 from hybridlib.partition import bucket
 from hybridlib.proportions import wilson
@@ -47,10 +47,10 @@ def facts(name: str) -> dict[str, Any]:
     Raises:
         StudyError: the facts are not stored and the set cannot be read.
     """
-    file = results.folder("sets") / f"{name}.json"
+    file = files.results_folder("sets") / f"{name}.json"
     if not file.exists():
         train, test = (load(name, split) for split in ("train", "test"))
-        results.write(file, json.dumps(measure(train.to_list(), test.to_list())) + "\n")
+        files.write(file, json.dumps(measure(train.to_list(), test.to_list())) + "\n")
     return json.loads(file.read_text())
 
 
