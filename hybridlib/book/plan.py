@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import hybridlib
-from hybridlib import StudyError, files
+from hybridlib import StudyError
 from hybridlib.book import cache
+from hybridlib.files import results_folder
 from hybridlib.grids import GRIDS
 from hybridlib.profiles import Profile
 from hybridlib.runs import Run
@@ -171,11 +172,12 @@ def _upstream_first(chapters: dict[str, Chapter]) -> list[Chapter]:
 
 def _result_files(chapter: Chapter, profile: Profile) -> dict[str, Path]:
     """Return the records that a chapter shows, by run id (by profile/run id for other profiles)."""
-    folder = files.results_folder(profile.name)
-    files = {run.id: folder / f"{run.id}.json" for run in runs_shown([chapter], profile)}
+    folder = results_folder(profile.name)
+    records = {run.id: folder / f"{run.id}.json" for run in runs_shown([chapter], profile)}
     for other in chapter.reads:
-        files |= {f"{other}/{path.stem}": path for path in files.results_folder(other).glob("*.json")}
-    return files
+        paths = results_folder(other).glob("*.json")
+        records |= {f"{other}/{path.stem}": path for path in paths}
+    return records
 
 
 def _reason(

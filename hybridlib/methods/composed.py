@@ -29,7 +29,9 @@ def merge(job: Job) -> Trained:
     """
     run, profile = job.run, job.profile
     adapter = job.out / "adapter"
-    facts = combine(job.parents, run.merge, adapter, run.seed, model_folder(profile.model), run.lambdas)
+    facts = combine(
+        job.parents, run.merge, adapter, run.seed, model_folder(profile.model), run.lambdas
+    )
     if run.merge == "mean" and len(job.parents) == 2 and profile.full:
         facts["pair"] = interference.measure(profile, job.parents)
     return Trained(adapter, facts=facts)

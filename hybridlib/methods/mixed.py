@@ -135,17 +135,17 @@ def blended(trainer: type, imitator: Any, weight: Callable[[float], float]) -> t
     """
 
     class Blended(imitating(trainer, imitator)):  # type: ignore[misc]
-        _step, _batches_left = -1, iter(())
+        _drawn_for, _batches_left = -1, iter(())
 
         def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> Any:
             loss = super().compute_loss(model, inputs, *rest, **more)
-            if self._step != self.state.global_step:  # its first micro-batch
-                self._step = self.state.global_step
+            if self._drawn_for != self.state.global_step:  # its first micro-batch
+                self._drawn_for = self.state.global_step
                 parts = self.current_gradient_accumulation_steps
                 rows = self._draw_rows()
                 self._batches_left = iter(self._batches([rows[i::parts] for i in range(parts)]))
                 self.imitated["steps"] += 1
-            mu = weight(self._step / max(1, self.state.max_steps - 1))
+            mu = weight(self._drawn_for / max(1, self.state.max_steps - 1))
             self._metrics["train"]["mu"].append(mu)
             batch = next(self._batches_left, None)  # none where micro-batches outnumber the rows
             return (1 - mu) * loss + (mu * self._imitate(model, *batch) if batch else 0)
@@ -154,7 +154,7 @@ def blended(trainer: type, imitator: Any, weight: Callable[[float], float]) -> t
             args, total = self.args, len(imitator.train_dataset)
             samples = args.per_device_train_batch_size * args.gradient_accumulation_steps
             size = min(total, max(1, int(DEMONSTRATIONS * samples)))
-            return random.Random(f"{args.seed}/{self._step}").sample(range(total), size)
+            return random.Random(f"{args.seed}/{self._drawn_for}").sample(range(total), size)
 
     return Blended
 
