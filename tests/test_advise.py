@@ -49,7 +49,7 @@ def evidence(monkeypatch, gain=lambda run: 0.0, runs=None, items=150):
         rows += [(run.id, run.seed, family, "test", item, 1, 0, right[f, item], samples)
                  for f, family in enumerate(FAMILIES) for item in range(items)]  # fmt: skip
     monkeypatch.setattr(results, "items", lambda name: frame(rows))
-    monkeypatch.setattr(results, "drift", lambda name: pd.DataFrame())
+    monkeypatch.setattr(results, "distances", lambda name: pd.DataFrame())
 
 
 # ---------------------------------------------------------------- what the evidence says

@@ -84,7 +84,7 @@ def world(monkeypatch, accuracy, kl=lambda run: 1.0, facts=alike):
         columns=["id", "family", "kl"],
     )
     monkeypatch.setattr(results, "items", lambda name: items)
-    monkeypatch.setattr(results, "drift", lambda name: drift)
+    monkeypatch.setattr(results, "distances", lambda name: drift)
     records = [
         {"id": i, "facts": facts({parent.split("_")[0] for parent in run.parents})}
         for i, run in runs.items()
@@ -215,7 +215,7 @@ def test_a_relative_cosine_forgets_what_makes_single_updates_differ(sft, rl, sha
 def test_what_has_not_run_is_said(monkeypatch):
     empty = pd.DataFrame(columns=["id", "family"])
     monkeypatch.setattr(results, "items", lambda name: empty)
-    monkeypatch.setattr(results, "drift", lambda name: empty)
+    monkeypatch.setattr(results, "distances", lambda name: empty)
     judgements = verdicts.ledger(FULL)
     assert {v.verdict for v in judgements} == {"not run"} and all(v.missing for v in judgements)
     page = verdicts.page(FULL, judgements, [])
