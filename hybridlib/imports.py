@@ -65,7 +65,7 @@ def graph(paths: dict[str, Path], package: str = "hybridlib", annotations: bool 
     """
     known = frozenset(paths)
     return {
-        name: _file_imports(path, path.stat().st_mtime_ns, known, package, annotations) - {name}
+        name: _file_imports(name, path, path.stat().st_mtime_ns, known, package, annotations)
         for name, path in paths.items()
     }
 
@@ -97,10 +97,14 @@ def faces(name: str) -> list[str]:
 
 @functools.lru_cache(maxsize=4096)
 def _file_imports(
-    path: Path, modified: int, known: frozenset[str], package: str, annotations: bool
+    name: str, path: Path, modified: int, known: frozenset[str], package: str, annotations: bool
 ) -> set[str]:
     """Return the imports of a file; `modified`, its time stamp, makes an edited file a new key."""
-    return imports(ast.parse(path.read_text("utf-8")), known, package, annotations)
+    text = path.read_text("utf-8")
+    found = imports(ast.parse(text), known, package, annotations)
+    if "iter_modules(__path__)" in text:  # a face that imports whatever lies in its folder
+        found |= {module for module in known if module.rpartition(".")[0] == name}
+    return found - {name}
 
 
 def _statements(

@@ -104,6 +104,13 @@ def test_imports_for_annotations_count_when_asked_for():
     assert imports(code, KNOWN_MODULES, annotations=True) == {"stats"}
 
 
+def test_a_face_that_walks_its_folder_imports_what_is_in_it(tmp_path):
+    (tmp_path / "wing").mkdir()
+    (tmp_path / "wing" / "__init__.py").write_text("for module in iter_modules(__path__): ...")
+    (tmp_path / "wing" / "part.py").write_text("")
+    assert graph(modules(tmp_path)) == {"wing": {"wing.part"}, "wing.part": set()}
+
+
 def test_a_closure_holds_the_faces_on_the_way_and_what_they_import():
     tree = {
         "__init__": set(),
