@@ -1,268 +1,297 @@
-"""python -m hybridlib: run, sweep, table, claims, advise, book, base, verify."""
+"""python -m hybridlib: run, sweep, table, claims, advise, book, base, verify, restamp."""
 
-import argparse
 import ast
 import sys
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any
 
-from hybridlib import StudyError, files
-from hybridlib.profiles import PROFILES, Profile, resolve
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
+
+from hybridlib import StudyError, data, profiles, study
+from hybridlib.files import results_folder
+from hybridlib.grids import GRIDS
+from hybridlib.methods import METHODS
+from hybridlib.profiles import PROFILES, Profile
+from hybridlib.registry import REGISTRIES
 from hybridlib.rewards import REWARDS
-from hybridlib.study import GRIDS, METHODS, Run
+from hybridlib.runs import Run
 
-TOLD = {
-    "rewards": ", ".join(f"{name} [{r.low}, {r.high}]" for name, r in sorted(REWARDS.items())),
-    "reward_weights": "one for each; whatever stands beside correct should not outbid it",
-}
+ProfileName = Annotated[str, arg(metavar="NAME", help=f"one of: {', '.join(PROFILES)}")]
+GridName = Annotated[str, arg(metavar="GRID", help=f"one of: {', '.join(GRIDS)}")]
+RunNames = Annotated[tuple[str, ...], arg(metavar="[RUN ...]")]
+ChapterNames = Annotated[tuple[str, ...], arg(metavar="[CHAPTER ...]")]
+Parameters = Annotated[
+    UseAppendAction[tuple[tuple[str, str, str], ...]],
+    arg(aliases=["-p"], metavar="CHAPTER NAME VALUE"),
+]
 
-
-def parser() -> argparse.ArgumentParser:
-    """Verbs are what a user wants; the flags of `run` are the fields of `study.Run`."""
-    top = argparse.ArgumentParser(prog="python -m hybridlib", description=__doc__)
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
-
-    def verb(name: str, does: str) -> argparse.ArgumentParser:
-        sub = verbs.add_parser(name, help=does, description=does)
-        sub.set_defaults(act=globals()[name])
-        sub.add_argument(
-            "--profile", default="tiny", help=f"one of: {', '.join(PROFILES)} (default: tiny)"
-        )
-        return sub
-
-    def yours(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--model", default="", help="your model: a folder or a hub id")
-        sub.add_argument(
-            "--dataset", default="", help="your rows: a folder, a file, a hub id, or a known name"
-        )
-        sub.add_argument(
-            "--columns", type=_mapping, default={}, metavar="question=Q,answer=A",
-            help="which of its columns is the question, the answer, the completion, the level",
-        )  # fmt: skip
-
-    def shared(sub: argparse.ArgumentParser) -> None:
-        yours(sub)
-        sub.add_argument(
-            "--workers",
-            type=int,
-            default=0,
-            help="processes at once (default: as cores or GPUs allow)",
-        )
-        sub.add_argument("--force", action="store_true", help="run again what is stored")
-        sub.add_argument(
-            "--dry-run", action="store_true", help="say what would run, and why; needs no network"
-        )
-
-    one = verb("run", "Execute one run: train or merge, evaluate, write its record.")
-    for f in fields(Run):
-        flag = "--" + f.name.replace("_", "-")
-        if f.name == "method":
-            one.add_argument(flag, required=True, help=", ".join(METHODS))
-        elif f.type is bool:
-            one.add_argument(flag, action="store_true")
-        elif isinstance(f.default, tuple):
-            kind = float if f.name in ("reward_weights", "lambdas") else str
-            says = f"{TOLD.get(f.name, '')} (default: {f.default})".strip()
-            one.add_argument(flag, nargs="*", type=kind, default=f.default, help=says)
-        else:
-            one.add_argument(
-                flag, type=type(f.default), default=f.default, help=f"(default: {f.default!r})"
-            )
-    shared(one)
-    many = verb("sweep", "Execute a grid of runs, as many at a time as the machine carries.")
-    many.add_argument("grid", help=f"one of: {', '.join(GRIDS)}")
-    shared(many)
-    verb("table", "Print what came out: one row per run, family, split and metric.").add_argument(
-        "--csv", action="store_true", help="all columns, comma-separated"
-    )
-    judge = verb("claims", "Print the verdict on every claim from what has been run.")
-    judge.add_argument("--keep", action="store_true", help="add changes to the kept history")
-    which = verb("advise", "Say which rows to imitate, which to reinforce, which to leave out.")
-    yours(which)
-    which.add_argument("--rows", type=int, default=0, help="at most so many of each set (0: all)")
-    which.add_argument("--out", default="", metavar="FOLDER", help="(default: advice/PROFILE)")
-    full = verb("book", "Run the study, execute the chapters, render the book.")
-    full.add_argument(
-        "--only", nargs="*", default=[], metavar="CHAPTER", help="these chapters and what they need"
-    )
-    full.add_argument(
-        "--force",
-        nargs="*",
-        default=None,
-        metavar="CHAPTER",
-        help="rerun these; none named: everything",
-    )
-    full.add_argument("--dry-run", action="store_true", help="say what would rerun, and why")
-    full.add_argument("--jobs", type=int, default=2, help="chapters at once (default: 2)")
-    full.add_argument(
-        "-p",
-        "--parameter",
-        nargs=3,
-        action="append",
-        default=[],
-        metavar=("CHAPTER", "NAME", "VALUE"),
-    )
-    tiny = verb("base", "Pretrain the tiny base from nothing (resumes), or print its ladder.")
-    tiny.add_argument(
-        "--ladder", action="store_true", help="accuracy by family and level, with intervals"
-    )
-    tiny.add_argument(
-        "--rows", type=int, default=60, help="rows per family and level of the ladder (default: 60)"
-    )
-    tiny.add_argument("--force", action="store_true", help="replace the base that is there")
-    again = verb(
-        "verify",
-        "Rerun recorded runs from their specification and compare every metric, bit by bit.",
-    )
-    again.add_argument(
-        "--sample", type=int, default=2, help="how many, drawn at random (default: 2)"
-    )
-    again.add_argument("--seed", type=int, default=0, help="of the draw (default: 0)")
-    again.add_argument("ids", nargs="*", metavar="RUN", help="or these runs")
-    return top
+app = tyro.extras.SubcommandApp()
 
 
-def _mapping(text: str) -> dict[str, str]:
-    pairs = [pair.partition("=") for pair in text.split(",")]
-    if not all(mark and value for _, mark, value in pairs):
-        raise argparse.ArgumentTypeError(f"{text!r} is not question=COLUMN,answer=COLUMN")
-    return {name: value for name, _, value in pairs}
+@dataclass(frozen=True)
+class Setting:
+    """What all runs of a call share: a profile, on your model and rows if you like."""
+
+    profile: ProfileName = "tiny"
+    model: str = ""  # your model: a folder or a hub id
+    dataset: str = ""  # your rows: a folder, a file, a hub id, or a known name
+    # which columns of your rows are the question, the answer, the completion, the level
+    columns: Annotated[str, arg(metavar="question=Q,answer=A")] = ""
+
+    def resolve(self) -> Profile:
+        """Return the profile that this means; raises StudyError for what is not there."""
+        if self.dataset:
+            data.check_known(self.dataset)
+        return profiles.resolve(self.profile, self.model, self.dataset, _columns(self.columns))
 
 
-def _literal(text: str) -> Any:
-    """A number, a list, True ... as Python writes them; any other word is a string."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+@dataclass(frozen=True)
+class Execution:
+    """How the runs are carried out."""
+
+    workers: int = 0  # processes at once, 0 = as many as cores or GPUs allow
+    force: bool = False  # run again what is stored
+    dry_run: bool = False  # say what would run, and why; needs no network
 
 
-def _profile(args: argparse.Namespace) -> Profile:
-    """Return the profile that the flags describe; an unknown dataset fails before any work."""
-    if args.dataset:
-        from hybridlib.data import check_known
+def _valid_names() -> str:
+    """List the valid names of the flags of `run` that name something registered."""
+    lines = [
+        "Everything about one model under test. "
+        "What stands beside the reward correct should not outbid it. Valid names:"
+    ]
+    for field in fields(Run):
+        if kind := field.metadata.get("registry"):
+            names = sorted(REGISTRIES[kind])
+            if kind == REWARDS.kind:
+                names = [f"{n} [{REWARDS[n].low:g}, {REWARDS[n].high:g}]" for n in names]
+            lines.append(f"--{field.name.replace('_', '-')}: {', '.join(names)}.")
+    return "\n".join(lines)
 
-        check_known(args.dataset)
-    return resolve(args.profile, args.model, args.dataset, args.columns)
 
-
-def run(args: argparse.Namespace) -> None:
-    from hybridlib import study
+@app.command(name="run")
+def execute_run(
+    run: Annotated[Run, arg(help=_valid_names())],
+    setting: Setting,
+    execution: Execution,
+) -> None:
+    """Execute one run: train or merge, evaluate, write its record."""
     from hybridlib.pool import count_gpus
 
-    chosen = Run(**{f.name: getattr(args, f.name) for f in fields(Run)})
-    profile = _profile(args)
-    known = "unsloth" in METHODS[args.method].backends
-    if known and profile.backend == "unsloth" and args.backend == "hf" and count_gpus():
-        chosen = replace(chosen, backend="unsloth")
-    if args.dry_run:
+    profile = setting.resolve()
+    by_unsloth = profile.backend == "unsloth" and "unsloth" in METHODS[run.method].backends
+    if by_unsloth and run.backend == "hf" and count_gpus():
+        run = replace(run, backend="unsloth")
+    if execution.dry_run:
         from hybridlib import estimate
 
-        return estimate.show(chosen, profile)
-    parents = [study.recorded(need, profile) for need in chosen.prerequisites]
-    study.execute_all([*parents, chosen], profile, args.workers, args.force)
-    record = study.results.find(chosen, profile)
+        estimate.show(run, profile)
+        return
+    before = [study.recorded(run_id, profile) for run_id in run.prerequisites]
+    study.execute_all([*before, run], profile, execution.workers, execution.force)
+    record = study.results.find(run, profile)
     for s in record["scores"]:
         print(
             f"{s['family']:<12} {s['split']:<8} {s['metric']:<8} {s['value']:.3f} "
             f"[{s['low']:.3f}, {s['high']:.3f}] n={s['n']}"
         )
-    print(files.results_folder(profile.name) / f"{chosen.id}.json")
+    print(results_folder(profile.name) / f"{run.id}.json")
 
 
-def sweep(args: argparse.Namespace) -> None:
-    from hybridlib import study
-
-    profile = _profile(args)
-    runs = GRIDS[args.grid](profile)
-    todo = study.plan(runs, profile, args.force)
-    if args.dry_run:
-        for one, why in todo.items():
-            print(f"{one.id}: {why}")
+@app.command(name="sweep")
+def execute_grid(grid: Positional[GridName], setting: Setting, execution: Execution) -> None:
+    """Execute a grid of runs, as many at a time as the machine carries."""
+    profile = setting.resolve()
+    runs = GRIDS[grid](profile)
+    if execution.dry_run:
+        todo = study.plan(runs, profile, execution.force)
+        for run, reason in todo.items():
+            print(f"{run.id}: {reason}")
         print(f"{len(todo)} of {len(runs)} runs would run")
         return
-    study.execute_all(runs, profile, args.workers, args.force)
-    print(f"{len(runs)} runs finished: {files.results_folder(profile.name)}")
+    study.execute_all(runs, profile, execution.workers, execution.force)
+    print(f"{len(runs)} runs finished: {results_folder(profile.name)}")
 
 
-def table(args: argparse.Namespace) -> None:
+@app.command(name="table")
+def print_table(profile: ProfileName = "tiny", csv: bool = False) -> None:
+    """Print what came out: sampled accuracy, one row per run.
+
+    Args:
+        csv: print one row per run, family, split and metric instead, comma-separated
+    """
     from hybridlib import results
 
-    found = results.table(PROFILES[args.profile].name)
-    if args.csv:
-        return found.to_csv(sys.stdout, index=False)
-    if found.empty:
+    table = results.table(PROFILES[profile].name)
+    if csv:
+        table.to_csv(sys.stdout, index=False)
+        return
+    if table.empty:
         raise StudyError(
-            f"no results of profile {args.profile}; python -m hybridlib sweep everything makes them"
+            f"no results of profile {profile}; python -m hybridlib sweep everything makes them"
         )
-    wide = found[found.metric == "sampled"].pivot_table(
+    wide = table[table.metric == "sampled"].pivot_table(
         index="id", columns=["split", "family"], values="value"
     )
     print(wide.round(3).to_string())
 
 
-def claims(args: argparse.Namespace) -> None:
+@app.command(name="claims")
+def print_claims(profile: ProfileName = "tiny", keep: bool = False) -> None:
+    """Print the verdict on every claim from what has been run.
+
+    Args:
+        keep: add changed verdicts to the history in data/verdicts
+    """
     from hybridlib.claims import verdicts
     from hybridlib.claims.rules import CLAIMS
 
-    profile = PROFILES[args.profile]
-    found = verdicts.ledger(profile)
-    for one in found:
+    ledger = verdicts.ledger(PROFILES[profile])
+    for one in ledger:
         print(f"{CLAIMS[one.name].code:<4} {one.verdict:<10} {CLAIMS[one.name].says}")
         for effect in one.effects:
             interval = f"[{effect['low']:+.3f}, {effect['high']:+.3f}]"
             print(f"     {effect['what']}: {effect['estimate']:+.3f} {interval}")
-    if args.keep:
-        verdicts.extend_history(profile, found)
+    if keep:
+        verdicts.extend_history(PROFILES[profile], ledger)
 
 
-def advise(args: argparse.Namespace) -> None:
-    from pathlib import Path
+@app.command(name="advise")
+def advise_on_rows(setting: Setting, rows: int = 0, out: str = "") -> None:
+    """Say which rows to imitate, which to reinforce, which to leave out.
 
-    from hybridlib.advise import report as adviser
+    Args:
+        rows: at most so many of each set, 0 = all
+        out: folder that the report and the rows go to, "" = advice/PROFILE
+    """
+    from hybridlib.advise import report
 
-    profile = _profile(args)
-    print(adviser.advise(profile, Path(args.out or f"advice/{profile.name}"), args.rows))
+    profile = setting.resolve()
+    print(report.advise(profile, Path(out or f"advice/{profile.name}"), rows))
 
 
-def book(args: argparse.Namespace) -> None:
+@app.command(name="book")
+def build_book(
+    profile: ProfileName = "tiny",
+    only: ChapterNames = (),
+    force: Annotated[tuple[str, ...] | None, arg(metavar="[CHAPTER ...]")] = None,
+    dry_run: bool = False,
+    jobs: int = 2,
+    parameter: Parameters = (),
+) -> None:
+    """Run the study, execute the chapters, render the book.
+
+    Args:
+        only: these chapters and what they need
+        force: rerun these; none named: everything
+        dry_run: say what would rerun, and why
+        jobs: chapters at once
+        parameter: another value of a chapter's parameter
+    """
     from hybridlib.book import build
 
     parameters: dict[str, dict[str, Any]] = {}
-    for chapter, name, value in args.parameter:
+    for chapter, name, value in parameter:
         parameters.setdefault(chapter, {})[name] = _literal(value)
     build.build(
-        PROFILES[args.profile], only=args.only, force=args.force, dry_run=args.dry_run,
-        jobs=args.jobs, parameters=parameters,
-    )  # fmt: skip
+        PROFILES[profile],
+        only=only,
+        force=force,
+        dry_run=dry_run,
+        jobs=jobs,
+        parameters=parameters,
+    )
 
 
-def base(args: argparse.Namespace) -> None:
-    from hybridlib import pretrain as tiny
+@app.command(name="base")
+def pretrain_base(
+    profile: ProfileName = "tiny", ladder: bool = False, rows: int = 60, force: bool = False
+) -> None:
+    """Pretrain the tiny base from nothing (resumes), or print its ladder.
 
-    if not args.ladder:
-        print(tiny.pretrain(fresh=args.force))
+    Args:
+        profile: taken by every verb; here it changes nothing, since the base is the same for all
+        ladder: print accuracy by family and level, with intervals, and train nothing
+        rows: per family and level of the ladder
+        force: replace the base that is there
+    """
+    from hybridlib import pretrain
+
+    PROFILES[profile]  # a misspelt name is an error here, too
+    if not ladder:
+        print(pretrain.pretrain(fresh=force))
         return
-    print(f"sampled at temperature 1, {args.rows} rows a level; 95 % intervals over rows")
+    print(f"sampled at temperature 1, {rows} rows a level; 95 % intervals over rows")
     print("family      level  accuracy  interval        rows  samples")
-    for row in tiny.ladder(rows=args.rows):
+    for row in pretrain.ladder(rows=rows):
         print(
             f"{row['family']:<11} {row['level']:>5}  {row['value']:>8.3f}  "
             f"[{row['low']:.3f}, {row['high']:.3f}]  {row['rows']:>4}  {row['samples']:>7}"
         )
 
 
-def verify(args: argparse.Namespace) -> None:
-    from hybridlib.verify import verify as again
+@app.command(name="verify")
+def verify_records(
+    runs: Positional[RunNames] = (),
+    profile: ProfileName = "tiny",
+    sample: int = 2,
+    seed: int = 0,
+) -> None:
+    """Rerun recorded runs from their specification and compare every metric, bit by bit.
 
-    if not again(PROFILES[args.profile], args.sample, args.seed, args.ids):
-        raise StudyError("not equal; see above for what differs")
+    Args:
+        runs: ids of the runs; none named: a sample
+        sample: how many, drawn at random
+        seed: of the draw
+    """
+    from hybridlib.verify import verify
+
+    verify(PROFILES[profile], sample, seed, runs)
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parser().parse_args(argv)
+@app.command(name="restamp")
+def restamp_records(profile: ProfileName = "tiny", sample: int = 12, seed: int = 0) -> None:
+    """Rerun a sample of the records; if all are bitwise equal, renew the fingerprints of all.
+
+    Args:
+        sample: how many, drawn at random
+        seed: of the draw
+    """
+    from hybridlib.restamp import restamp
+
+    print(f"{restamp(PROFILES[profile], sample, seed)} records renewed")
+
+
+def _columns(text: str) -> dict[str, str]:
+    """Read question=COLUMN,answer=COLUMN; "" means no columns."""
+    columns = {}
+    for pair in text.split(",") if text else []:
+        name, _, column = pair.partition("=")
+        if not column:
+            raise StudyError(f"--columns {text!r} is not question=COLUMN,answer=COLUMN")
+        columns[name] = column
+    return columns
+
+
+def _literal(text: str) -> Any:
+    """Return a number, a list, True ... as Python writes them; anything else is a string."""
     try:
-        args.act(args)
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Carry out a command line (default: the process's) and return its exit code.
+
+    Failures that the user can fix are one line on stderr and code 2; what is no verb or flag, or
+    has no number where one belongs, ends the process with code 2.
+    """
+    options = (OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    try:
+        app.cli(prog="python -m hybridlib", description=__doc__, args=arguments, config=options)
     except StudyError as error:
         print(f"hybridlib: {error}", file=sys.stderr)
         return 2

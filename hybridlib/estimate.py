@@ -4,102 +4,129 @@ import json
 from dataclasses import asdict, replace
 from typing import Any
 
-from hybridlib import files
 from hybridlib.adapters import ADAPTERS
+from hybridlib.files import results_folder, run_folder
 from hybridlib.methods import METHODS, composed, train
+from hybridlib.pool import count_gpus
 from hybridlib.profiles import Profile, model_folder
 from hybridlib.runs import Run
 
-FLOP_PER_SECOND = {
-    "cpu": 3e10,
-    "gpu": 6e13,
-}  # sustained training FLOP/s of two laptop cores; of one data-centre GPU
+# Sustained FLOP per second in training: of one data-centre GPU, of two laptop cores.
+GPU_SPEED, CPU_SPEED = 6e13, 3e10
+# FLOP per weight and token: SFT goes forward (2) and backward (4); GRPO samples as well.
+SFT_FLOP, SAMPLING_FLOP = 6, 2
+GRPO_FLOP = SFT_FLOP + SAMPLING_FLOP
+NF4_BYTES = 0.65  # per weight, with its share of the quantisation constants
+OPTIMIZER_BYTES = 12  # per trained weight: its gradient and AdamW's two moments
+# Share of the model's weights that LoRA of rank 1 adds on all linear layers: Qwen2.5 at 0.5B.
+LORA_SHARE = 0.0011
+# Mean length of a training sequence, as a share of the longest completion: SFT has prompts and
+# short solutions, GRPO prompts and sampled answers, some of which are cut off.
+SFT_LENGTH, GRPO_LENGTH = 0.75, 1.5
+UNLIMITED_ROWS = 1000  # assumed of a split whose rows the profile does not limit
 
 
 def show(run: Run, profile: Profile) -> None:
     """Print the resolved run, every option its trainer gets, and an estimate of memory and time."""
     print(f"run       {run.id}")
-    for name, value in asdict(run).items():
-        print(f"  {name:<22} {value}")
+    _print_values(asdict(run))
     print(f"profile   {profile.name}")
-    for name, value in asdict(profile).items():
-        if name not in ("sft", "grpo"):
-            print(f"  {name:<22} {value}")
-    if trainer := _trainer(run):
-        chosen = trainer_options(run, profile)
+    settings = asdict(profile)
+    _print_values({name: settings[name] for name in settings if name not in ("sft", "grpo")})
+    if trainer := METHODS[run.method].trainer:
         print(f"trainer   trl.{trainer.upper()}Config")
-        for name, value in sorted(chosen.items()):
-            print(f"  {name:<22} {value}")
+        _print_values(dict(sorted(trainer_options(run, profile).items())))
     print("estimate")
-    for name, value in cost(run, profile).items():
-        print(f"  {name:<22} {value}")
-    print(f"result    {files.results_folder(profile.name) / (run.id + '.json')}")
+    _print_values(cost(run, profile))
+    print(f"result    {results_folder(profile.name) / (run.id + '.json')}")
 
 
 def trainer_options(run: Run, profile: Profile) -> dict[str, Any]:
-    """All of TRL's options with the values this run gives them, defaults included."""
+    """Return all of TRL's options with the values this run gives them, defaults included."""
     import trl
 
-    kind = _trainer(run)
-    alone = replace(run, method=kind, target="solution", objective="nll", parents=(), start="")
     if run.method == "cat":
-        alone = replace(alone, learning_rate=run.learning_rate or composed.CAT_RATE)
-    config = getattr(trl, f"{kind.upper()}Config")
-    return config(**train.options(alone, profile, files.run_folder(run.id, profile.name))).to_dict()
-
-
-def _trainer(run: Run) -> str:
-    """The trainer that a run's steps are those of: sft, grpo, or "" where nothing is trained."""
-    return METHODS[run.method].trainer
+        run = replace(run, learning_rate=run.learning_rate or composed.CAT_RATE)
+    config = getattr(trl, f"{METHODS[run.method].trainer.upper()}Config")
+    return train.trl_config(config, run, profile, run_folder(run.id, profile.name)).to_dict()
 
 
 def parameters(run: Run, profile: Profile) -> tuple[int, int]:
-    """Parameters of the model and of its adapter: counted on no memory where a folder is at hand.
+    """Return how many parameters the model and its adapter have; (0, 0) where that is unknown.
 
-    Else the profile's number, and for the adapter the share that all linear layers of the Qwen2.5
-    models have at rank 1 (0.11 % at 0.5B), times the rank; (0, 0) when nothing is known.
+    Counted without memory where the model's folder is at hand. Else the profile's number, and for
+    the adapter LORA_SHARE of it times the rank.
     """
-    where = model_folder(profile.model)
-    if not where:
-        return profile.parameters, int(0.0011 * profile.parameters * run.rank)
+    folder = model_folder(profile.model)
+    if not folder:
+        return profile.parameters, int(LORA_SHARE * profile.parameters * run.rank)
     import torch
     from peft import get_peft_model
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(where))
-        base = sum(p.numel() for p in model.parameters())
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+        weights = sum(p.numel() for p in model.parameters())
         model = get_peft_model(model, ADAPTERS[run.adapter](run.rank))
-        return base, sum(p.numel() for p in model.parameters() if p.requires_grad)
+        return weights, sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def cost(run: Run, profile: Profile) -> dict[str, str]:
-    """Rough memory and time: weights, adapter, optimizer, activations; 6 FLOP a weight and token.
+    """Return rough numbers for a reader: parameters, memory, time. Good to a factor of about three.
 
-    GRPO adds sampling (2 FLOP) to every token. Good to a factor of about three; "unknown" for a hub
-    id whose size is not in the profile.
+    Says so where nothing is known: for a hub id whose size is not in the profile.
     """
-    n, adapter = parameters(run, profile)
-    if not n:
+    weights, adapter = parameters(run, profile)
+    if not weights:
         return {"parameters": f"unknown until {json.dumps(profile.model)} is fetched"}
-    from hybridlib.pool import count_gpus
-
-    trainer = _trainer(run)
-    own = {"sft": profile.sft, "grpo": profile.grpo}.get(trainer, {})
-    width = 2 if "16" in profile.dtype else 4
-    rows = own.get("per_device_train_batch_size", 0)
-    length = profile.max_completion_tokens * (1.5 if trainer == "grpo" else 0.75)
-    memory = n * (0.65 if run.nf4 or profile.nf4 else width) + adapter * (width + 12)
-    memory += rows * length * (n / 40) ** 0.5 * 40 * width  # activations grow with width x depth
-    steps = (run.steps or own.get("max_steps", 0)) * own.get("gradient_accumulation_steps", 1)
-    flop = steps * rows * length * n * (8 if trainer == "grpo" else 6)
-    rows = len(profile.datasets) * len(profile.splits) * (profile.n_eval or 1000)
-    answers = rows * (profile.n_samples + 1)
-    flop += answers * profile.max_completion_tokens * 2 * n
-    seconds = flop / FLOP_PER_SECOND["gpu" if count_gpus() else "cpu"]
+    has_gpu = bool(count_gpus())
+    memory = _training_bytes(run, profile, weights, adapter)
+    flop = _training_flop(run, profile, weights) + _evaluation_flop(profile, weights)
+    seconds = flop / (GPU_SPEED if has_gpu else CPU_SPEED)
     return {
-        "parameters": f"{n:,}",
-        "trainable": f"{adapter:,}" if own else "0",
+        "parameters": f"{weights:,}",
+        "trainable": f"{adapter:,}" if METHODS[run.method].trainer else "0",
         "memory (about)": f"{memory / 2**30:.1f} GiB",
-        "time (about)": f"{seconds / 60:.0f} min on {'a GPU' if count_gpus() else 'two CPU cores'}",
+        "time (about)": f"{seconds / 60:.0f} min on {'a GPU' if has_gpu else 'two CPU cores'}",
     }
+
+
+def _training_bytes(run: Run, profile: Profile, weights: int, adapter: int) -> float:
+    """Return the memory of weights, adapter with its optimizer, and activations, in bytes."""
+    width = 2 if "16" in profile.dtype else 4  # bytes of a number
+    base = weights * (NF4_BYTES if run.nf4 or profile.nf4 else width)
+    trained = adapter * (width + OPTIMIZER_BYTES)
+    tokens = _options(run, profile).get("per_device_train_batch_size", 0) * _length(run, profile)
+    activations = tokens * (weights / 40) ** 0.5 * 40 * width  # grow with width x depth
+    return base + trained + activations
+
+
+def _training_flop(run: Run, profile: Profile, weights: int) -> float:
+    options = _options(run, profile)
+    batches = run.steps or options.get("max_steps", 0)
+    batches *= options.get("gradient_accumulation_steps", 1)
+    rows = batches * options.get("per_device_train_batch_size", 0)
+    flop = GRPO_FLOP if METHODS[run.method].trainer == "grpo" else SFT_FLOP
+    return rows * _length(run, profile) * weights * flop
+
+
+def _evaluation_flop(profile: Profile, weights: int) -> float:
+    rows = len(profile.datasets) * len(profile.splits) * (profile.n_eval or UNLIMITED_ROWS)
+    answers = rows * (profile.n_samples + 1)  # the sampled ones and the greedy one
+    return answers * profile.max_completion_tokens * SAMPLING_FLOP * weights
+
+
+def _options(run: Run, profile: Profile) -> dict[str, Any]:
+    """Return the profile's options of the run's trainer; none where nothing is trained."""
+    return {"sft": profile.sft, "grpo": profile.grpo}.get(METHODS[run.method].trainer, {})
+
+
+def _length(run: Run, profile: Profile) -> float:
+    """Return the mean length of a training sequence, in tokens."""
+    share = GRPO_LENGTH if METHODS[run.method].trainer == "grpo" else SFT_LENGTH
+    return profile.max_completion_tokens * share
+
+
+def _print_values(values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        print(f"  {name:<22} {value}")

@@ -292,8 +292,8 @@ def test_help_answers_without_the_heavy_imports():
 def test_no_row_left_and_no_place_to_write(monkeypatch, world, tmp_path, capsys):
     evidence(monkeypatch, items=10)
     file = write(tmp_path / "a.jsonl", [{"question": "2+2?", "answer": "4"}])
-    assert cli.main(["advise", "--data", file, "--out", str(tmp_path / "out")]) == 2
+    assert cli.main(["advise", "--dataset", file, "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert "a/train/0: the answer has no '#### number'" in error and "--columns" in error
-    assert cli.main(["advise", "--data", file, "--out", file]) == 2
+    assert cli.main(["advise", "--dataset", file, "--out", file]) == 2
     assert "cannot write to" in capsys.readouterr().err

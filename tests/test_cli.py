@@ -4,8 +4,9 @@ import sys
 import pytest
 
 from hybridlib import __main__ as cli
+from hybridlib.runs import Run
 
-VERBS = ["run", "sweep", "table", "book", "base", "verify", "advise"]
+VERBS = ["run", "sweep", "table", "claims", "book", "base", "verify", "restamp", "advise"]
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -37,7 +38,7 @@ def test_help_answers_without_the_heavy_imports(verb):
         ("book -p 01_data sed 3", "profile"),
         ("verify no_such_run", "no "),
         ("advise --profile tinny", "tiny-full"),
-        ("advise --data gsm9k", "tiny_gsm8k"),
+        ("advise --dataset gsm9k", "tiny_gsm8k"),
         ("advise --model ./nowhere", "does not exist"),
         ("advise --columns question=q,answer=a", "--dataset"),
         ("advise", "python -m hybridlib sweep flip --profile tiny-full"),
@@ -63,6 +64,81 @@ def test_a_dry_run_prints_run_options_and_estimate(capsys, world):
     ):
         assert word in out
     assert not list((world / "data").glob("results/*"))
+
+
+RUN_FLAGS = {
+    "--method sft": Run("sft"),
+    "--method sft --nf4 --learning-rate 1e-3 --n-train 6": Run(
+        "sft", nf4=True, learning_rate=1e-3, n_train=6
+    ),
+    "--rewards correct format --reward-weights 1 0.5 --method grpo": Run(
+        "grpo", rewards=("correct", "format"), reward_weights=(1.0, 0.5)
+    ),
+    "--method merge --merge sum --parents sft grpo --lambdas 1 -0.5 --seed 3": Run(
+        "merge", merge="sum", parents=("sft", "grpo"), lambdas=(1.0, -0.5), seed=3
+    ),
+    "--method=sft --options weight_decay=0.1 optim=sgd --on tiny_math": Run(
+        "sft", options=("weight_decay=0.1", "optim=sgd"), on=("tiny_math",)
+    ),
+}
+
+
+@pytest.mark.parametrize("flags, run", RUN_FLAGS.items(), ids=RUN_FLAGS)
+def test_the_flags_of_run_are_the_fields_of_a_run(flags, run, monkeypatch):
+    from hybridlib import estimate
+
+    shown = []
+    monkeypatch.setattr(estimate, "show", lambda *arguments: shown.append(arguments))
+    mine = "--dataset org/rows --columns question=Q,answer=A --dry-run"
+    assert cli.main(f"run {flags} {mine}".split()) == 0
+    [(parsed, profile)] = shown
+    assert parsed == run
+    assert profile.datasets == ("org/rows",) and profile.columns == {"question": "Q", "answer": "A"}
+
+
+@pytest.mark.parametrize(
+    "flags, options",
+    [
+        ("", {}),
+        ("--force", {"force": ()}),
+        ("--force 01_a --only 02_b 03_c --jobs 1",
+         {"force": ("01_a",), "only": ("02_b", "03_c"), "jobs": 1}),
+        ("-p 01_a n 3 -p 01_a low -1 --parameter 02_b name word --dry-run",
+         {"parameters": {"01_a": {"n": 3, "low": -1}, "02_b": {"name": "word"}}, "dry_run": True}),
+    ],
+)  # fmt: skip
+def test_the_flags_of_book(flags, options, monkeypatch):
+    from hybridlib.book import build
+
+    built = []
+    monkeypatch.setattr(build, "build", lambda profile, **options: built.append(options))
+    assert cli.main(f"book {flags}".split()) == 0
+    defaults = {"only": (), "force": None, "dry_run": False, "jobs": 2, "parameters": {}}
+    assert built == [defaults | options]
+
+
+def test_verify_takes_runs_anywhere(monkeypatch):
+    from hybridlib import verify
+
+    asked = []
+    monkeypatch.setattr(verify, "verify", lambda *arguments: asked.append(arguments[1:]))
+    for flags in ("", "a b --sample 3", "--seed 1 a"):
+        assert cli.main(f"verify {flags}".split()) == 0
+    assert asked == [(2, 0, ()), (3, 0, ("a", "b")), (2, 1, ("a",))]
+
+
+@pytest.mark.parametrize("words", ["", "nothing", "sweep", "run", "run --method sft --rank x"])
+def test_what_is_no_command_ends_with_code_2(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(words.split())
+    assert end.value.code == 2
+    assert "python -m hybridlib" in capsys.readouterr().err
+
+
+def test_help_of_run_lists_the_rewards_with_their_ranges(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["run", "--help"])
+    assert "cosine [-1, 1]" in " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 
 @pytest.mark.slow
