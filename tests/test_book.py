@@ -32,15 +32,14 @@ def articles():
 def toc():
     """Files that the table of contents names, with globs spelt out."""
 
+    def file(name):
+        candidates = (f"{name}.md", f"{name}.ipynb")
+        return next(path for path in candidates if path in GENERATED or (ROOT / path).exists())
+
     def walk(node):
         for key, value in node.items():
             if key in ("root", "file"):
-                yield next(
-                    f
-                    for suffix in (".md", ".ipynb")
-                    for f in [f"{value}{suffix}"]
-                    if f in GENERATED or (ROOT / f).exists()
-                )
+                yield file(value)
             elif key == "glob":
                 yield from (p.relative_to(ROOT).as_posix() for p in ROOT.glob(f"{value}.ipynb"))
             elif isinstance(value, list):
@@ -103,9 +102,17 @@ def test_prose_types_no_results():
 
 @pytest.mark.parametrize(
     "text",
-    ["SFT reaches 61 %.", "It gains 3 points.", "a gap of 2.5 percentage points", "worth 12%",
-     "an accuracy of 7", "accuracy rises to 0.5", "a share of .25", "Accuracy: it is 0.61"],
-)  # fmt: skip
+    [
+        "SFT reaches 61 %.",
+        "It gains 3 points.",
+        "a gap of 2.5 percentage points",
+        "worth 12%",
+        "an accuracy of 7",
+        "accuracy rises to 0.5",
+        "a share of .25",
+        "Accuracy: it is 0.61",
+    ],
+)
 def test_a_number_that_is_typed_in_is_found(text):
     assert typed(f"Some words. {text} And more.")
 

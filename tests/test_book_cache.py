@@ -10,12 +10,12 @@ def test_key_follows_imports_but_not_annotations(tmp_path, monkeypatch):
         "methods/__init__": "",
         "methods/train": "def f():\n    from hybridlib.models import load",
         "models": "from typing import TYPE_CHECKING\n"
-                  "if TYPE_CHECKING:\n    from hybridlib import figures",
+        "if TYPE_CHECKING:\n    from hybridlib import figures",
         "figures": "",
         "stats": "",
         "merging/__init__": "",
         "merging/merge": "import hybridlib.stats",
-    }  # fmt: skip
+    }
     for name, text in sources.items():
         path = tmp_path / f"{name}.py"
         path.parent.mkdir(exist_ok=True)
@@ -40,9 +40,12 @@ def test_key_follows_a_wing_through_its_face():
         ({}, {"seed": 1}, "parameter seed is new"),
         ({"seed": 1}, {}, "parameter seed is gone"),
         ({"seed": 1}, {"seed": None}, "parameter seed is missing"),
-        ({}, dict.fromkeys("abcde", 0),
-         "parameter a is new, parameter b is new, parameter c is new and 2 more"),
+        (
+            {},
+            dict.fromkeys("abcde", 0),
+            "parameter a is new, parameter b is new, parameter c is new and 2 more",
+        ),
     ],
-)  # fmt: skip
+)
 def test_reasons(old, new, reason):
     assert cache.differences({"parameters": old}, {"parameters": new}) == reason

@@ -20,10 +20,12 @@ def test_a_chapter_says_what_it_needs_and_takes(root):
         ({"only": ["03_c"]}, "unknown chapter '03_c'; valid: 01_a, 02_b"),
         ({"force": ["x"]}, "unknown chapter 'x'; valid: 01_a, 02_b"),
         ({"parameters": {"x": {}}}, "unknown chapter 'x'; valid: 01_a, 02_b"),
-        ({"parameters": {"01_a": {"sed": 3}}},
-         "unknown parameter of 01_a 'sed'; valid: profile, seed"),
+        (
+            {"parameters": {"01_a": {"sed": 3}}},
+            "unknown parameter of 01_a 'sed'; valid: profile, seed",
+        ),
     ],
-)  # fmt: skip
+)
 def test_unknown_names_fail_with_the_valid_ones(root, options, line):
     write(root, "01_a")
     write(root, "02_b")

@@ -101,12 +101,19 @@ def test_the_flags_of_run_are_the_fields_of_a_run(flags, run, monkeypatch):
     [
         ("", {}),
         ("--force", {"force": ()}),
-        ("--force 01_a --only 02_b 03_c --jobs 1",
-         {"force": ("01_a",), "only": ("02_b", "03_c"), "jobs": 1}),
-        ("-p 01_a n 3 -p 01_a low -1 --parameter 02_b name word --dry-run",
-         {"parameters": {"01_a": {"n": 3, "low": -1}, "02_b": {"name": "word"}}, "dry_run": True}),
+        (
+            "--force 01_a --only 02_b 03_c --jobs 1",
+            {"force": ("01_a",), "only": ("02_b", "03_c"), "jobs": 1},
+        ),
+        (
+            "-p 01_a n 3 -p 01_a low -1 --parameter 02_b name word --dry-run",
+            {
+                "parameters": {"01_a": {"n": 3, "low": -1}, "02_b": {"name": "word"}},
+                "dry_run": True,
+            },
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_flags_of_book(flags, options, monkeypatch):
     from hybridlib.book import build
 

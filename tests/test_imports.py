@@ -94,7 +94,7 @@ KNOWN_MODULES = {"__init__", "stats", "grading", "grading.grader", "grading.late
         ("run('import sys; from hybridlib import stats')", {"stats"}),
         ("'Prose: from hybridlib import stats'", set()),
     ],
-)  # fmt: skip
+)
 def test_import_statements_are_read_as_python_reads_them(code, names):
     assert imports(ast.parse(code), KNOWN_MODULES) == names
 
