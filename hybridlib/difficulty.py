@@ -1,11 +1,12 @@
-"""How hard is a training row for the base? Its pass rate over k samples, kept by content.
+"""How hard is a training row for the base? Its pass rate over k samples, stored by content.
 
-The samples themselves are kept beside the adapters: the right ones are what S3FT imitates.
+The first right samples are stored beside the adapters: they are what S3FT imitates.
 """
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hybridlib import files, grading, models
 from hybridlib.engine import rollout
@@ -16,64 +17,105 @@ if TYPE_CHECKING:
 
 
 def pass_rates(profile: Profile, rows: "Dataset", seed: int = 0) -> list[float]:
-    """Share of `profile.n_difficulty` sampled answers that are right, for each row, in order.
+    """Return the share of the base's samples that are right, in 0..1, for each row, in order.
 
-    Each family is kept by itself. The cache key is everything that decides the number: the model's
-    weights, the rows' prompts and answers, k, the length limit, the seed.
+    Loads the base, samples `profile.n_difficulty` answers per row and grades them where that has
+    not been done; the counts are stored under the profile's results, one file per family. What they
+    are stored by is everything that decides them: the model's weights, the rows' prompts and
+    answers, the number of samples, the length limit, the precision, the seed.
     """
     rates = [0.0] * len(rows)
-    for places in _families(rows):
-        part = rows.select(places)
-        file = files.results_folder(profile.name) / "difficulty" / f"{_key(profile, part, seed)}.json"
+    for places in _places_by_family(rows):
+        family_rows = rows.select(places)
+        file = _counts_file(profile, _cache_key(profile, family_rows, seed))
         if not file.exists():
-            _measure(profile, part, seed)
-        for place, right in zip(places, json.loads(file.read_text())["correct"], strict=True):
-            rates[place] = right / profile.n_difficulty
+            _measure(profile, family_rows, seed)
+        counts = json.loads(file.read_text())["correct"]
+        for place, count in zip(places, counts, strict=True):
+            rates[place] = count / profile.n_difficulty
     return rates
 
 
-def right_answers(profile: Profile, rows: "Dataset", seed: int = 0) -> list[str | None]:
-    """The first right one of the base's samples for each row, in order; None where none is."""
+def first_right_samples(profile: Profile, rows: "Dataset", seed: int = 0) -> list[str | None]:
+    """Return the first of the base's samples that is right, None where none is, for each row.
+
+    Measures what is not stored, as `pass_rates` does; the texts lie under the profile's runs.
+    """
     texts: list[str | None] = [None] * len(rows)
-    for places in _families(rows):
-        part = rows.select(places)
-        name = f"{_key(profile, part, seed)}.json"
-        file = files.runs_folder(profile.name) / "difficulty" / name
+    for places in _places_by_family(rows):
+        family_rows = rows.select(places)
+        file = _samples_file(profile, _cache_key(profile, family_rows, seed))
         if not file.exists():
-            _measure(profile, part, seed)
+            _measure(profile, family_rows, seed)
         for place, text in zip(places, json.loads(file.read_text()), strict=True):
             texts[place] = text
     return texts
 
 
-def _families(rows: "Dataset") -> list[list[int]]:
-    """The positions of each family's rows."""
-    names = list(rows["family"])
-    return [[i for i, own in enumerate(names) if own == name] for name in dict.fromkeys(names)]
+def _places_by_family(rows: "Dataset") -> list[list[int]]:
+    """Return the positions of each family's rows."""
+    places: dict[str, list[int]] = {}
+    for place, family in enumerate(rows["family"]):
+        places.setdefault(family, []).append(place)
+    return list(places.values())
 
 
-def _key(profile: Profile, rows: "Dataset", seed: int) -> str:
-    parts = [models.revision(profile), profile.n_difficulty, profile.max_completion_tokens]
-    parts += [profile.nf4, seed, *([r["prompt"], r["answer"]] for r in rows)]
+def _counts_file(profile: Profile, key: str) -> Path:
+    return files.results_folder(profile.name) / "difficulty" / f"{key}.json"
+
+
+def _samples_file(profile: Profile, key: str) -> Path:
+    return files.runs_folder(profile.name) / "difficulty" / f"{key}.json"
+
+
+def _cache_key(profile: Profile, rows: "Dataset", seed: int) -> str:
+    """Return a digest of what decides the samples; committed files go by it, so that it stays."""
+    parts: list[Any] = [
+        models.revision(profile),
+        profile.n_difficulty,
+        profile.max_completion_tokens,
+        profile.nf4,
+        seed,
+    ]
+    parts += [[row["prompt"], row["answer"]] for row in rows]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def _measure(profile: Profile, rows: "Dataset", seed: int) -> None:
-    k, key = profile.n_difficulty, _key(profile, rows, seed)
+    """Sample and grade answers to the rows of one family, and write both of its files."""
+    n_samples = profile.n_difficulty
     model, tokenizer = models.load(profile, nf4=profile.nf4)
-    limit = profile.max_completion_tokens
-    ask = (model.eval(), tokenizer, rows["prompt"], k, limit)
-    answers = rollout.sample(*ask, seed=seed, batch=profile.n_batch)
-    verdicts = grading.grade_many(
-        [text for texts in answers for text in texts],
-        [a for a in rows["answer"] for _ in range(k)],
-        [kind for kind in rows["kind"] for _ in range(k)],
+    samples = rollout.sample(
+        model.eval(),
+        tokenizer,
+        rows["prompt"],
+        n_samples,
+        profile.max_completion_tokens,
+        seed=seed,
+        batch=profile.n_batch,
     )
-    right = [[v.correct for v in verdicts[i : i + k]] for i in range(0, len(verdicts), k)]
-    first = [next((t for t, r in zip(*pair, strict=True) if r), None)
-             for pair in zip(answers, right, strict=True)]  # fmt: skip
-    files.write(files.runs_folder(profile.name) / "difficulty" / f"{key}.json", json.dumps(first))
-    record = {"model": models.revision(profile), "samples": k, "seed": seed,
-              "correct": [sum(r) for r in right]}  # fmt: skip
-    file = files.results_folder(profile.name) / "difficulty" / f"{key}.json"
-    files.write(file, json.dumps(record) + "\n")
+    correct = _grade(samples, rows)
+    first_right = []
+    for texts, flags in zip(samples, correct, strict=True):
+        right = (text for text, flag in zip(texts, flags, strict=True) if flag)
+        first_right.append(next(right, None))
+    key = _cache_key(profile, rows, seed)
+    files.write(_samples_file(profile, key), json.dumps(first_right))
+    record = {
+        "model": models.revision(profile),
+        "samples": n_samples,
+        "seed": seed,
+        "correct": [sum(flags) for flags in correct],
+    }
+    files.write(_counts_file(profile, key), json.dumps(record) + "\n")
+
+
+def _grade(samples: list[list[str]], rows: "Dataset") -> list[list[bool]]:
+    """Return which of each row's samples are right, graded in one batch."""
+    texts, answers, kinds = [], [], []
+    for row_samples, answer, kind in zip(samples, rows["answer"], rows["kind"], strict=True):
+        texts += row_samples
+        answers += [answer] * len(row_samples)
+        kinds += [kind] * len(row_samples)
+    verdicts = iter(grading.grade_many(texts, answers, kinds))
+    return [[next(verdicts).correct for _ in row_samples] for row_samples in samples]

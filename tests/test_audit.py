@@ -16,8 +16,12 @@ def forgetful(monkeypatch):
 
 
 def row(completion, answer, kind, name="own/train/0"):
-    return {"id": name, "completion": [{"role": "assistant", "content": completion}],
-            "answer": answer, "kind": kind}  # fmt: skip
+    return {
+        "id": name,
+        "completion": [{"role": "assistant", "content": completion}],
+        "answer": answer,
+        "kind": kind,
+    }
 
 
 GOOD = row("def f(x):\n    return x", "assert f(3) == 3", "program")

@@ -10,14 +10,14 @@ from hybridlib import StudyError, data, grading
 from hybridlib.data import sources
 
 COLUMNS = set("id family kind level topic prompt completion answer".split())
-REAL = {
+PUBLISHED = {
     "gsm8k": {"train+valid": 7473, "test": 1319},
     "math": {"train+valid": 7500, "test": 5000},
     "math500": {"test": 500},
     "mbpp": {"train": 374, "valid": 90, "test": 500, "prompt": 10},
     "mbpp_sanitized": {"train": 120, "valid": 43, "test": 257, "prompt": 7},
 }
-OWN = {"question": "ask", "answer": "say"}
+COLUMN_NAMES = {"question": "ask", "answer": "say"}
 
 
 def write(path, rows):
@@ -49,14 +49,14 @@ def test_tiny_rows_have_the_form_and_gold_grades_right(name, split):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_real_sets_have_their_rows(hub, name):
-    for splits, count in REAL[name].items():
+    for splits, count in PUBLISHED[name].items():
         parts = [data.load(name, split) for split in splits.split("+")]
         assert sum(map(len, parts)) == count
         for rows, split in zip(parts, splits.split("+"), strict=True):
             check(rows, name, split)
-    assert {name for name in data.DATASETS if not name.startswith("tiny_")} == set(REAL)
+    assert {name for name in data.DATASETS if not name.startswith("tiny_")} == set(PUBLISHED)
 
 
 def test_valid_and_train_share_no_question_and_the_cut_is_about_a_tenth(hub):
@@ -88,20 +88,22 @@ def test_limits_repeat_and_nest(hub, name):
     assert {str(p) for p in data.load(name, "train", 20)["prompt"]} <= set(prompts)
 
 
-# ---------------------------------------------------------------- a set of one's own
+# ---------------------------------------------------------------- custom data sets
 
 
-def test_a_folder_of_ones_own(tmp_path):
+def test_a_custom_folder(tmp_path):
     rows = [{"ask": f"{i} + 1?", "say": str(i + 1), "hard": f"grade {i % 3}"} for i in range(200)]
     write(tmp_path / "mine" / "train.jsonl", rows)
     splits = ("train", "valid", "test")
-    parts = {split: data.load(str(tmp_path / "mine"), split, columns=OWN) for split in splits}
+    parts = {
+        split: data.load(str(tmp_path / "mine"), split, columns=COLUMN_NAMES) for split in splits
+    }
     for split, part in parts.items():
         check(part, "mine", split)
     assert sum(map(len, parts.values())) == 200
     assert len({p[0]["content"] for part in parts.values() for p in part["prompt"]}) == 200
     assert 5 < len(parts["valid"]) < 40 and 5 < len(parts["test"]) < 40
-    levels = data.load(str(tmp_path / "mine"), "train", columns={**OWN, "level": "hard"})
+    levels = data.load(str(tmp_path / "mine"), "train", columns={**COLUMN_NAMES, "level": "hard"})
     assert set(levels["level"]) == {0, 1, 2} and levels["id"] == parts["train"]["id"]
 
 
@@ -109,12 +111,14 @@ def test_parquet_and_splits_of_its_own(tmp_path):
     for split, size in (("train", 30), ("validation", 4), ("test", 5)):
         frame = pd.DataFrame({"ask": [f"{split} {i}" for i in range(size)], "say": ["1"] * size})
         frame.to_parquet(tmp_path / f"{split}.parquet")
-    sizes = [len(data.load(str(tmp_path), s, columns=OWN)) for s in ("train", "valid", "test")]
+    sizes = [
+        len(data.load(str(tmp_path), s, columns=COLUMN_NAMES)) for s in ("train", "valid", "test")
+    ]
     assert sizes == [30, 4, 5]
 
 
 @pytest.mark.parametrize(
-    ("said", "kind", "answer", "completion"),
+    ("given", "kind", "answer", "completion"),
     [
         ("1,234", "number", "1234", "#### 1234"),
         (7, "number", "7", "#### 7"),
@@ -124,9 +128,9 @@ def test_parquet_and_splits_of_its_own(tmp_path):
         ("so $\\boxed{\\frac12}$", "expression", "\\frac12", "so $\\boxed{\\frac12}$"),
     ],
 )
-def test_the_kind_follows_from_the_answer(tmp_path, said, kind, answer, completion):
-    file = write(tmp_path / "a.jsonl", [{"ask": str(i), "say": said} for i in range(20)])
-    row = data.load(file, "train", columns=OWN)[0]
+def test_the_kind_follows_from_the_answer(tmp_path, given, kind, answer, completion):
+    file = write(tmp_path / "a.jsonl", [{"ask": str(i), "say": given} for i in range(20)])
+    row = data.load(file, "train", columns=COLUMN_NAMES)[0]
     assert (row["kind"], row["answer"]) == (kind, answer)
     assert row["completion"][0]["content"] == completion
     assert grading.grade(completion, row["answer"], row["kind"]).correct
@@ -135,7 +139,7 @@ def test_the_kind_follows_from_the_answer(tmp_path, said, kind, answer, completi
 def test_a_completion_gets_its_answer_where_the_grader_looks(tmp_path):
     rows = [{"ask": str(i), "say": "7", "work": "3 and 4 is 7."} for i in range(20)]
     file = write(tmp_path / "a.jsonl", rows)
-    row = data.load(file, "train", columns={**OWN, "completion": "work"})[0]
+    row = data.load(file, "train", columns={**COLUMN_NAMES, "completion": "work"})[0]
     assert row["completion"][0]["content"] == "3 and 4 is 7.\n#### 7"
 
 
@@ -157,13 +161,13 @@ def test_unknown_names_list_the_valid_ones():
 
 def test_a_row_without_an_answer(tmp_path):
     file = write(tmp_path / "a.jsonl", [{"ask": "q", "say": "1"}, {"ask": "r", "say": None}] * 9)
-    said = fails(file, "train", columns=OWN)
-    assert "row 1 of" in said and "a.jsonl" in said and "'say' is empty" in said
+    message = fails(file, "train", columns=COLUMN_NAMES)
+    assert "row 1 of" in message and "a.jsonl" in message and "'say' is empty" in message
 
 
 def test_missing_columns_are_named(tmp_path, monkeypatch):
     file = write(tmp_path / "a.jsonl", [{"ask": "q", "reply": "1"}])
-    assert "lacks the columns say; found: ask, reply" in fails(file, "train", columns=OWN)
+    assert "lacks the columns say; found: ask, reply" in fails(file, "train", columns=COLUMN_NAMES)
     assert "need 'question' and 'answer'" in fails(file, "train")
     assert "given: question, reply" in fails(file, "train", columns={"question": "a", "reply": "b"})
     folder = tmp_path / "openai" / "gsm8k"
@@ -177,24 +181,24 @@ def test_missing_columns_are_named(tmp_path, monkeypatch):
 def test_malformed_lines_are_located(tmp_path):
     file = tmp_path / "a.jsonl"
     file.write_text('{"ask": "q", "say": "1"}\n{"ask": "q", "sa\n')
-    assert "a.jsonl, line 2" in fails(str(file), "train", columns=OWN)
-    assert "a.jsonl, line 2" in fails(str(tmp_path), "train", columns=OWN)
+    assert "a.jsonl, line 2" in fails(str(file), "train", columns=COLUMN_NAMES)
+    assert "a.jsonl, line 2" in fails(str(tmp_path), "train", columns=COLUMN_NAMES)
 
 
 def test_other_files_and_empty_folders(tmp_path):
     (tmp_path / "a.txt").write_text("x")
-    assert "valid: .jsonl" in fails(str(tmp_path / "a.txt"), "train", columns=OWN)
+    assert "valid: .jsonl" in fails(str(tmp_path / "a.txt"), "train", columns=COLUMN_NAMES)
     (tmp_path / "empty").mkdir()
-    assert "cannot be read" in fails(str(tmp_path / "empty"), "train", columns=OWN)
+    assert "cannot be read" in fails(str(tmp_path / "empty"), "train", columns=COLUMN_NAMES)
 
 
 def test_without_a_network_one_line_says_what_to_do(monkeypatch):
     monkeypatch.delenv("HYBRIDLIB_HUB", raising=False)
     monkeypatch.setattr(sources, "_reachable", lambda hub_id: False)
     began = time.perf_counter()
-    for name, columns in (("mbpp_sanitized", None), ("nobody/nothing", OWN)):
-        said = fails(name, "train", columns=columns)
-        assert "HYBRIDLIB_HUB" in said and "--profile tiny" in said
+    for name, columns in (("mbpp_sanitized", None), ("nobody/nothing", COLUMN_NAMES)):
+        message = fails(name, "train", columns=columns)
+        assert "HYBRIDLIB_HUB" in message and "--profile tiny" in message
     assert time.perf_counter() - began < 20
 
 

@@ -18,17 +18,25 @@ def test_the_nearest_is_the_one_with_most_in_common(train, text):
         a, b = (describe._shingles(t) for t in (one, other))
         return len(a & b) / len(a | b)
 
-    (found,) = describe.closest_similarity(train, [text])
-    assert found == pytest.approx(max(jaccard(text, other) for other in train))
+    (similarity,) = describe.closest_similarity(train, [text])
+    assert similarity == pytest.approx(max(jaccard(text, other) for other in train))
     assert describe.closest_similarity([*train, text], [text]) == [1.0]
 
 
 @pytest.mark.parametrize(
     ("answer", "kind"),
-    [("12", "integer"), ("-1,200", "integer"), ("0.5", "decimal"), ("\\frac56", "fraction"),
-     ("3/4", "fraction"), ("2\\sqrt{3}", "radical"), ("(1,2)", "several"), ("3x+1", "with letters"),
-     ("\\pi", "other expression")],
-)  # fmt: skip
+    [
+        ("12", "integer"),
+        ("-1,200", "integer"),
+        ("0.5", "decimal"),
+        ("\\frac56", "fraction"),
+        ("3/4", "fraction"),
+        ("2\\sqrt{3}", "radical"),
+        ("(1,2)", "several"),
+        ("3x+1", "with letters"),
+        ("\\pi", "other expression"),
+    ],
+)
 def test_kinds_of_answer(answer, kind):
     assert describe.answer_kind("expression", answer) == kind
     assert describe.answer_kind("program", answer) == "program"
@@ -38,17 +46,17 @@ def test_reliability_grows_with_k_and_is_one_without_noise():
     rng = np.random.default_rng(1)
     truth = rng.random(600)
     one, other = (rng.binomial(8, truth) / 8 for _ in range(2))
-    found = describe.reliability(one, other, 8)
-    assert list(found["k"]) == [1, 2, 4, 8]
-    assert found["value"].is_monotonic_increasing and (found["low"] < found["high"]).all()
+    table = describe.reliability(one, other, 8)
+    assert list(table["k"]) == [1, 2, 4, 8]
+    assert table["value"].is_monotonic_increasing and (table["low"] < table["high"]).all()
     sure = (truth > 0.5).astype(float)
     assert describe.reliability(sure, sure, 8)["agree"].min() == 1.0
 
 
 def test_correlations_find_order_and_leave_out_what_does_not_vary():
     rows = pd.DataFrame({"rising": range(50), "still": 1, "rate": [i**3 for i in range(50)]})
-    found = describe.correlations(rows, ["rising", "still"], "rate").set_index("arm")
-    assert list(found.index) == ["rising"] and found.loc["rising", "value"] == pytest.approx(1)
+    table = describe.correlations(rows, ["rising", "still"], "rate").set_index("arm")
+    assert list(table.index) == ["rising"] and table.loc["rising", "value"] == pytest.approx(1)
 
 
 @pytest.mark.slow

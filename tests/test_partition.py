@@ -12,19 +12,24 @@ HALVING = sorted(set(RULES) - {"all"})
 
 
 def rows(levels, families=("gsm8k", "math", "mbpp")):
-    return Dataset.from_dict({
-        "id": [f"row/{i}" for i in range(len(levels))],
-        "family": [families[i % len(families)] for i in range(len(levels))],
-        "level": list(levels),
-        "completion": [[{"role": "assistant", "content": "x" * (7 * i % 5)}]
-                       for i in range(len(levels))],
-    })  # fmt: skip
+    return Dataset.from_dict(
+        {
+            "id": [f"row/{i}" for i in range(len(levels))],
+            "family": [families[i % len(families)] for i in range(len(levels))],
+            "level": list(levels),
+            "completion": [
+                [{"role": "assistant", "content": "x" * (7 * i % 5)}] for i in range(len(levels))
+            ],
+        }
+    )
 
 
 @pytest.mark.parametrize("rule", HALVING)
 @settings(max_examples=15, deadline=None)
-@given(cells=st.lists(st.tuples(st.integers(1, 5), st.integers(0, 4)), min_size=2, max_size=40),
-       seed=st.integers(0, 9))  # fmt: skip
+@given(
+    cells=st.lists(st.tuples(st.integers(1, 5), st.integers(0, 4)), min_size=2, max_size=40),
+    seed=st.integers(0, 9),
+)
 def test_halves_are_disjoint_covering_equal_and_repeatable(rule, cells, seed):
     table = rows([level for level, _ in cells])
     rates = [right / 4 for _, right in cells]
@@ -33,22 +38,27 @@ def test_halves_are_disjoint_covering_equal_and_repeatable(rule, cells, seed):
     assert sorted([*sft["id"], *rl["id"]]) == sorted(table["id"])
     assert 0 <= len(rl) - len(sft) <= 1
     assert [list(part["id"]) for part in split(table, rule, seed, rates)] == [
-        list(sft["id"]), list(rl["id"])
-    ]  # fmt: skip
+        list(sft["id"]),
+        list(rl["id"]),
+    ]
     order = {name: place for place, name in enumerate(table["id"])}
     assert [order[name] for name in sft["id"]] == sorted(order[name] for name in sft["id"])
 
 
 @settings(max_examples=25, deadline=None)
-@given(n=st.integers(2, 40), share=st.sampled_from([0.2, 0.5, 0.8]), seed=st.integers(0, 9),
-       overlaps=st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted))  # fmt: skip
+@given(
+    n=st.integers(2, 40),
+    share=st.sampled_from([0.2, 0.5, 0.8]),
+    seed=st.integers(0, 9),
+    overlaps=st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted),
+)
 def test_overlap_exchanges_rows_of_rl_for_rows_that_sft_has(n, share, seed, overlaps):
     table = rows([1] * n)
     apart = split(table, "random", seed, share=share)
-    found = [split(table, "random", seed, share=share, overlap=overlap) for overlap in overlaps]
-    seen = [set(part.rl["id"]) & set(part.sft["id"]) for part in found]
+    parts = [split(table, "random", seed, share=share, overlap=overlap) for overlap in overlaps]
+    seen = [set(part.rl["id"]) & set(part.sft["id"]) for part in parts]
     assert seen[0] <= seen[1]
-    for part, both, overlap in zip(found, seen, overlaps, strict=True):
+    for part, both, overlap in zip(parts, seen, overlaps, strict=True):
         assert list(part.sft["id"]) == list(apart.sft["id"])
         assert len(part.rl) == len(apart.rl) == len(set(part.rl["id"]))
         assert set(part.rl["id"]) - both <= set(apart.rl["id"])
@@ -67,10 +77,14 @@ def test_random_depends_on_the_seed():
 
 
 def test_level_sends_the_hard_levels_of_each_family_to_sft():
-    hard_family = Dataset.from_dict({
-        "id": list("abcdefgh"), "family": ["easy"] * 4 + ["hard"] * 4,
-        "level": [1, 2, 3, 4, 11, 12, 13, 14], "completion": [[{"content": ""}]] * 8,
-    })  # fmt: skip
+    hard_family = Dataset.from_dict(
+        {
+            "id": list("abcdefgh"),
+            "family": ["easy"] * 4 + ["hard"] * 4,
+            "level": [1, 2, 3, 4, 11, 12, 13, 14],
+            "completion": [[{"content": ""}]] * 8,
+        }
+    )
     assert list(split(hard_family, "level").sft["id"]) == list("cdgh")
 
 
@@ -122,15 +136,15 @@ def test_a_share_moves_the_cut_and_a_larger_one_contains_a_smaller(share):
 def test_a_selection_keeps_as_many_of_each_family_as_asked_or_says_why(rule, rates, seed):
     table, rates = rows([1] * len(rates)), [right / 8 for right in rates]
     try:
-        kept = select(table, rule, 3, seed, rates)
+        chosen = select(table, rule, 3, seed, rates)
     except StudyError as error:
         assert f"{rule} finds" in str(error) and "n_train asks for 3" in str(error)
         return
-    families = [table[index]["family"] for index in kept]
-    assert kept == sorted(set(kept)) and len(kept) == 9
+    families = [table[index]["family"] for index in chosen]
+    assert chosen == sorted(set(chosen)) and len(chosen) == 9
     assert all(families.count(name) == 3 for name in set(families))
     if rule in BUCKETS:
-        assert {bucket(rates[index]) for index in kept} == {rule}
+        assert {bucket(rates[index]) for index in chosen} == {rule}
 
 
 def test_buckets_cover_all_pass_rates_once():

@@ -46,15 +46,15 @@ def test_a_broken_pretraining_goes_on_bitwise(world, monkeypatch):
     monkeypatch.setattr(pretrain, "ROOT", world)
     monkeypatch.setattr(pretrain, "CHECKPOINT_STEPS", 10)
     whole = pretrain.pretrain(world / "whole", SMALL)
-    real = pretrain.batches
+    all_batches = pretrain.batches
 
-    def cut(recipe, tokenizer, start):
-        for i, batch in enumerate(real(recipe, tokenizer, start), start):
-            if start == 0 and i == 17:
+    def interrupted(recipe, tokenizer, start):
+        for step, batch in enumerate(all_batches(recipe, tokenizer, start), start):
+            if start == 0 and step == 17:
                 raise KeyboardInterrupt
             yield batch
 
-    monkeypatch.setattr(pretrain, "batches", cut)
+    monkeypatch.setattr(pretrain, "batches", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pretrain.pretrain(world / "parts", SMALL)
     assert not (world / "parts").exists()

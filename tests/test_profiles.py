@@ -53,8 +53,8 @@ def test_nothing_is_told_to_be_better_on_validation_rows_than_what_the_large_gri
 def test_arms_are_as_long_in_sequences_whatever_a_step_accumulates(name):
     profile = profiles.resolve(name)
     step = {
-        m: own["per_device_train_batch_size"] * own.get("gradient_accumulation_steps", 1)
-        for m, own in (("sft", profile.sft), ("grpo", profile.grpo))
+        method: config["per_device_train_batch_size"] * config.get("gradient_accumulation_steps", 1)
+        for method, config in (("sft", profile.sft), ("grpo", profile.grpo))
     }
     both = sum(getattr(profile, m)["max_steps"] * step[m] for m in step)
     for run in mixed(profile):

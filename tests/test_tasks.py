@@ -49,12 +49,12 @@ def test_no_question_stands_in_two_splits(name):
         rows = tasks.raw_rows(name, split, 500)
         return {str(row.get("question") or row.get("problem") or row["text"]) for row in rows}
 
-    def asked(split):  # whatever the wording
+    def without_wording(split):
         return {re.sub(r"[^$]*(\$.*\$)[^$]*", r"\1", text) for text in questions(split)}
 
-    found = {split: asked(split) for split in ("pretrain", "train", "valid", "test")}
-    for one, other in itertools.combinations(found, 2):
-        assert not found[one] & found[other], (one, other)
+    by_split = {split: without_wording(split) for split in ("pretrain", "train", "valid", "test")}
+    for one, other in itertools.combinations(by_split, 2):
+        assert not by_split[one] & by_split[other], (one, other)
 
 
 @pytest.mark.parametrize("name", NAMES)
