@@ -77,8 +77,8 @@ def _apply(operator: str, left: int, right: int) -> int:
     return {"+": left + right, "-": left - right, "*": left * right}[operator]
 
 
-@FAMILIES.register
-class tiny_gsm8k(Family):
+@FAMILIES.register(name="tiny_gsm8k")
+class WordProblems(Family):
     """A count that is added to, taken from and multiplied (after Cobbe et al. 2021).
 
     A chain is ("=", start), then (operator, number) for each operation.
@@ -155,8 +155,8 @@ class tiny_gsm8k(Family):
         return {"question": question, "answer": answer}
 
 
-@FAMILIES.register
-class tiny_math(Family):
+@FAMILIES.register(name="tiny_math")
+class Expressions(Family):
     """Nested integer expressions and like terms, answers in a box (after Hendrycks et al. 2021).
 
     A chain is the topic, the start, then one entry for each operation. "Prealgebra" starts from a
@@ -297,8 +297,8 @@ UP_TO_20 = range(1, 21)
 NO_NUMBER = [0]
 
 
-@FAMILIES.register
-class tiny_mbpp(Family):
+@FAMILIES.register(name="tiny_mbpp")
+class Programs(Family):
     """Functions over lists and numbers, judged by running asserts (after Austin et al. 2021).
 
     A chain has (name in OPERATIONS, number) for each operation, all on lists or all on numbers.
