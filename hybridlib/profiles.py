@@ -54,13 +54,73 @@ def add(**fields: Any) -> None:
     PROFILES[fields["name"]] = Profile(**fields)
 
 
+# ---------------------------------------------------------------- the tiny base
+
 TINY = dict(
     model="data/tiny_base",
     datasets=("tiny_gsm8k", "tiny_math", "tiny_mbpp"),
-    splits=("test", "longer", "wording"),
     max_completion_tokens=96,
+    n_samples=3,
     n_batch=128,
 )
+TINY_SPLITS = ("test", "longer", "wording")
+# SFT and GRPO put equally many sequences through the optimizer: 120 x 32 = 80 x 48.
+SWEEP_SFT = dict(
+    max_steps=120, per_device_train_batch_size=32, learning_rate=4e-3,
+    lr_scheduler_type="linear", warmup_steps=5, save_strategy="no",
+    train_sampling_strategy="group_by_length",
+)  # fmt: skip
+SWEEP_GRPO = dict(
+    max_steps=80, per_device_train_batch_size=48, num_generations=8, learning_rate=3e-3,
+    lr_scheduler_type="linear", loss_type="grpo", beta=0.0, save_strategy="no",
+)  # fmt: skip
+# Learning rates from a few trials on validation rows; those of `tiny-full` come from `tiny-sweep`.
+add(
+    name="tiny",
+    **TINY,
+    splits=TINY_SPLITS,
+    n_train=256,
+    n_eval=64,
+    n_difficulty=6,
+    drift=False,
+    seeds=(0, 1),
+    sft=dict(
+        max_steps=40, per_device_train_batch_size=32, learning_rate=4e-3,
+        lr_scheduler_type="linear", warmup_steps=5, save_strategy="no",
+        train_sampling_strategy="group_by_length",
+    ),
+    grpo=dict(
+        max_steps=60, per_device_train_batch_size=48, num_generations=8, learning_rate=2.5e-3,
+        lr_scheduler_type="linear", loss_type="grpo", beta=0.0, save_strategy="no",
+    ),
+)  # fmt: skip
+add(
+    name="tiny-sweep",
+    **TINY,
+    splits=("valid",),
+    n_train=512,
+    n_eval=100,
+    drift=False,
+    seeds=(0, 1),
+    sft=SWEEP_SFT,
+    grpo=SWEEP_GRPO,
+)
+# Learning rates of that sweep, whose runs each set their own: the best when these grids began, and
+# not significantly worse than the best when five seeds and newer code repeated it.
+add(
+    name="tiny-full",
+    **TINY,
+    splits=TINY_SPLITS,
+    n_train=1024,
+    n_eval=100,
+    seeds=(0, 1, 2, 3, 4),
+    full=True,
+    sft=dict(SWEEP_SFT, learning_rate=2e-3),
+    grpo=dict(SWEEP_GRPO, learning_rate=1.5e-3),
+)
+
+# ---------------------------------------------------------------- models from the hub
+
 QWEN = dict(
     backend="unsloth",
     dtype="bfloat16",
@@ -80,57 +140,6 @@ QWEN = dict(
         use_vllm=True, vllm_mode="colocate", vllm_gpu_memory_utilization=0.5,
     ),
 )  # fmt: skip
-
-# Learning rates from a few trials on validation rows; those of `tiny-full` come from `tiny-sweep`.
-add(
-    name="tiny",
-    **TINY,
-    n_train=256,
-    n_eval=64,
-    n_samples=3,
-    n_difficulty=6,
-    drift=False,
-    seeds=(0, 1),
-    sft=dict(
-        max_steps=40, per_device_train_batch_size=32, learning_rate=4e-3,
-        lr_scheduler_type="linear", warmup_steps=5, save_strategy="no",
-        train_sampling_strategy="group_by_length",
-    ),
-    grpo=dict(
-        max_steps=60, per_device_train_batch_size=48, num_generations=8, learning_rate=2.5e-3,
-        lr_scheduler_type="linear", loss_type="grpo", beta=0.0, save_strategy="no",
-    ),
-)  # fmt: skip
-# SFT and GRPO put equally many sequences through the optimizer: 120 x 32 = 80 x 48.
-FULL = dict(
-    TINY,
-    n_train=512,
-    n_samples=3,
-    sft=dict(
-        max_steps=120, per_device_train_batch_size=32, learning_rate=4e-3,
-        lr_scheduler_type="linear", warmup_steps=5, save_strategy="no",
-        train_sampling_strategy="group_by_length",
-    ),
-    grpo=dict(
-        max_steps=80, per_device_train_batch_size=48, num_generations=8, learning_rate=3e-3,
-        lr_scheduler_type="linear", loss_type="grpo", beta=0.0, save_strategy="no",
-    ),
-)  # fmt: skip
-add(name="tiny-sweep", **FULL | dict(splits=("valid",), n_eval=100, seeds=(0, 1), drift=False))
-# Learning rates of that sweep, whose runs each set their own: the best when these grids began, and
-# not significantly worse than the best when five seeds and newer code repeated it.
-add(
-    name="tiny-full",
-    **FULL
-    | dict(
-        n_train=1024,
-        n_eval=100,
-        seeds=(0, 1, 2, 3, 4),
-        full=True,
-        sft=FULL["sft"] | dict(learning_rate=2e-3),
-        grpo=FULL["grpo"] | dict(learning_rate=1.5e-3),
-    ),
-)
 add(name="qwen-0.5b", model="Qwen/Qwen2.5-0.5B", parameters=494_032_768, **QWEN)
 add(name="qwen-1.5b", model="Qwen/Qwen2.5-1.5B", parameters=1_543_714_304, nf4=True, **QWEN)
 add(name="qwen-7b", model="Qwen/Qwen2.5-7B", parameters=7_615_616_512, nf4=True, **QWEN)
