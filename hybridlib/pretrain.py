@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hybridlib import ROOT, StudyError, data, grading, models, stats
+from hybridlib import ROOT, StudyError, data, files, grading, models, stats
 from hybridlib.engine import rollout
 from hybridlib.tiny import FAMILIES, no_slip, stream
 from hybridlib.tiny.families import Family, Slip
@@ -250,8 +250,8 @@ def pretrain(out: Path = BASE_FOLDER, recipe: Recipe | None = None, fresh: bool 
     torch.set_num_threads(recipe.threads)
     tokenizer = build_tokenizer(recipe)
     training = _begin(recipe, tokenizer)
-    checkpoint = ROOT / "runs" / f"{out.name}.pt"
-    checkpoint.parent.mkdir(exist_ok=True)
+    checkpoint = files.runs_folder("pretrain") / f"{out.name}.pt"
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
     if checkpoint.exists():
         _resume(training, checkpoint)
     first_step, began = training.step, time.time()

@@ -43,7 +43,6 @@ def test_documents_err_reason_and_answer_directly():
 
 @pytest.mark.slow
 def test_a_broken_pretraining_goes_on_bitwise(world, monkeypatch):
-    monkeypatch.setattr(pretrain, "ROOT", world)
     monkeypatch.setattr(pretrain, "CHECKPOINT_STEPS", 10)
     whole = pretrain.pretrain(world / "whole", SMALL)
     all_batches = pretrain.batches
