@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from hybridlib.merging.operators import OPERATORS
+from hybridlib.merging import OPERATORS
 from hybridlib.methods.mixed import DEMONSTRATIONS
 from hybridlib.objectives import OBJECTIVES
 from hybridlib.partition import BUCKETS, RULES

@@ -24,8 +24,8 @@ DARE_DROP = 0.5  # share of the entries that DARE drops
 SMALL_ANGLE = 1e-3  # from parallel or opposite, in radians, where slerp divides by almost zero
 
 
-@OPERATORS.register
-def sum(stack: Tensor, generator: torch.Generator) -> Tensor:
+@OPERATORS.register(name="sum")
+def task_arithmetic(stack: Tensor, generator: torch.Generator) -> Tensor:
     """Task arithmetic with weight 1 (Ilharco et al. 2023, arXiv:2212.04089): all adapters active.
 
     An adapter merged with itself gives its double.

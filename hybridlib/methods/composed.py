@@ -7,8 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from hybridlib import StudyError, models
-from hybridlib.merging import geometry, interference
-from hybridlib.merging.merge import check_mergeable, combine, concatenate, rewrite
+from hybridlib.merging import (
+    check_mergeable,
+    combine,
+    concatenate,
+    geometry,
+    interference,
+    rewrite,
+)
 from hybridlib.methods.registry import METHODS, Job, Trained
 from hybridlib.methods.train import fit, grpo, trl_config
 from hybridlib.profiles import model_folder
