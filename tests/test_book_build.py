@@ -9,7 +9,7 @@ import pytest
 from toy_chapters import TOY, reasons, run, shown, write
 
 from hybridlib import StudyError, files
-from hybridlib.book import build, cache, pages
+from hybridlib.book import build, cache, kernels, pages
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -49,19 +49,48 @@ def test_only_what_changed_runs_again_and_says_why(root, monkeypatch):
     assert reasons() == nothing | {"03_c": "executed notebook is gone"}
 
 
+def test_chapters_run_after_those_upstream_and_no_more_at_once_than_jobs(root, monkeypatch, capsys):
+    upstream = {
+        "01_a": [],
+        "02_b": ["01_a"],
+        "03_c": ["01_a"],
+        "04_d": ["02_b", "03_c"],
+        "05_e": [],
+    }
+    for name, after in upstream.items():
+        write(root, name, after=after)
+    running, finished, most = set(), [], []
+
+    def execute(step, profile, workers):
+        assert {*step.chapter.after} <= {*finished}
+        running.add(step.chapter.name)
+        most.append(len(running))
+        time.sleep(0.02)
+        running.remove(step.chapter.name)
+        finished.append(step.chapter.name)
+        step.status = "ran"
+
+    monkeypatch.setattr(kernels, "_execute", execute)
+    assert {step.status for step in run().values()} == {"ran"}
+    assert sorted(finished) == sorted(upstream) and max(most) <= 2
+    assert "[5/5]" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_a_failed_chapter_is_named_and_the_others_run(root):
     write(root, "01_a", "x = 1", "raise ValueError('no such thing\\nmore')")
     write(root, "02_b", "print('b')", after=["01_a"])
     write(root, "03_c", "print('c')")
+    write(root, "04_d", "print('d')", after=["02_b"])
     steps = run()
     statuses = {name: step.status for name, step in steps.items()}
-    assert statuses == {"01_a": "failed", "02_b": "skipped", "03_c": "ran"}
+    assert statuses == {"01_a": "failed", "02_b": "skipped", "03_c": "ran", "04_d": "skipped"}
     assert steps["01_a"].error == (
         "cell 4: ValueError: no such thing; see _build/executed/toy/01_a.partial.ipynb"
     )
     assert steps["02_b"].reason == "upstream 01_a failed"
-    assert reasons() == {"01_a": "never ran", "02_b": "never ran", "03_c": ""}
+    assert steps["04_d"].reason == "upstream 02_b skipped"
+    assert reasons() == dict.fromkeys(("01_a", "02_b", "04_d"), "never ran") | {"03_c": ""}
 
 
 @pytest.mark.slow
