@@ -17,19 +17,19 @@ def flat(pairs):
     return [pytest.param(*pair, id=f"{name} {pair}") for name in pairs for pair in pairs[name]]
 
 
-def says(gold, given):
+def reason_for(gold, given):
     return grading.grade(f"so \\boxed{{{given}}}.", gold, "expression").reason
 
 
 @pytest.mark.parametrize(("one", "other"), flat(EQUAL))
 def test_equal_in_another_notation(one, other):
-    assert says(one, other) == says(other, one) == "pass"
+    assert reason_for(one, other) == reason_for(other, one) == "pass"
 
 
 @pytest.mark.parametrize(("one", "other"), flat(UNEQUAL))
 def test_a_near_miss_is_not_equal(one, other):
-    assert says(one, other) != "pass" != says(other, one)
-    assert says(one, one) == "pass"
+    assert reason_for(one, other) != "pass" != reason_for(other, one)
+    assert reason_for(one, one) == "pass"
 
 
 def test_there_are_enough_pairs_of_every_kind():
@@ -59,8 +59,11 @@ def test_an_expression_equals_itself_rewritten_and_not_its_neighbour(text, step)
     points = range(equality.MAX_POINTS)
     defined = any(_value(expression, point) is not None for point in points)
     rewritten = f"0 + ({text}) \\cdot 1"
-    assert says(text, rewritten) == ("pass" if defined else "wrong")
-    neighbours = says(text, f"({text}) + {step}"), says(f"({text}) + \\frac{{1}}{{{step}}}", text)
+    assert reason_for(text, rewritten) == ("pass" if defined else "wrong")
+    neighbours = (
+        reason_for(text, f"({text}) + {step}"),
+        reason_for(f"({text}) + \\frac{{1}}{{{step}}}", text),
+    )
     assert neighbours[0] == neighbours[1] != "pass"
 
 
@@ -116,8 +119,8 @@ def test_numbers_out_of_proportion_are_refused_at_once():
         r"\sinh(\cosh(\sinh(19000)))", r"\log_{x}{x^{x^{x}}}", "(" * 40 + "1" + ")" * 40,
     ]  # fmt: skip
     began = time.perf_counter()
-    assert {says("x+y", text) for text in hostile} <= {"refused", "wrong"}
-    assert says("x+y", hostile[0]) == says("x+y", hostile[-1]) == "refused"
+    assert {reason_for("x+y", text) for text in hostile} <= {"refused", "wrong"}
+    assert reason_for("x+y", hostile[0]) == reason_for("x+y", hostile[-1]) == "refused"
     assert time.perf_counter() - began < 2 * len(hostile)
     with pytest.raises(latex.TooLarge):
         equality.equal(equality.parse_answer("5"), equality.parse_answer("9^{99999}"))

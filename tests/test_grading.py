@@ -13,7 +13,7 @@ from hybridlib.grading import equality, symbolic
 from tests.conftest import HUB
 
 
-def says(gold, given, kind="expression"):
+def reason_for(gold, given, kind="expression"):
     text = f"\\boxed{{{given}}}" if kind == "expression" else f"#### {given}"
     return grading.grade(text, gold, kind).reason
 
@@ -42,7 +42,7 @@ def test_numbers(text, reason):
 
 
 def test_neighbouring_numbers_differ_however_large():
-    assert says("15554", "15555", "number") == says("15554", "15555") == "wrong"
+    assert reason_for("15554", "15555", "number") == reason_for("15554", "15555") == "wrong"
 
 
 DEEP, MILLION = 5_000, 10**6
@@ -63,7 +63,7 @@ def test_hostile_answers_are_judged_in_time_and_the_next_one_rightly(given):
     began = time.perf_counter()
     verdict = grading.grade(f"\\boxed{{{given}}}", "x+y", "expression")
     assert verdict.reason in ("refused", "no answer", "wrong")
-    assert says(r"\frac12", "0.5") == "pass"
+    assert reason_for(r"\frac12", "0.5") == "pass"
     assert time.perf_counter() - began < symbolic.SECONDS
 
 
@@ -100,7 +100,7 @@ def test_megabytes_are_no_program(text):
 def test_tiny_expressions_are_decided_without_sympy(monkeypatch):
     monkeypatch.setattr(symbolic, "compare", lambda *_: pytest.fail("not needed"))
     for one, other in [("17", "18"), ("5x-3", "5x+3"), ("-x", "x"), ("7", "x"), ("x^2", "2x")]:
-        assert says(one, other) == "wrong" and says(one, one) == "pass"
+        assert reason_for(one, other) == "wrong" and reason_for(one, one) == "pass"
 
 
 def test_the_last_box_that_closes_counts():
@@ -111,7 +111,7 @@ def test_the_last_box_that_closes_counts():
 
 def test_math_verify_works_in_any_thread():
     reasons = []
-    thread = threading.Thread(target=lambda: reasons.append(says("2", r"\gcd(4,6)")))
+    thread = threading.Thread(target=lambda: reasons.append(reason_for("2", r"\gcd(4,6)")))
     thread.start()
     thread.join()
     assert reasons == ["pass"]
@@ -241,8 +241,8 @@ def test_a_polynomial_equals_its_reordering_and_no_neighbour(terms):
         return "".join(f"{terms[p]:+d}" + (f"x^{p}" if p else "") for p in powers).lstrip("+")
 
     forward, backward = write(sorted(terms)), write(sorted(terms, reverse=True))
-    assert says(forward, backward) == "pass"
-    assert says(forward, f"{backward}+1") == says(f"{backward}+1", forward) == "wrong"
+    assert reason_for(forward, backward) == "pass"
+    assert reason_for(forward, f"{backward}+1") == reason_for(f"{backward}+1", forward) == "wrong"
 
 
 # ---------------------------------------------------------------- the real sets

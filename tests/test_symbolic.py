@@ -115,8 +115,8 @@ def test_a_script_without_a_guard_can_grade(tmp_path):
         "from hybridlib import grading\n"
         "print(grading.grade(r'\\boxed{\\gcd(4,6)}', '2', 'expression').reason)\n"
     )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+        [sys.executable, str(script)], capture_output=True, text=True, env=environment
+    )
     assert (done.stdout.strip(), done.returncode) == ("pass", 0), done.stderr

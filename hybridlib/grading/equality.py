@@ -16,7 +16,7 @@ from threading import Lock
 from typing import Any
 
 from hybridlib.grading import latex, notation, structure
-from hybridlib.grading.latex import Unreadable
+from hybridlib.grading.latex import Expression, Unreadable
 from hybridlib.grading.numeric import PRECISE, WORKING, Evaluator, is_close, is_real, to_float
 
 MAX_POINTS = 12  # at which letters are evaluated at most
@@ -32,7 +32,7 @@ COMPOUND = {"list", "seq", "union", "matrix"}
 class Answer:
     """What a text says: its readings, as 100,200 is a number or a list, and its unit or ""."""
 
-    readings: tuple[tuple, ...]
+    readings: tuple[Expression, ...]
     unit: str
 
 
@@ -74,7 +74,7 @@ class _Comparison:
     def __init__(self, percent: int):
         self.percent = percent
 
-    def equal(self, one: tuple, other: tuple) -> bool:
+    def equal(self, one: Expression, other: Expression) -> bool:
         one, other = structure.unwrap(one), structure.unwrap(other)
         if one[0] == other[0] == "relation":
             return self.equal_relations(one, other)
@@ -98,10 +98,10 @@ class _Comparison:
                 return same_height and all(map(self.equal_in_order, one[1], other[1]))
         return self.equal_scalars(one, other)
 
-    def equal_in_order(self, ones: Sequence[tuple], others: Sequence[tuple]) -> bool:
+    def equal_in_order(self, ones: Sequence[Expression], others: Sequence[Expression]) -> bool:
         return len(ones) == len(others) and all(map(self.equal, ones, others))
 
-    def equal_unordered(self, ones: Sequence[tuple], others: Sequence[tuple]) -> bool:
+    def equal_unordered(self, ones: Sequence[Expression], others: Sequence[Expression]) -> bool:
         if len(ones) != len(others):
             return False
         unmatched = list(others)
@@ -114,7 +114,7 @@ class _Comparison:
                 return False
         return True
 
-    def states(self, relation: tuple, answer: tuple) -> bool:
+    def states(self, relation: Expression, answer: Expression) -> bool:
         """Say whether `x = 5`, `2 + 3 = 5` or `x > 5` is answered by 5 or an interval."""
         _, sides, operators = relation
         if answer[0] in ("seq", "union"):
@@ -132,7 +132,7 @@ class _Comparison:
 
     # ------------------------------------------------------------ relations
 
-    def equal_relations(self, one: tuple, other: tuple) -> bool:
+    def equal_relations(self, one: Expression, other: Expression) -> bool:
         _, left, operators = structure.ascending(one)
         _, right, other_operators = structure.ascending(other)
         if (operators == ["in"]) != (other_operators == ["in"]):
@@ -149,7 +149,9 @@ class _Comparison:
             return symmetric and self.equal_unordered(left, right)
         return self.equal_up_to_factor(left, right, any_sign=symmetric)
 
-    def equal_up_to_factor(self, left: list[tuple], right: list[tuple], any_sign: bool) -> bool:
+    def equal_up_to_factor(
+        self, left: list[Expression], right: list[Expression], any_sign: bool
+    ) -> bool:
         """Say whether 2x = 4y says x = 2y, given the two sides of both.
 
         Then the differences of the sides are in one ratio at all points; of an inequality that
@@ -174,7 +176,7 @@ class _Comparison:
 
     # ------------------------------------------------------------ scalars
 
-    def equal_scalars(self, one: tuple, other: tuple) -> bool:
+    def equal_scalars(self, one: Expression, other: Expression) -> bool:
         if one == other:
             return True
         if not structure.has_letters([one, other]):
@@ -197,14 +199,16 @@ class _Comparison:
                 return is_equal
         return n_real > 0 or (bool(complex_verdicts) and all(complex_verdicts))
 
-    def equal_at(self, one: tuple, other: tuple, point: int) -> tuple[bool, bool]:
+    def equal_at(self, one: Expression, other: Expression, point: int) -> tuple[bool, bool]:
         """Say whether two scalars are equal at a point, and whether either is real there."""
         evaluator = Evaluator(WORKING, point, self.percent)
         values = [evaluator.evaluate(one), evaluator.evaluate(other)]
         is_equal = is_close(*values) or self.difference_vanishes(one, other, point, values)
         return is_equal, any(map(is_real, values))
 
-    def difference_vanishes(self, one: tuple, other: tuple, point: int, values: list[Any]) -> bool:
+    def difference_vanishes(
+        self, one: Expression, other: Expression, point: int, values: list[Any]
+    ) -> bool:
         """Say whether the small difference of two inexact values vanishes with more digits."""
         if all(isinstance(value, Fraction) for value in values):
             return False

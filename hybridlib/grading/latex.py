@@ -1,6 +1,6 @@
 r"""What does an answer in LaTeX say? Its tokens become an expression for `equality` to compare.
 
-Expressions are nested tuples, as they are hashed, compared and matched all the time:
+An expression is a nested tuple, which compares and matches at no cost:
 
     ("number", Fraction)                    ("symbol", name)
     ("sum", [(sign, term), ...])            sign: 1, -1, "±" or "∓"
@@ -19,6 +19,8 @@ it evaluates nothing, so it cannot hang.
 from fractions import Fraction
 
 from hybridlib.grading.notation import FUNCTIONS
+
+Expression = tuple  # of one of the forms above
 
 MAX_DEPTH = 30  # brackets within brackets
 
@@ -63,7 +65,7 @@ class TooLarge(Exception):
     """The expression is none that an answer should be: too deep, or a number too large."""
 
 
-def parse(tokens: list[str]) -> tuple:
+def parse(tokens: list[str]) -> Expression:
     """Return the expression that the tokens of `notation` are.
 
     Raises Unreadable for a form that the grammar does not know, TooLarge for one too deep.
@@ -98,7 +100,7 @@ class _Parser:
 
     # ------------------------------------------------------------ from lists down to factors
 
-    def parse_list(self) -> list[tuple]:
+    def parse_list(self) -> list[Expression]:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise TooLarge("too many brackets within brackets")
@@ -109,21 +111,21 @@ class _Parser:
         self.depth -= 1
         return parts
 
-    def parse_relation(self) -> tuple:
+    def parse_relation(self) -> Expression:
         sides, operators = [self.parse_union()], []
         while self.current in RELATIONS:
             operators.append(RELATIONS[self.take()])
             sides.append(self.parse_union())
         return ("relation", sides, operators) if operators else sides[0]
 
-    def parse_union(self) -> tuple:
+    def parse_union(self) -> Expression:
         parts = [self.parse_sum()]
         while self.current == "\\cup":
             self.take()
             parts.append(self.parse_sum())
         return ("union", parts) if len(parts) > 1 else parts[0]
 
-    def parse_sum(self) -> tuple:
+    def parse_sum(self) -> Expression:
         terms = []
         while not terms or self.current in SIGNS:
             sign = SIGNS[self.take()] if self.current in SIGNS else 1
@@ -134,7 +136,7 @@ class _Parser:
             return terms[0][1]
         return ("sum", terms)
 
-    def parse_product(self, of_argument: bool = False) -> tuple:
+    def parse_product(self, of_argument: bool = False) -> Expression:
         """Read factors; of a function's argument, `2\\pi x`, only those that stand side by side."""
         factors = [(self.parse_power(), 1)]
         while True:
@@ -155,7 +157,7 @@ class _Parser:
             else:
                 return ("product", factors)
 
-    def parse_signed_factor(self) -> tuple[tuple, int]:
+    def parse_signed_factor(self) -> tuple[Expression, int]:
         """Read a sign of multiplication or division, signs, and the factor after them."""
         exponent, sign = TIMES[self.take()], 1
         while self.current in ("+", "-"):
@@ -163,7 +165,7 @@ class _Parser:
         factor = self.parse_power()
         return (factor if sign == 1 else ("sum", [(-1, factor)])), exponent
 
-    def append_fraction(self, factors: list[tuple[tuple, int]]) -> None:
+    def append_fraction(self, factors: list[tuple[Expression, int]]) -> None:
         """Read a fraction after a whole number: one mixed number, if it is a proper fraction."""
         fraction = self.parse_atom()
         if _is_proper_fraction(fraction):
@@ -186,27 +188,27 @@ class _Parser:
             or token == "{"
         )
 
-    def parse_power(self, base: tuple | None = None) -> tuple:
+    def parse_power(self, base: Expression | None = None) -> Expression:
         base = self.parse_postfixes(base or self.parse_atom())
         if self.current == "^":
             self.take()
             base = self.parse_postfixes(("power", base, self.parse_exponent()))
         return base
 
-    def parse_exponent(self) -> tuple:
+    def parse_exponent(self) -> Expression:
         exponent = self.parse_argument()
         if self.current == "^":
             self.take()
             exponent = ("power", exponent, self.parse_exponent())
         return exponent
 
-    def parse_postfixes(self, expression: tuple) -> tuple:
+    def parse_postfixes(self, expression: Expression) -> Expression:
         while self.current in POSTFIXES:
             name = POSTFIXES[self.take()]
             expression = ("call", name, expression) if name == "factorial" else (name, expression)
         return expression
 
-    def parse_argument(self, one_digit: bool = False) -> tuple:
+    def parse_argument(self, one_digit: bool = False) -> Expression:
         """Read what `^`, `\\frac` or `\\sqrt` takes: a group or one token, of \\frac one digit."""
         token = self.current
         if token in ("+", "-"):
@@ -219,7 +221,7 @@ class _Parser:
 
     # ------------------------------------------------------------ atoms
 
-    def parse_atom(self) -> tuple:
+    def parse_atom(self) -> Expression:
         token = self.take()
         if token[0].isdecimal() or (token[0] == "." and len(token) > 1):
             return self.parse_number(token)
@@ -235,7 +237,7 @@ class _Parser:
             return self.parse_symbol(token.lower() if len(token) > 2 else token)
         raise Unreadable(f"{token} is not known")
 
-    def parse_command(self, token: str) -> tuple:
+    def parse_command(self, token: str) -> Expression:
         name = token[1:]
         if name == "frac":
             above, below = self.parse_argument(True), self.parse_argument(True)
@@ -254,7 +256,7 @@ class _Parser:
             return self.parse_symbol(name)
         raise Unreadable(f"{token} is not known")
 
-    def parse_root(self) -> tuple:
+    def parse_root(self) -> Expression:
         degree = SQUARE_ROOT
         if self.current == "[":
             self.take()
@@ -262,13 +264,13 @@ class _Parser:
             self.take("]")
         return ("root", degree, self.parse_argument())
 
-    def parse_styled(self, style: str) -> tuple:
+    def parse_styled(self, style: str) -> Expression:
         inside = self.take_raw()
         if (style, inside) == ("mathbb", "R"):
             return REAL_LINE
         return self.parse_symbol(inside if style in PLAIN_STYLES else f"{style}({inside})")
 
-    def parse_symbol(self, name: str) -> tuple:
+    def parse_symbol(self, name: str) -> Expression:
         """Read the index and the primes after a name."""
         name = name.removeprefix("\\")
         while self.current in ("_", "'"):
@@ -287,7 +289,7 @@ class _Parser:
         self.take("}")
         return inside
 
-    def parse_number(self, token: str) -> tuple:
+    def parse_number(self, token: str) -> Expression:
         if self.current == "_":
             self.take()
             return ("symbol", f"{token}_{self.take_raw()}")  # digits in a base are their own thing
@@ -301,7 +303,7 @@ class _Parser:
             value += Fraction(int(repeated), (10 ** len(repeated) - 1) * 10**places)
         return ("number", value)
 
-    def parse_bracket(self, opening: str) -> tuple:
+    def parse_bracket(self, opening: str) -> Expression:
         if opening == "\\{" and self.current == "\\}":
             self.take()
             return ("symbol", "emptyset")
@@ -326,7 +328,7 @@ class _Parser:
         function = BRACKET_FUNCTIONS.get(opening)
         return ("call", function, parts[0]) if function else parts[0]
 
-    def parse_function(self, name: str) -> tuple:
+    def parse_function(self, name: str) -> Expression:
         exponent, base = None, ()
         while self.current in ("^", "_"):
             if self.take() == "^":
@@ -346,13 +348,13 @@ class _Parser:
         call = ("call", name, argument, *base)
         return ("power", call, exponent) if exponent else call
 
-    def parse_matrix(self) -> tuple:
+    def parse_matrix(self) -> Expression:
         environment = self.take_raw()
         if environment == "array":
             self.take_raw()  # its columns
         if environment not in MATRICES:
             raise Unreadable(f"{environment} is no matrix")
-        rows: list[list[tuple]] = [[]]
+        rows: list[list[Expression]] = [[]]
         while True:
             rows[-1].append(self.parse_sum())
             token = self.take()
@@ -368,11 +370,11 @@ class _Parser:
                 raise Unreadable(f"{token} in a matrix")
 
 
-def _list_unless_one(parts: list[tuple]) -> tuple:
+def _list_unless_one(parts: list[Expression]) -> Expression:
     return parts[0] if len(parts) == 1 else ("list", parts)
 
 
-def _is_proper_fraction(expression: tuple) -> bool:
+def _is_proper_fraction(expression: Expression) -> bool:
     """Say whether this fraction can follow a whole number, as 3/4 can and 4/3 cannot."""
     if expression[0] != "product" or len(expression[1]) != 2:
         return False

@@ -14,7 +14,7 @@ from typing import Any
 
 import mpmath
 
-from hybridlib.grading.latex import CONSTANTS, TooLarge, Unreadable
+from hybridlib.grading.latex import CONSTANTS, Expression, TooLarge, Unreadable
 
 MAX_BITS = 50_000  # of a numerator or denominator
 MAX_MAGNITUDE = 20_000  # of other numbers, as a power of two
@@ -76,7 +76,7 @@ class Evaluator:
         self.point = point
         self.percent = percent
 
-    def evaluate(self, expression: tuple, in_angle: bool = False) -> Any:
+    def evaluate(self, expression: Expression, in_angle: bool = False) -> Any:
         """Return the value; degrees become radians in the argument of a trigonometric function.
 
         Raises Unreadable for what has no value, TooLarge for a number out of all proportion, and

@@ -7,10 +7,10 @@ nothing.
 from collections.abc import Set
 from typing import Any
 
-from hybridlib.grading.latex import CONSTANTS, INFINITY, INVERSE
+from hybridlib.grading.latex import CONSTANTS, INFINITY, INVERSE, Expression
 
 
-def unwrap(expression: tuple) -> tuple:
+def unwrap(expression: Expression) -> Expression:
     """Return the expression without brackets round one element, `\\pm` as a list of two."""
     outer = expression[1] if expression[0] == "list" else [expression]
     parts = [signed for part in outer for signed in _both_signs(part)]
@@ -19,7 +19,7 @@ def unwrap(expression: tuple) -> tuple:
     return parts[0] if parts[0] is expression else unwrap(parts[0])
 
 
-def _both_signs(expression: tuple) -> list[tuple]:
+def _both_signs(expression: Expression) -> list[Expression]:
     if not contains(expression, {"±", "∓"}):
         return [expression]
     return [_with_sign(expression, sign) for sign in (1, -1)]
@@ -48,7 +48,7 @@ def has_letters(expression: Any) -> bool:
     return isinstance(expression, tuple | list) and any(map(has_letters, expression))
 
 
-def is_name(expression: tuple) -> bool:
+def is_name(expression: Expression) -> bool:
     """Say whether a value can be given to this expression, as to `x`, `f(x)` or `(x, y)`."""
     match expression:
         case ("product", factors):
@@ -62,18 +62,20 @@ def is_name(expression: tuple) -> bool:
     return False
 
 
-def without_names(ones: list[tuple], others: list[tuple]) -> tuple[list[tuple], list[tuple]]:
+def without_names(
+    ones: list[Expression], others: list[Expression]
+) -> tuple[list[Expression], list[Expression]]:
     """Return two lists, `x = 1, x = 2` without its name if the other has no relations."""
     if _any_relation(ones) == _any_relation(others):
         return ones, others
     return _right_sides(ones), _right_sides(others)
 
 
-def _any_relation(parts: list[tuple]) -> bool:
+def _any_relation(parts: list[Expression]) -> bool:
     return any(part[0] == "relation" for part in parts)
 
 
-def _right_sides(parts: list[tuple]) -> list[tuple]:
+def _right_sides(parts: list[Expression]) -> list[Expression]:
     """Return the values of the equations in a list, if all give them to the same name."""
     names = [
         part[1][0]
@@ -85,7 +87,7 @@ def _right_sides(parts: list[tuple]) -> list[tuple]:
     return [part[1][1] if part[0] == "relation" and part[1][0] in names else part for part in parts]
 
 
-def ascending(relation: tuple) -> tuple:
+def ascending(relation: Expression) -> Expression:
     """Return the relation written with < and <= instead of > and >=."""
     kind, sides, operators = relation
     if not set(operators) <= {">", ">="}:
@@ -93,7 +95,7 @@ def ascending(relation: tuple) -> tuple:
     return kind, sides[::-1], [sign.replace(">", "<") for sign in operators[::-1]]
 
 
-def as_interval(relation: tuple) -> tuple | None:
+def as_interval(relation: Expression) -> Expression | None:
     """Return `1 < x \\le 2` as the interval (1, 2], None where the relation bounds no name."""
     _, sides, operators = ascending(relation)
     if not set(operators) <= {"<", "<="} or len(sides) > 3:
@@ -113,7 +115,7 @@ def as_interval(relation: tuple) -> tuple | None:
     return ("seq", opening, closing, [lower, upper])
 
 
-def as_union(expression: tuple) -> tuple:
+def as_union(expression: Expression) -> Expression:
     """Return `x < 1 or x > 2` as a union of intervals, other lists and unions as they are."""
     intervals = [as_interval(part) if part[0] == "relation" else None for part in expression[1]]
     return ("union", intervals) if all(intervals) else expression
