@@ -99,8 +99,8 @@ def bracket(gold: str) -> str | None:
     return None
 
 
-@WAYS.register
-def operator(gold: str) -> str | None:
+@WAYS.register(name="operator")
+def other_operator(gold: str) -> str | None:
     """5x-3 for 5x+3."""
     match = re.search(r"(?<=[\w})])\s*([-+])\s*(?=[1-9a-zA-Z\\(])", gold)
     if not match or re.match(r"\\(?:begin|text|inf)", gold[match.end() :]):
@@ -138,8 +138,8 @@ def rounded(gold: str) -> str | None:
     return f"{int(match[1] or 1) * int(match[2]) ** 0.5:.9f}"
 
 
-@WAYS.register
-def decimal(gold: str) -> str | None:
+@WAYS.register(name="decimal")
+def as_decimal(gold: str) -> str | None:
     """0.83333333 for 5/6."""
     match = FRACTION.fullmatch(gold)
     if not match or 10**8 * int(match[1]) % int(match[2]) == 0:
