@@ -58,6 +58,13 @@ HOSTILE = [
 ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def sympy_workers():
+    """Start the processes for sympy, whose imports take seconds on a busy machine."""
+    symbolic.compare([("x", "y")])
+
+
+@pytest.mark.usefixtures("sympy_workers")
 @pytest.mark.parametrize("given", HOSTILE, ids=lambda given: ascii(given[:12]))
 def test_hostile_answers_are_judged_in_time_and_the_next_one_rightly(given):
     began = time.perf_counter()
