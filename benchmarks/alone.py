@@ -22,14 +22,14 @@ def run(number: int) -> Run:
     return Run(("sft", "grpo")[number % 2], steps=RUN_STEPS, seed=number // 2)
 
 
-def peak(lean: bool) -> float:
+def peak(ours: bool) -> float:
     """Gigabytes of a process after three GRPO steps of 128 samples."""
     from benchmarks import steps
 
     steps.quiet(THREADS)
     with tempfile.TemporaryDirectory() as out:
         profile = replace(PROFILES["tiny"], threads=THREADS)
-        steps.grpo(profile, lean, out, 3, per_device_train_batch_size=128).train()
+        steps.grpo(profile, ours, out, 3, per_device_train_batch_size=128).train()
     return train.peak_gb()
 
 

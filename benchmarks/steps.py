@@ -13,35 +13,42 @@ from hybridlib.profiles import Profile
 from hybridlib.rewards import REWARDS
 
 
-def grpo(profile: Profile, lean: bool, out: str, steps: int, seed: int = 0, **options: Any) -> Any:
-    """A GRPO trainer on the profile's rows: TRL's own with `generate`, or the study's."""
+def grpo(profile: Profile, ours: bool, out: str, steps: int, seed: int = 0, **options: Any) -> Any:
+    """Return a GRPO trainer on the profile's rows: TRL's own with `generate`, or the study's."""
     from trl import GRPOConfig, GRPOTrainer
 
     run = study.Run("grpo", steps=steps, seed=seed)
     model, tokenizer = models.load(profile, "lora")
     args = GRPOConfig(**train.options(run, profile, out) | options)
-    return (trainers.grpo(GRPOTrainer) if lean else GRPOTrainer)(
-        model=model, args=args, reward_funcs=[REWARDS["correct"]],
+    trainer_class = trainers.grpo(GRPOTrainer) if ours else GRPOTrainer
+    return trainer_class(
+        model=model,
+        args=args,
+        reward_funcs=[REWARDS["correct"]],
         train_dataset=study.rows_for(run, profile).remove_columns(["completion"]),
-        processing_class=tokenizer, rollout_func=train.sampler(seed) if lean else None,
-    )  # fmt: skip
+        processing_class=tokenizer,
+        rollout_func=train.sampler(seed) if ours else None,
+    )
 
 
-def sft(profile: Profile, lean: bool, out: str, steps: int, seed: int = 0, **options: Any) -> Any:
-    """An SFT trainer on the profile's rows, which are shuffled as TRL does by default."""
+def sft(profile: Profile, ours: bool, out: str, steps: int, seed: int = 0, **options: Any) -> Any:
+    """Return an SFT trainer on the profile's rows, TRL's own or the study's."""
     from trl import SFTConfig, SFTTrainer
 
     run = study.Run("sft", steps=steps, seed=seed)
     model, tokenizer = models.load(profile, "lora")
     args = SFTConfig(**train.options(run, profile, out) | options, max_length=None)
-    return (trainers.sft(SFTTrainer) if lean else SFTTrainer)(
-        model=model, args=args, processing_class=tokenizer,
+    trainer_class = trainers.sft(SFTTrainer) if ours else SFTTrainer
+    return trainer_class(
+        model=model,
+        args=args,
         train_dataset=study.rows_for(run, profile).select_columns(["prompt", "completion"]),
-    )  # fmt: skip
+        processing_class=tokenizer,
+    )
 
 
 def seconds(trainer: Any) -> dict[str, list[float]]:
-    """Train; seconds of each step and of its parts, the first step (warming up) left out.
+    """Train; return the seconds of each step and of its parts, without the first step (warm-up).
 
     Returns:
         "step" and, where the trainer has them, "sampling", "rewards", "forward", "backward".
@@ -51,24 +58,25 @@ def seconds(trainer: Any) -> dict[str, list[float]]:
     spent: dict[str, list[float]] = defaultdict(list)
     now: dict[str, float] = defaultdict(float)
 
-    def watch(owner: Any, name: str, part: str) -> None:
-        inner = getattr(owner, name, None)
-        if inner is None:
+    def clock(owner: Any, name: str, part: str) -> None:
+        """Add the time of a method to a part of the step, where the object has that method."""
+        method = getattr(owner, name, None)
+        if method is None:
             return
 
         def timed(*args: Any, **kwargs: Any) -> Any:
             began = time.perf_counter()
             try:
-                return inner(*args, **kwargs)
+                return method(*args, **kwargs)
             finally:
                 now[part] += time.perf_counter() - began
 
         setattr(owner, name, timed)
 
-    watch(trainer, "_generate", "sampling")
-    watch(trainer, "_calculate_rewards", "rewards")
-    watch(trainer, "compute_loss", "forward")
-    watch(trainer.accelerator, "backward", "backward")
+    clock(trainer, "_generate", "sampling")
+    clock(trainer, "_calculate_rewards", "rewards")
+    clock(trainer, "compute_loss", "forward")
+    clock(trainer.accelerator, "backward", "backward")
 
     class Clock(TrainerCallback):
         last = 0.0
@@ -90,23 +98,29 @@ def seconds(trainer: Any) -> dict[str, list[float]]:
 def interleaved(
     build: Callable[[bool, int, int], Any], repeat: int, rounds: int = 3
 ) -> dict[str, dict[str, list[float]]]:
-    """Steps of stock and ours in turns, so that a slow minute of the machine hits both.
+    """Time steps of stock and ours in turns, so that a slow minute of the machine hits both.
 
     Args:
-        build: a trainer from (lean, steps, seed); a round has one seed, and so the same prompts.
-        repeat: timed steps of each, at least.
+        build: A trainer from (ours, steps, seed); a round has one seed, and so the same prompts.
+        repeat: Timed steps of each, at least.
+    Returns:
+        "stock" and "ours" -> what `seconds` returns, all rounds together.
     """
-    found: dict[str, dict[str, list[float]]] = {"stock": {}, "ours": {}}
+    spent: dict[str, dict[str, list[float]]] = {"stock": {}, "ours": {}}
+    steps = 1 + -(-repeat // rounds)
     for seed in range(rounds):
-        for name in found:
-            timed = seconds(build(name == "ours", 1 + -(-repeat // rounds), seed))
+        for name in spent:
+            timed = seconds(build(name == "ours", steps, seed))
             for part, values in timed.items():
-                found[name].setdefault(part, []).extend(values)
-    return found
+                spent[name].setdefault(part, []).extend(values)
+    return spent
 
 
 def wider(profile: Profile, factor: int, out: str) -> Profile:
-    """The profile on a base of the same depth and vocabulary, `factor` times as wide, random."""
+    """Return the profile on a random base of the same depth, `factor` times as wide.
+
+    Writes that base and the tokenizer into a folder of `out`.
+    """
     import shutil
     from pathlib import Path
 
@@ -127,7 +141,7 @@ def wider(profile: Profile, factor: int, out: str) -> Profile:
 
 
 def generate(model: Any, tokenizer: Any, prompts: list, n: int, tokens: int, batch: int) -> None:
-    """What a plain evaluation does: `generate` on batches of rows in their order."""
+    """Sample as a plain evaluation does: by `generate`, on batches of rows in their order."""
     import torch
 
     step = max(1, batch // n)
@@ -138,21 +152,25 @@ def generate(model: Any, tokenizer: Any, prompts: list, n: int, tokens: int, bat
         mask = torch.tensor([[0] * (width - len(i)) + [1] * len(i) for i in ids])
         with torch.no_grad():
             out = model.generate(
-                input_ids=padded, attention_mask=mask, do_sample=True, num_return_sequences=n,
-                max_new_tokens=tokens, top_k=0, top_p=1.0, pad_token_id=tokenizer.eos_token_id,
-            )  # fmt: skip
+                input_ids=padded,
+                attention_mask=mask,
+                do_sample=True,
+                num_return_sequences=n,
+                max_new_tokens=tokens,
+                top_k=0,
+                top_p=1.0,
+                pad_token_id=tokenizer.eos_token_id,
+            )
         tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
 
 
 def quiet(threads: int) -> None:
-    """Import the libraries on all cores; keep TRL's log lines out of the table."""
-    import torch
-
-    models.use("hf")
-    torch.set_num_threads(threads)
+    """Import the libraries with so many threads; keep their log lines out of the table."""
+    models.import_backend("hf")
     import datasets
+    import torch
     import transformers.trainer_callback as callback
 
+    torch.set_num_threads(threads)
     datasets.disable_progress_bars()
-
     callback.PrinterCallback.on_log = lambda self, *args, **kwargs: None

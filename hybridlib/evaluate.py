@@ -96,7 +96,7 @@ def _said(rows: Any, sampled: list[list[str]], verdicts: list) -> dict[str, floa
     if "program" not in kinds:
         texts = [text for row in sampled for text in row]
         gold = [turns[-1]["content"] for turns in rows["completion"] for _ in range(n)]
-        kept = [rewards.steps(text, kind) for text in texts for kind in kinds]
+        kept = [rewards.steps_hold(text, kind) for text in texts for kind in kinds]
         found |= {
             "steps_right": [sum(own) / len(own) if own else None for own in kept],
             "steps_shown": [bool(own) for own in kept],

@@ -1,11 +1,14 @@
 """What is trained, and by which library? The base with its adapter; the one switch to Unsloth."""
 
+import inspect
 import os
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hybridlib import ROOT, StudyError
-from hybridlib.adapters import ADAPTERS
+from hybridlib import ROOT, StudyError, adapters
 from hybridlib.profiles import BACKENDS, Profile, model_folder
 
 if TYPE_CHECKING:
@@ -13,14 +16,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def use(backend: str) -> None:
-    """Import the training libraries of a backend; choose once per process.
+def import_backend(backend: str) -> None:
+    """Import the training libraries of a backend and silence them; one backend per process.
 
     Unsloth must come before transformers, trl and peft, and replaces TRL's trainers for the whole
-    process, so that a process which has imported them already refuses it.
-    """
-    import sys
+    process. Sets environment variables of these libraries that are not set.
 
+    Raises:
+        StudyError: An unknown or missing backend, or this process has imported the other one.
+    """
     if backend not in BACKENDS:
         raise StudyError(f"unknown backend {backend!r}; valid: {', '.join(BACKENDS)}")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -50,7 +54,10 @@ def use(backend: str) -> None:
 
 
 def revision(profile: Profile) -> str:
-    """The exact model: a digest of the folder's weights, or the hub commit that was resolved."""
+    """Return the exact model: a digest of the folder's weights, or the hub commit it resolves to.
+
+    Reads all weights of a folder; asks the hub for a hub id. "" where the hub names no commit.
+    """
     folder = model_folder(profile.model)
     if folder:
         import hashlib
@@ -61,16 +68,12 @@ def revision(profile: Profile) -> str:
         return digest.hexdigest()[:16]
     from transformers import AutoConfig
 
-    return (
-        getattr(
-            AutoConfig.from_pretrained(profile.model, revision=profile.revision), "_commit_hash", ""
-        )
-        or ""
-    )
+    config = AutoConfig.from_pretrained(profile.model, revision=profile.revision)
+    return getattr(config, "_commit_hash", "") or ""
 
 
-def tokenizer(name: str, revision: str = "main") -> "PreTrainedTokenizerBase":
-    """The tokenizer exactly as its tokenizer.json says.
+def load_tokenizer(name: str, revision: str = "main") -> "PreTrainedTokenizerBase":
+    """Load the tokenizer exactly as its tokenizer.json says.
 
     AutoTokenizer would give a Qwen2 model the pre-tokenizer of the hub's Qwen2, whatever the
     folder's own is; line breaks and indents would come out as tokens that the model never saw.
@@ -89,30 +92,37 @@ def load(
     backend: str = "hf",
     trainable: bool = True,
 ) -> "tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]":
-    """The base of a profile, with a fresh adapter (`adapter`), a saved one (`start`), or none.
+    """Load the base of a profile and its tokenizer, with an adapter or without.
 
     Args:
+        adapter: Name of an entry of ADAPTERS, made fresh; "" = none.
+        start: Folder of a saved adapter, in place of a fresh one.
         nf4: 4-bit NormalFloat base through bitsandbytes (QLoRA, Dettmers et al. 2023).
         backend: "hf" or "unsloth"; what really trained is recorded with the result.
+        trainable: Whether a saved adapter learns on.
     Raises:
-        StudyError: neither a folder nor a reachable hub id.
+        StudyError: The model is neither a folder nor a reachable hub id, or the backend cannot
+            train the adapter.
     """
-    use(backend)
+    import_backend(backend)
     import torch
 
+    fresh = adapters.trainable(adapter, rank) if adapter and not start else None
     name = str(model_folder(profile.model) or profile.model)
     dtype = getattr(torch, profile.dtype)
     try:
         if backend == "unsloth":
-            model = _unsloth(name, profile, dtype, nf4, adapter, rank, start)
+            model = _load_unsloth(str(start) if start else name, profile, dtype, nf4)
         else:
-            model = _plain(name, profile, dtype, nf4)
-        words = tokenizer(name, profile.revision)
+            model = _load_plain(name, profile, dtype, nf4)
+        tokenizer = load_tokenizer(name, profile.revision)
     except OSError as error:
         raise StudyError(
             f"cannot load model {profile.model!r} ({str(error).splitlines()[0]}); "
             "give --model FOLDER, or use --profile tiny"
         ) from None
+    if backend == "unsloth" and fresh:
+        model = _add_unsloth_adapter(model, adapter, fresh)
     # bitsandbytes on CPUs with AVX512-BF16 repacks 4-bit weights in place at the first evaluation,
     # after which every backward pass is wrong, without an error. Keep the layout that trains.
     for module in model.modules():
@@ -122,14 +132,14 @@ def load(
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, start, is_trainable=trainable)
-    elif backend == "hf" and adapter:
+    elif backend == "hf" and fresh:
         from peft import get_peft_model
 
-        model = get_peft_model(model, ADAPTERS[adapter](rank))
-    return model, words
+        model = get_peft_model(model, fresh)
+    return model, tokenizer
 
 
-def _plain(name: str, profile: Profile, dtype: Any, nf4: bool) -> Any:
+def _load_plain(name: str, profile: Profile, dtype: Any, nf4: bool) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -146,24 +156,67 @@ def _plain(name: str, profile: Profile, dtype: Any, nf4: bool) -> Any:
     return AutoModelForCausalLM.from_pretrained(name, **options)
 
 
-def _unsloth(
-    name: str, profile: Profile, dtype: Any, nf4: bool, adapter: str, rank: int, start: Path | None
-) -> Any:
+def _load_unsloth(name: str, profile: Profile, dtype: Any, nf4: bool) -> Any:
+    """Load a base, or a saved adapter with the base that it names."""
     import torch
     from unsloth import FastLanguageModel
 
-    # A saved adapter names its base; Unsloth loads both from the adapter's folder.
     model, _ = FastLanguageModel.from_pretrained(
-        str(start) if start else name, max_seq_length=2048, dtype=dtype,
-        load_in_4bit=nf4, load_in_16bit=not nf4,
+        name,
+        max_seq_length=2048,
+        dtype=dtype,
+        load_in_4bit=nf4,
+        load_in_16bit=not nf4,
         fast_inference=torch.cuda.is_available() and bool(profile.grpo.get("use_vllm")),
-    )  # fmt: skip
-    if adapter and not start:
-        config = ADAPTERS[adapter](rank)
-        model = FastLanguageModel.get_peft_model(
-            model, r=config.r, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout,
-            bias=config.bias, target_modules=sorted(config.target_modules),
-            use_rslora=config.use_rslora, use_dora=config.use_dora,
-            use_gradient_checkpointing="unsloth" if torch.cuda.is_available() else False,
-        )  # fmt: skip
+    )
     return model
+
+
+def _add_unsloth_adapter(model: Any, adapter: str, config: Any) -> Any:
+    import torch
+    from unsloth import FastLanguageModel
+
+    parameters = inspect.signature(FastLanguageModel.get_peft_model).parameters
+    return FastLanguageModel.get_peft_model(
+        model,
+        **unsloth_options(adapter, config, parameters),
+        use_gradient_checkpointing="unsloth" if torch.cuda.is_available() else False,
+    )
+
+
+def unsloth_options(
+    adapter: str, config: Any, parameters: Mapping[str, inspect.Parameter]
+) -> dict[str, Any]:
+    """Return the keyword arguments with which Unsloth makes the adapter of a PEFT config.
+
+    Args:
+        adapter: Its name, for messages.
+        parameters: Those of Unsloth's `get_peft_model`. One of the kind **kwargs takes every
+            field, since Unsloth hands these on to `LoraConfig`.
+    Raises:
+        StudyError: Names the fields that differ from PEFT's defaults and that Unsloth does not
+            take; or the config is none of LoRA.
+    """
+    from peft import LoraConfig
+
+    if type(config) is not LoraConfig:
+        kind = type(config).__name__
+        raise StudyError(f"Unsloth trains LoRA alone, and adapter {adapter!r} is a {kind}")
+    default = LoraConfig(task_type="CAUSAL_LM")  # Unsloth sets the task itself
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    options, refused = {}, []
+    for name in (field.name for field in fields(config)):
+        value = getattr(config, name)
+        value = sorted(value) if isinstance(value, set) else value
+        if name in parameters:
+            if value != parameters[name].default:
+                options[name] = value
+        elif value == getattr(default, name):
+            continue
+        elif takes_any and name != "task_type":
+            options[name] = value
+        else:
+            refused.append(name)
+    if refused:
+        raise StudyError(f"Unsloth does not take {', '.join(refused)} of adapter {adapter!r}")
+    return options

@@ -380,7 +380,7 @@ def ladder(
     if not folder.exists():
         raise StudyError(f"{folder} is missing; build it with: python -m hybridlib base")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
-    tokenizer = models.tokenizer(str(folder))
+    tokenizer = models.load_tokenizer(str(folder))
     items = []
     for name in FAMILIES:
         table = [*data.load(name, split, limit=rows * 5), *data.load(name, "longer", limit=rows)]

@@ -58,7 +58,7 @@ def tiny():
 
     folder = profiles.ROOT / "data" / "tiny_base"
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
-    return model, models.tokenizer(str(folder))
+    return model, models.load_tokenizer(str(folder))
 
 
 @pytest.fixture(scope="session")

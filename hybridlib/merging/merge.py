@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridlib import StudyError
+from hybridlib.adapters import ADAPTERS, entry_of
 from hybridlib.merging import geometry
 from hybridlib.merging.operators import OPERATORS
 
@@ -245,6 +246,9 @@ def _obstacles(stored: dict[str, Any]) -> list[str]:
         obstacles.append("it trains biases; train with bias='none'")
     if stored.get("alora_invocation_tokens"):
         obstacles.append("it acts on some tokens only (aLoRA)")
+    name = entry_of(stored)
+    if name and not ADAPTERS[name].mergeable:
+        obstacles.append(f"the adapter {name!r} is declared not mergeable")
     return obstacles
 
 
