@@ -149,7 +149,7 @@ def _warm_up(backend: str, profile: Profile, tickets: Any, gpus: int) -> None:
         os.dup2(stream.fileno(), descriptor)
     from hybridlib import models
 
-    models.use(backend)
+    models.import_backend(backend)
     import torch
 
     torch.set_num_threads(profile.threads)

@@ -48,7 +48,7 @@ def execute(run: Run, profile: Profile, save: bool = True, force: bool = False) 
     """
     from hybridlib import drift, evaluate, models
 
-    models.use(run.backend)
+    models.import_backend(run.backend)
     trained, row_facts = _train(run, profile, _workspace(run, profile))
     began = time.perf_counter()
     model, tokenizer = trained.model or models.load(

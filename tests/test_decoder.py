@@ -69,7 +69,7 @@ def test_values_and_gradients_are_those_of_transformers(kind, adapter):
 
     model = _adapted(_random(kind), adapter)
     assert decoder.unsupported(model, training=True) == ""
-    found = []
+    results = []
     for ours in (True, False):
         model.zero_grad()
         if ours:
@@ -80,8 +80,8 @@ def test_values_and_gradients_are_those_of_transformers(kind, adapter):
             log_probs = _reference(model, PROMPTS, COMPLETIONS, 0.7)
         (log_probs * torch.arange(len(log_probs))).sum().backward()
         gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-        found.append((log_probs.detach(), gradients))
-    (a, grad_a), (b, grad_b) = found
+        results.append((log_probs.detach(), gradients))
+    (a, grad_a), (b, grad_b) = results
     torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
     assert grad_a.keys() == grad_b.keys() and len(grad_a) > 0
     for name, gradient in grad_b.items():
@@ -145,7 +145,7 @@ def test_four_bit_weights_are_read_as_they_are_and_their_adapter_learns(tiny):
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             weight.data.normal_(std=0.05)
-    found = []
+    results = []
     for ours in (True, False):
         model.zero_grad()
         prompts, answers = [[5, 6, 7]], [[[8, 9, 10], [11, 12]]]
@@ -157,8 +157,8 @@ def test_four_bit_weights_are_read_as_they_are_and_their_adapter_learns(tiny):
             log_probs = _reference(model, prompts, answers, 1.0)
         log_probs.sum().backward()
         gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
-        found.append((log_probs.detach(), gradients))
-    (a, grad_a), (b, grad_b) = found
+        results.append((log_probs.detach(), gradients))
+    (a, grad_a), (b, grad_b) = results
     torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
     for name, gradient in grad_b.items():
         torch.testing.assert_close(grad_a[name], gradient, atol=1e-2, rtol=1e-2)
@@ -166,10 +166,13 @@ def test_four_bit_weights_are_read_as_they_are_and_their_adapter_learns(tiny):
 
 @pytest.mark.parametrize(
     "options",
-    [dict(modules_to_save=["lm_head"]), dict(target_modules=["lm_head", "v_proj"]),
-     dict(bias="all")],
+    [
+        dict(modules_to_save=["lm_head"]),
+        dict(target_modules=["lm_head", "v_proj"]),
+        dict(bias="all"),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_the_head_and_the_biases_may_learn(options):
     import torch
     from peft import LoraConfig, get_peft_model
@@ -179,7 +182,7 @@ def test_the_head_and_the_biases_may_learn(options):
         model, LoraConfig(**dict(target_modules=["q_proj"], task_type="CAUSAL_LM") | options)
     )
     assert decoder.unsupported(model, training=True) == ""
-    found = []
+    results = []
     for ours in (True, False):
         model.zero_grad()
         batch = decoder.PrefixBatch(PROMPTS, COMPLETIONS)
@@ -189,16 +192,22 @@ def test_the_head_and_the_biases_may_learn(options):
             else _reference(model, PROMPTS, COMPLETIONS, 1.0)
         )
         log_probs.sum().backward()
-        found.append({n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad})
-    for name, gradient in found[1].items():
-        torch.testing.assert_close(found[0][name], gradient, atol=2e-3, rtol=2e-3)
+        results.append({n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad})
+    for name, gradient in results[1].items():
+        torch.testing.assert_close(results[0][name], gradient, atol=2e-3, rtol=2e-3)
 
 
 def test_stretched_positions_are_those_of_the_model():
     import torch
 
-    scaled = dict(rope_type="llama3", rope_theta=1e4, factor=4.0, low_freq_factor=1.0,
-                  high_freq_factor=4.0, original_max_position_embeddings=16)  # fmt: skip
+    scaled = dict(
+        rope_type="llama3",
+        rope_theta=1e4,
+        factor=4.0,
+        low_freq_factor=1.0,
+        high_freq_factor=4.0,
+        original_max_position_embeddings=16,
+    )
     for rope in (scaled, dict(rope_type="yarn", rope_theta=1e4, factor=4.0)):
         model = _random("llama", rope_parameters=rope)
         prompts, answers = [list(range(40))], [[[1, 2, 3], [4, 5]]]

@@ -103,16 +103,25 @@ def _options(name, config, function):
 
 def test_unsloth_gets_every_field_that_is_not_its_default():
     given = _options("rslora", ADAPTERS["rslora"](16), _get_peft_model)
-    assert given == {"lora_alpha": 32, "use_rslora": True, "target_modules": sorted(
-        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    )}  # fmt: skip
+    assert given == {
+        "lora_alpha": 32,
+        "use_rslora": True,
+        "target_modules": sorted(
+            ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+        ),
+    }
     assert _options("lora", ADAPTERS["lora"](8), _get_peft_model)["r"] == 8  # PEFT's default
-    config = adapters._lora(4, target_modules="all-linear", rank_pattern={"q_proj": 2},
-                            bias="all", use_dora=True)  # fmt: skip
+    config = adapters._lora(
+        4, target_modules="all-linear", rank_pattern={"q_proj": 2}, bias="all", use_dora=True
+    )
     assert _options("odd", config, _get_any_peft_model) == dict(
-        r=4, lora_alpha=8, target_modules="all-linear", rank_pattern={"q_proj": 2}, bias="all",
+        r=4,
+        lora_alpha=8,
+        target_modules="all-linear",
+        rank_pattern={"q_proj": 2},
+        bias="all",
         use_dora=True,
-    )  # fmt: skip
+    )
 
 
 def test_the_adapter_that_unsloth_makes_is_the_one_of_peft():

@@ -46,8 +46,8 @@ def test_the_weights_are_those_of_the_papers(rows):
     plain, p = gradient(OBJECTIVES["nll"], rows)
     weights = {"dft": p, "chord_phi": p * (1 - p), "luffy": 0.1 * p / (p + 0.1) ** 2}
     for name, weight in weights.items():
-        found, _ = gradient(OBJECTIVES[name], rows)
-        assert torch.allclose(found, weight[:, None] * plain, atol=1e-10), name
+        weighted, _ = gradient(OBJECTIVES[name], rows)
+        assert torch.allclose(weighted, weight[:, None] * plain, atol=1e-10), name
 
 
 @settings(max_examples=30, deadline=None)
@@ -65,8 +65,8 @@ def test_asft_is_dft_at_the_base_and_pulls_back_to_it_elsewhere(rows):
 
 def test_top_entropy_teaches_only_undecided_tokens():
     rows = [[9.0, 0, 0, 0, 0], [0.1, 0, 0, 0, 0]]
-    found, _ = gradient(OBJECTIVES["top_entropy"], rows)
-    assert found[0].abs().max() == 0 and found[1].abs().max() > 0
+    weighted, _ = gradient(OBJECTIVES["top_entropy"], rows)
+    assert weighted[0].abs().max() == 0 and weighted[1].abs().max() > 0
 
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
@@ -75,8 +75,8 @@ def test_every_objective_has_a_source_and_trains(name, small, tmp_path):
 
     assert OBJECTIVES[name].__doc__
     run = study.Run("sft", objective=name, steps=2)
-    found = train.sft(Job(run, small, tmp_path, rows=study.rows_for(run, small)))
-    assert all(abs(point["loss"]) < 50 for point in found.curve) and found.adapter.is_dir()
+    trained = train.sft(Job(run, small, tmp_path, rows=study.rows_for(run, small)))
+    assert all(abs(point["loss"]) < 50 for point in trained.curve) and trained.adapter.is_dir()
 
 
 def test_an_objective_is_the_same_with_and_without_padding(small, tmp_path, monkeypatch):
@@ -85,8 +85,8 @@ def test_an_objective_is_the_same_with_and_without_padding(small, tmp_path, monk
 
     run = study.Run("sft", objective="asft", steps=2)
     rows = study.rows_for(run, small)
-    lean = train.sft(Job(run, small, tmp_path / "lean", rows=rows)).curve
+    packed = train.sft(Job(run, small, tmp_path / "packed", rows=rows)).curve
     monkeypatch.setattr(trainers, "_stands_in", lambda trainer, model: False)
     padded = train.sft(Job(run, small, tmp_path / "padded", rows=rows)).curve
-    for a, b in zip(lean, padded, strict=True):
+    for a, b in zip(packed, padded, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=2e-4)

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 
 from hybridlib import results, reward_shares, study
 
-pays = st.lists(
+batches = st.lists(
     st.lists(st.integers(-8, 8).map(lambda n: n / 8), min_size=3, max_size=3),
     min_size=8,
     max_size=8,
 )
 
 
-def shares(paid, weights, group=4):
-    """What a trainer whose rewards pay this (samples, rewards) would log."""
+def shares(rewards, weights, group=4):
+    """Return what a trainer with these (samples, rewards) would log."""
     import torch
 
     class Trainer:
@@ -26,16 +26,14 @@ def shares(paid, weights, group=4):
         reward_func_names = [f"r{k}" for k in range(len(weights))]
 
         def _calculate_rewards(self, *batch):
-            return torch.tensor(paid)
+            return torch.tensor(rewards)
 
         def _log_metric(self, name, value):
             logged[name] = value
 
     logged = {}
-    assert (
-        reward_shares.logging_shares(Trainer)()._calculate_rewards("inputs").tolist()
-        == torch.tensor(paid).tolist()
-    )
+    trainer = reward_shares.logging_shares(Trainer)()
+    assert trainer._calculate_rewards("inputs").tolist() == torch.tensor(rewards).tolist()
     return [logged[f"advantage/r{k}"] for k in range(len(weights))]
 
 
@@ -56,35 +54,51 @@ def test_shares_by_hand():
     assert shares(both + [[1.0, 1.0]] * 4, [1.0, 1.0]) == pytest.approx([0.25, 0.25])
 
 
-@given(pays)
-def test_shares_are_those_of_the_squared_advantage(paid):
+@given(batches)
+def test_shares_are_those_of_the_squared_advantage(rewards):
     import torch
 
     weights = [1.0, 0.5, -2.0]
-    parts = (torch.tensor(paid) * torch.tensor(weights)).view(2, 4, 3)
+    parts = (torch.tensor(rewards) * torch.tensor(weights)).view(2, 4, 3)
     total = parts.sum(2)
-    found = shares(paid, weights)
+    logged = shares(rewards, weights)
     varied = total.var(1) > 1e-6
-    assert sum(found) == pytest.approx(float(varied.float().mean()), abs=1e-3)
+    assert sum(logged) == pytest.approx(float(varied.float().mean()), abs=1e-3)
     if varied.all():
         advantages = (total - total.mean(1, keepdim=True)) / total.std(1, correction=0)[:, None]
         scaled = (parts - parts.mean(1, keepdim=True)) / total.std(1, correction=0)[:, None, None]
         expected = (advantages[:, :, None] * scaled).mean((0, 1))
-        assert found == pytest.approx(expected.tolist(), abs=1e-2, rel=1e-2)
+        assert logged == pytest.approx(expected.tolist(), abs=1e-2, rel=1e-2)
 
 
 def test_facts_sum_up_the_log():
     logged = [
-        {"loss": 1.0, "rewards/a/mean": 0.5, "rewards/b/mean": -0.25, "advantage/a": 0.6,
-         "advantage/b": 0.2, "graded/timeout": 0.25, "graded/error": 0.0, "graded/refused": 0.0},
-        {"loss": 1.0, "rewards/a/mean": 0.7, "rewards/b/mean": -0.15, "advantage/a": 0.0,
-         "advantage/b": 0.2, "graded/timeout": 0.0, "graded/error": 0.5, "graded/refused": 0.0},
+        {
+            "loss": 1.0,
+            "rewards/a/mean": 0.5,
+            "rewards/b/mean": -0.25,
+            "advantage/a": 0.6,
+            "advantage/b": 0.2,
+            "graded/timeout": 0.25,
+            "graded/error": 0.0,
+            "graded/refused": 0.0,
+        },
+        {
+            "loss": 1.0,
+            "rewards/a/mean": 0.7,
+            "rewards/b/mean": -0.15,
+            "advantage/a": 0.0,
+            "advantage/b": 0.2,
+            "graded/timeout": 0.0,
+            "graded/error": 0.5,
+            "graded/refused": 0.0,
+        },
         {"train_runtime": 3.0},
-    ]  # fmt: skip
-    found = reward_shares.facts(logged, {"a": 1.0, "b": 2.0}, 16)
-    assert found["graded"] == {"samples": 16, "timeout": 2, "error": 4, "refused": 0}
-    assert found["pay"]["a"] == dict(weight=1.0, mean=0.6, of_reward=0.6, of_advantage=0.6)
-    assert found["pay"]["b"] == dict(weight=2.0, mean=-0.2, of_reward=-0.4, of_advantage=0.4)
+    ]
+    facts = reward_shares.facts(logged, {"a": 1.0, "b": 2.0}, 16)
+    assert facts["graded"] == {"samples": 16, "timeout": 2, "error": 4, "refused": 0}
+    assert facts["pay"]["a"] == dict(weight=1.0, mean=0.6, of_reward=0.6, of_advantage=0.6)
+    assert facts["pay"]["b"] == dict(weight=2.0, mean=-0.2, of_reward=-0.4, of_advantage=0.4)
     assert "pay" not in reward_shares.facts(logged, {"a": 1.0}, 16)
     assert reward_shares.facts([{"loss": 1.0}], {"format": 1.0}, 16) == {}
 

@@ -37,7 +37,7 @@ written = st.one_of(
 )
 
 
-def pay(name, texts, answer="19", kind="number", **columns):
+def score(name, texts, answer="19", kind="number", **columns):
     """Return what this reward pays for texts that answer one question; columns replace that."""
     n = len(texts)
     each = {"answer": answer, "kind": kind, "prompts": "Why?", "gold": GOLD}
@@ -47,9 +47,9 @@ def pay(name, texts, answer="19", kind="number", **columns):
     return REWARDS[name](completions=texts, trainer_state=None, **columns)
 
 
-def in_range(name, paid, n):
+def in_range(name, scores, n):
     low, high = REWARDS[name].low, REWARDS[name].high
-    return len(paid) == n and all(isinstance(p, float) and low <= p <= high for p in paid)
+    return len(scores) == n and all(isinstance(p, float) and low <= p <= high for p in scores)
 
 
 # ---------------------------------------------------------------- all of them
@@ -59,23 +59,23 @@ def in_range(name, paid, n):
 @settings(deadline=None, max_examples=60)
 @given(batch=st.lists(written, max_size=4), kind=st.sampled_from(grading.KINDS), gold=written)
 def test_no_text_raises_or_leaves_the_range(name, batch, kind, gold):
-    paid = pay(name, batch, ANSWERS[kind], kind, gold=[gold] * len(batch))
-    assert in_range(name, paid, len(batch))
+    scores = score(name, batch, ANSWERS[kind], kind, gold=[gold] * len(batch))
+    assert in_range(name, scores, len(batch))
     talks = [[{"role": "assistant", "content": text}] for text in batch]
-    assert pay(name, talks, ANSWERS[kind], kind, gold=[gold] * len(batch)) == paid
+    assert score(name, talks, ANSWERS[kind], kind, gold=[gold] * len(batch)) == scores
 
 
 @names
 @pytest.mark.parametrize("kind", grading.KINDS)
 def test_nor_does_an_endless_one(name, kind):
-    assert in_range(name, pay(name, ENDLESS, ANSWERS[kind], kind), len(ENDLESS))
+    assert in_range(name, score(name, ENDLESS, ANSWERS[kind], kind), len(ENDLESS))
 
 
 @given(st.lists(st.floats(), max_size=5))
 def test_the_implicit_reward_is_in_range_for_any_model(nats):
-    paid = pay("implicit", [""] * len(nats), log_ratio=lambda *_: nats)
-    assert in_range("implicit", paid, len(nats))
-    assert paid == [p for p in paid if p == p], "a model that diverged is no NaN"
+    scores = score("implicit", [""] * len(nats), log_ratio=lambda *_: nats)
+    assert in_range("implicit", scores, len(nats))
+    assert scores == [p for p in scores if p == p], "a model that diverged is no NaN"
 
 
 @pytest.mark.parametrize("name", REWARDS)
@@ -92,14 +92,14 @@ def test_gold_earns_what_there_is(name, family):
     rows = data.load(family, "train", limit=12)
     gold = [c[0]["content"] for c in rows["completion"]]
     answers, kinds = list(rows["answer"]), list(rows["kind"])
-    paid = pay(name, gold, answers, kinds, gold=gold)
-    assert in_range(name, paid, len(gold))
+    scores = score(name, gold, answers, kinds, gold=gold)
+    assert in_range(name, scores, len(gold))
     if name in ("correct", "format") or (name == "arithmetic" and family != "tiny_mbpp"):
-        assert set(paid) == {1.0}
+        assert set(scores) == {1.0}
     if name in ("brevity", "cosine", "semantic"):
-        assert min(paid) > 0.8
+        assert min(scores) > 0.8
     if name == "recall" and family == "tiny_gsm8k":
-        shown = [p for p, r in zip(paid, rows["level"], strict=True) if r > 1]
+        shown = [p for p, r in zip(scores, rows["level"], strict=True) if r > 1]
         assert len(shown) > 4 and sum(shown) > 0.9 * len(shown)
 
 
@@ -124,16 +124,16 @@ def test_an_unknown_reward_lists_the_valid_ones():
 
 
 def test_correct():
-    assert pay("correct", [RIGHT, WRONG, "", TAGS]) == [1, 0, 0, 1]
+    assert score("correct", [RIGHT, WRONG, "", TAGS]) == [1, 0, 0, 1]
 
 
 def test_format_pays_for_the_form_alone():
-    assert pay("format", [RIGHT, WRONG, "19", RIGHT + "\n#### 19"]) == [1, 1, 0, 0]
+    assert score("format", [RIGHT, WRONG, "19", RIGHT + "\n#### 19"]) == [1, 1, 0, 0]
 
 
 @pytest.mark.parametrize("text", [TAGS, OBJECT, f"\n{TAGS}\n", '{"think": "a", "answer": 0}'])
 def test_structure_is_paid_whole(text):
-    assert pay("structured", [text]) == [1]
+    assert score("structured", [text]) == [1]
 
 
 @pytest.mark.parametrize(
@@ -148,21 +148,21 @@ def test_structure_is_paid_whole(text):
     ],
 )  # fmt: skip
 def test_a_part_of_the_structure_is_paid_nothing(text):
-    assert pay("structured", [text]) == [0]
+    assert score("structured", [text]) == [0]
 
 
 def test_brevity_pays_short_right_answers_only():
     ids = {"completion_ids": [[7] * n for n in (10, 60, 10, 200)], "limit": 100}
-    assert pay("brevity", [RIGHT, RIGHT, WRONG, RIGHT], **ids) == pytest.approx([0.9, 0.4, 0, 0])
-    assert pay("brevity", [RIGHT, "So. " * 9 + RIGHT, "So. " * 900 + RIGHT]) == pytest.approx(
+    assert score("brevity", [RIGHT, RIGHT, WRONG, RIGHT], **ids) == pytest.approx([0.9, 0.4, 0, 0])
+    assert score("brevity", [RIGHT, "So. " * 9 + RIGHT, "So. " * 900 + RIGHT]) == pytest.approx(
         [1 - 3 / 512, 1 - 12 / 512, 0]
     )
 
 
 def test_cosine_pays_right_answers_for_few_and_wrong_ones_for_many_tokens():
     ids = {"completion_ids": [[7] * n for n in (0, 50, 100, 300)], "limit": 100}
-    assert pay("cosine", [RIGHT] * 4, **ids) == pytest.approx([1, 0.75, 0.5, 0.5])
-    assert pay("cosine", [WRONG] * 4, **ids) == pytest.approx([-1, -0.75, -0.5, -0.5])
+    assert score("cosine", [RIGHT] * 4, **ids) == pytest.approx([1, 0.75, 0.5, 0.5])
+    assert score("cosine", [WRONG] * 4, **ids) == pytest.approx([-1, -0.75, -0.5, -0.5])
 
 
 def test_cosine_is_trls():
@@ -172,7 +172,7 @@ def test_cosine_is_trls():
     ids = [[1] * n for n in (1, 7, 30, 60, 99, 100, 101, 400)]
     talks = [[{"role": "assistant", "content": text}] for text in texts]
     theirs = get_cosine_scaled_reward(max_len=100)(talks, ["3"] * 8, ids)
-    ours = pay("cosine", talks, "3", "expression", completion_ids=ids, limit=100)
+    ours = score("cosine", talks, "3", "expression", completion_ids=ids, limit=100)
     assert ours == pytest.approx(theirs)
 
 
@@ -181,11 +181,11 @@ def test_repetition_is_trls(ids):
     from trl.rewards import get_repetition_penalty_reward
 
     theirs = get_repetition_penalty_reward()(completion_ids=ids)
-    assert pay("repetition", ["x"] * len(ids), completion_ids=ids) == pytest.approx(theirs)
+    assert score("repetition", ["x"] * len(ids), completion_ids=ids) == pytest.approx(theirs)
 
 
 def test_repetition_counts_words_where_there_are_no_tokens():
-    assert pay("repetition", ["a b c a b c", "a b c d", "a b"]) == [-0.25, 0, 0]
+    assert score("repetition", ["a b c a b c", "a b c d", "a b"]) == [-0.25, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -209,20 +209,20 @@ def test_steps(text, kind, holds):
 
 
 def test_arithmetic_is_the_share_of_steps_that_hold():
-    assert pay("arithmetic", [RIGHT, WRONG, "<<1+1=2>> <<1+1=3>>", "19"]) == [1, 0, 0.5, 0]
+    assert score("arithmetic", [RIGHT, WRONG, "<<1+1=2>> <<1+1=3>>", "19"]) == [1, 0, 0.5, 0]
 
 
 def test_recall_is_the_metric():
     texts = [GOLD, "8 / 2 = 4", "6 * 2 = 12", ""]
-    assert pay("recall", texts) == [1, 0.5, 0, 0]
-    assert pay("recall", texts) == metrics.intermediate_recall(texts, gold=[GOLD] * 4)
-    assert pay("recall", texts, gold=["No marks."] * 4) == [0] * 4
+    assert score("recall", texts) == [1, 0.5, 0, 0]
+    assert score("recall", texts) == metrics.intermediate_recall(texts, gold=[GOLD] * 4)
+    assert score("recall", texts, gold=["No marks."] * 4) == [0] * 4
 
 
 def test_random_repeats_and_is_even():
     texts = [f"text {i}" for i in range(2000)]
-    paid = pay("random", texts)
-    assert paid == pay("random", texts) and 0.45 < sum(paid) / 2000 < 0.55
+    scores = score("random", texts)
+    assert scores == score("random", texts) and 0.45 < sum(scores) / 2000 < 0.55
 
 
 def test_the_encoder_that_is_missing_is_named(monkeypatch):
@@ -240,7 +240,7 @@ def test_the_encoder_that_is_missing_is_named(monkeypatch):
 def test_semantic_orders_texts_by_meaning():
     gold = "Tom has 4 apples and buys 1 more, so he has 5 apples."
     texts = [gold, gold.replace("5", "6"), "A bird sings.", ""]
-    same, wrong, far, none = pay("semantic", texts, gold=[gold] * 4)
+    same, wrong, far, none = score("semantic", texts, gold=[gold] * 4)
     assert same > 0.999 and same > wrong > 0.9, "as its docstring warns"
     assert wrong > far + 0.3 and wrong > none + 0.3
 
@@ -253,17 +253,21 @@ def test_rewards_of_a_batch_share_one_grading(monkeypatch):
     grade = grading.grade_many
     monkeypatch.setattr(grading, "grade_many", lambda *a: calls.append(1) or grade(*a))
     for name in ("correct", "brevity", "cosine", "format", "recall"):
-        pay(name, [RIGHT, WRONG, "asked only here"])
+        score(name, [RIGHT, WRONG, "asked only here"])
     assert len(calls) == 1
 
 
 @pytest.mark.slow
 def test_what_could_not_be_compared_is_logged_apart_from_wrong_answers():
     logged = {}
-    texts = ["def f(x):\n    while True: pass", "def f(x):\n    return x / 0", "def f(x): return 9",
-             "def f(x): return 2"]  # fmt: skip
-    paid = pay("correct", texts, "assert f(1) == 2", "program", log_metric=logged.__setitem__)
-    assert paid == [0, 0, 0, 1]
+    texts = [
+        "def f(x):\n    while True: pass",
+        "def f(x):\n    return x / 0",
+        "def f(x): return 9",
+        "def f(x): return 2",
+    ]
+    scores = score("correct", texts, "assert f(1) == 2", "program", log_metric=logged.__setitem__)
+    assert scores == [0, 0, 0, 1]
     assert logged == {"graded/timeout": 0.25, "graded/error": 0.25, "graded/refused": 0}
 
 
@@ -273,6 +277,8 @@ def test_a_grader_that_fails_time_and_again_stops_the_run(monkeypatch):
     broken = [("error", "ValueError: signal only works in main thread", 0.0)]
     monkeypatch.setattr(symbolic, "compare", lambda pairs: broken * len(pairs))
     texts = [f"\\boxed{{\\gcd({n},6)}}" for n in range(2, 14)]
-    assert pay("correct", texts[:8], "\\sqrt{2}", "expression") == [0] * 8  # their own fault, maybe
+    assert (
+        score("correct", texts[:8], "\\sqrt{2}", "expression") == [0] * 8
+    )  # their own fault, maybe
     with pytest.raises(StudyError, match="failed on 12 of 12 answers.*signal only.*math-verify"):
-        pay("correct", texts, "\\sqrt{2}", "expression")
+        score("correct", texts, "\\sqrt{2}", "expression")

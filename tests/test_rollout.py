@@ -87,9 +87,13 @@ def test_other_decoders_are_sampled_by_generate_with_a_notice(capsys):
 
     torch.manual_seed(0)
     config = GPTNeoXConfig(
-        vocab_size=12, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
-        num_attention_heads=2, max_position_embeddings=64,
-    )  # fmt: skip
+        vocab_size=12,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+    )
     model = GPTNeoXForCausalLM(config).eval()
     prompts = [[3, 4, 5, 6, 7], [8, 9]]
     rollout._notice.cache_clear()
@@ -102,7 +106,7 @@ def test_other_decoders_are_sampled_by_generate_with_a_notice(capsys):
     tokens, log_probs = draw(0.8)
     assert "gpt_neox" in capsys.readouterr().out
     assert draw(0.8) == (tokens, log_probs) != draw(0.8, seed=1)
-    assert capsys.readouterr().out == ""  # told once
+    assert capsys.readouterr().out == ""  # once
     assert {len(t) < 20 for t in tokens} == {True, False} or all(t[-1] == 0 for t in tokens)
     for i, (answer, log_prob) in enumerate(zip(tokens, log_probs, strict=True)):
         prompt = prompts[i // 3]

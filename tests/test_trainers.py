@@ -8,7 +8,7 @@ from hybridlib.methods import train
 from hybridlib.rewards import REWARDS
 
 
-def _grpo(small, out, lean: bool, rollout_func=None, reward_funcs=None, **options):
+def _grpo(small, out, replaced: bool, rollout_func=None, reward_funcs=None, **options):
     import torch
     from trl import GRPOConfig, GRPOTrainer
 
@@ -19,11 +19,15 @@ def _grpo(small, out, lean: bool, rollout_func=None, reward_funcs=None, **option
             weight.data.normal_(std=0.02)
     run = study.Run("grpo")
     args = GRPOConfig(**train.options(run, small, out) | options)
-    trainer = (trainers.grpo(GRPOTrainer) if lean else GRPOTrainer)(
-        model=model, args=args, reward_funcs=reward_funcs or [REWARDS["correct"]],
-        processing_class=tokenizer, rollout_func=rollout_func,
+    trainer_class = trainers.grpo(GRPOTrainer) if replaced else GRPOTrainer
+    trainer = trainer_class(
+        model=model,
+        args=args,
+        reward_funcs=reward_funcs or [REWARDS["correct"]],
+        processing_class=tokenizer,
+        rollout_func=rollout_func,
         train_dataset=study.rows_for(run, small).remove_columns(["completion"]),
-    )  # fmt: skip
+    )
     trainer.current_gradient_accumulation_steps = 1
     return trainer, model.train()
 
@@ -32,26 +36,27 @@ def _batch():
     """Two prompts of unlike length with three samples each, and one group that earned the same."""
     import torch
 
-    random = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(1)
     sizes, prompts = [3, 11, 7, 1, 12, 5, 6, 8, 2], [9, 4, 6]
     batch = {
-        "prompt_ids": torch.full((9, 9), 1), "prompt_mask": torch.zeros(9, 9, dtype=torch.long),
+        "prompt_ids": torch.full((9, 9), 1),
+        "prompt_mask": torch.zeros(9, 9, dtype=torch.long),
         "completion_ids": torch.full((9, 12), 1),
         "completion_mask": torch.zeros(9, 12, dtype=torch.long),
-    }  # fmt: skip
+    }
     for group, length in enumerate(prompts):
-        ids = torch.randint(5, 300, (length,), generator=random)
+        ids = torch.randint(5, 300, (length,), generator=generator)
         for row in range(3 * group, 3 * group + 3):
             batch["prompt_ids"][row, 9 - length :] = ids
             batch["prompt_mask"][row, 9 - length :] = 1
-            answer = torch.randint(5, 300, (sizes[row],), generator=random)
+            answer = torch.randint(5, 300, (sizes[row],), generator=generator)
             batch["completion_ids"][row, : sizes[row]] = answer
             batch["completion_mask"][row, : sizes[row]] = 1
     order = torch.tensor([4, 0, 8, 2, 6, 1, 3, 7, 5])  # TRL shuffles rows
     batch = {key: value[order] for key, value in batch.items()}
     batch["advantages"] = torch.tensor([0.5, -1, 0, 0.7, 0, 0.4, 0.9, 0, -1.2])
     batch["num_items_in_batch"] = batch["completion_mask"].sum()
-    batch["old_per_token_logps"] = -6 + torch.rand(9, 12, generator=random)
+    batch["old_per_token_logps"] = -6 + torch.rand(9, 12, generator=generator)
     batch["sampling_per_token_logps"] = batch["old_per_token_logps"]
     return batch
 
@@ -72,10 +77,10 @@ def _batch():
 def test_grpo_loss_and_gradients_are_trls(small, world, options):
     import torch
 
-    found, batch = [], _batch()
-    for lean in (False, True):
-        trainer, model = _grpo(small, world / "out", lean, **options)
-        if not lean:  # the policy has moved a little since it sampled: some ratios are clipped
+    results, batch = [], _batch()
+    for replaced in (False, True):
+        trainer, model = _grpo(small, world / "out", replaced, **options)
+        if not replaced:  # the policy has moved a little since it sampled: some ratios are clipped
             ids, mask = (
                 torch.cat([batch[f"{part}_{kind}"] for part in ("prompt", "completion")], 1)
                 for kind in ("ids", "mask")
@@ -91,8 +96,8 @@ def test_grpo_loss_and_gradients_are_trls(small, world, options):
         loss.backward()
         gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
         metrics = {k: v[-1] for k, v in trainer._metrics["train"].items()}
-        found.append((loss.detach(), gradients, metrics))
-    stock, ours = found
+        results.append((loss.detach(), gradients, metrics))
+    stock, ours = results
     torch.testing.assert_close(ours[0], stock[0], atol=1e-5, rtol=1e-4)
     assert max(float(g.abs().max()) for g in stock[1].values()) > 1e-4
     for name, gradient in stock[1].items():
@@ -115,15 +120,15 @@ def test_rows_that_cannot_teach_are_not_read_and_change_nothing(small, world, mo
     monkeypatch.setattr(decoder, "PrefixBatch", counted)
     batch = _batch()
     del batch["old_per_token_logps"]
-    found = []
-    for lean in (False, True):
-        trainer, model = _grpo(small, world / "out", lean)
+    results = []
+    for replaced in (False, True):
+        trainer, model = _grpo(small, world / "out", replaced)
         loss = trainer._compute_loss(model, batch)
         loss.backward()
-        found.append((loss, {n: p.grad for n, p in model.named_parameters() if p.requires_grad}))
-    torch.testing.assert_close(found[1][0], found[0][0], atol=1e-5, rtol=1e-4)
-    for name, gradient in found[0][1].items():
-        torch.testing.assert_close(found[1][1][name], gradient, atol=1e-5, rtol=2e-3)
+        results.append((loss, {n: p.grad for n, p in model.named_parameters() if p.requires_grad}))
+    torch.testing.assert_close(results[1][0], results[0][0], atol=1e-5, rtol=1e-4)
+    for name, gradient in results[0][1].items():
+        torch.testing.assert_close(results[1][1][name], gradient, atol=1e-5, rtol=2e-3)
     mask = batch["completion_mask"]
     estimate = -(batch["sampling_per_token_logps"] * mask).sum() / mask.sum()
     assert trainer._metrics["train"]["entropy"][-1] == pytest.approx(float(estimate), abs=1e-4)
@@ -145,8 +150,8 @@ def test_answers_that_were_cut_off_and_masked(small, world):
     batch["completion_mask"][[0, 4]] = 0  # as TRL masks truncated completions
     del batch["old_per_token_logps"]
     losses = []
-    for lean in (False, True):
-        trainer, model = _grpo(small, world / "out", lean, loss_type="dapo")
+    for replaced in (False, True):
+        trainer, model = _grpo(small, world / "out", replaced, loss_type="dapo")
         losses.append(trainer._compute_loss(model, batch).detach())
     torch.testing.assert_close(losses[1], losses[0], atol=1e-5, rtol=1e-4)
 
@@ -157,12 +162,20 @@ def test_a_whole_training_is_trls_from_the_same_samples(small, world):
     import torch
 
     after = []
-    for lean in (False, True):
+    for replaced in (False, True):
         trainer, model = _grpo(
-            small, world / "out", lean, num_iterations=2, gradient_accumulation_steps=2,
-            per_device_train_batch_size=4, max_steps=3, num_generations=4, temperature=1.3,
-            rollout_func=train.sampler(5), reward_funcs=[REWARDS["format"], REWARDS["random"]],
-        )  # fmt: skip
+            small,
+            world / "out",
+            replaced,
+            num_iterations=2,
+            gradient_accumulation_steps=2,
+            per_device_train_batch_size=4,
+            max_steps=3,
+            num_generations=4,
+            temperature=1.3,
+            rollout_func=train.sampler(5),
+            reward_funcs=[REWARDS["format"], REWARDS["random"]],
+        )
         trainer.train()
         after.append({n: p.detach().clone() for n, p in model.named_parameters() if "lora" in n})
     moved = 0.0
@@ -180,15 +193,15 @@ def test_a_pass_without_padding_gives_trls_log_probabilities_and_entropies(small
     batch = _batch()
     ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
     mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
-    found = []
-    for lean in (False, True):
-        trainer, model = _grpo(small, world / "out", lean)
+    results = []
+    for replaced in (False, True):
+        trainer, model = _grpo(small, world / "out", replaced)
         with torch.no_grad():
             log_probs, entropies, _ = trainer._get_per_token_logps_and_entropies(
                 model, ids, mask, 12, compute_entropy=True
             )
-        found.append([t * batch["completion_mask"] for t in (log_probs, entropies)])
-    for ours, stock in zip(*found, strict=True):
+        results.append([t * batch["completion_mask"] for t in (log_probs, entropies)])
+    for ours, stock in zip(*results, strict=True):
         torch.testing.assert_close(ours, stock, atol=1e-4, rtol=1e-4)
 
 
@@ -199,7 +212,7 @@ def test_sft_loss_gradients_and_metrics_are_trls(small, world):
 
     run = study.Run("sft")
     rows = study.rows_for(run, small).select_columns(["prompt", "completion"])
-    found = []
+    results = []
     for kind in (SFTTrainer, trainers.sft(SFTTrainer)):
         model, tokenizer = models.load(small, "lora", 4)
         torch.manual_seed(0)
@@ -214,8 +227,8 @@ def test_sft_loss_gradients_and_metrics_are_trls(small, world):
         loss.backward()
         gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
         metrics = {k: v[-1] for k, v in trainer._metrics["train"].items()}
-        found.append((loss.detach(), gradients, metrics))
-    stock, ours = found
+        results.append((loss.detach(), gradients, metrics))
+    stock, ours = results
     torch.testing.assert_close(ours[0], stock[0], atol=1e-5, rtol=1e-4)
     for name, gradient in stock[1].items():
         torch.testing.assert_close(ours[1][name], gradient, atol=1e-5, rtol=2e-3)
@@ -227,7 +240,7 @@ def test_what_the_pass_cannot_do_goes_to_trl_with_a_notice(small, world, capsys)
     import torch
 
     trainers._notice.cache_clear()
-    trainer, model = _grpo(small, world / "out", lean=True)
+    trainer, model = _grpo(small, world / "out", replaced=True)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.1

@@ -86,7 +86,7 @@ def load_model(job: Job) -> tuple[Any, Any]:
 
     Sets the process's threads and random seeds: a fresh adapter is drawn from them.
     """
-    models.use(job.run.backend)
+    models.import_backend(job.run.backend)
     import torch
     from transformers import set_seed
 
@@ -169,12 +169,12 @@ def grpo_trainer(
     own_sampler = run.backend == "hf" and not args.use_vllm
     trainer_class = wrap(trainers.grpo(GRPOTrainer) if own_sampler else GRPOTrainer)
     if len(run.rewards) > 1:
-        trainer_class = reward_shares.watched(trainer_class)
+        trainer_class = reward_shares.logging_shares(trainer_class)
     gold = [completion[-1]["content"] for completion in job.rows["completion"]]
     return trainer_class(
         model=model,
         args=args,
-        reward_funcs=rewards.bound(run.rewards, model, tokenizer, args.max_completion_length),
+        reward_funcs=rewards.bind(run.rewards, model, tokenizer, args.max_completion_length),
         # TRL keeps a column named completion from the rewards.
         train_dataset=job.rows.remove_columns(["completion"]).add_column("gold", gold),
         processing_class=tokenizer,
