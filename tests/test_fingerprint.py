@@ -71,12 +71,12 @@ def test_what_a_run_does_not_reach_leaves_it_alone(package, file, old, new):
 @pytest.mark.parametrize(
     "file, old, new, names",
     [
-        ("objectives.py", "return -t.logps\n", "return -2 * t.logps\n", SFT),
+        ("objectives.py", "return -tokens.label_log_probs\n", "return -tokens.log_probs\n", SFT),
         ("adapters.py", "lora_alpha=2 * rank", "lora_alpha=rank", SFT),
         ("tiny/tasks.py", "range(60, 85)", "range(60, 80)", SFT),
         ("tiny/families.py", "rng.randint(2, 50)", "rng.randint(2, 51)", SFT),
         ("sandbox/isolation.py", "512 << 20", "256 << 20", SFT),  # started as a script, not imported
-        ("engine/trainers.py", "found.argmax", "found.argmin", SFT),
+        ("engine/trainers.py", "scores.argmax", "scores.argmin", SFT),
         ("rewards.py", "verdict.correct", "not verdict.correct", GRPO),
         ("objectives.py", "ANCHOR = 0.05", "ANCHOR = 0.5", named("sft", objective="asft")),
         ("merging/operators.py", "DENSITY = 0.2", "DENSITY = 0.3", named("merge", merge_method="ties")),

@@ -104,7 +104,7 @@ def test_gold_earns_what_there_is(name, family):
 
 
 def test_a_reward_has_to_state_its_range():
-    registry = Registry("reward", "low", "high")
+    registry = Registry("reward of a test", "low", "high")
     with pytest.raises(StudyError, match=r"'polite' has to state register\(high=\.\.\.\)"):
 
         @registry.register(low=0)
