@@ -2,7 +2,7 @@
 
 import json
 
-from hybridlib import ROOT, StudyError, files
+from hybridlib import ROOT, StudyError, files, markdown
 
 RECORD = ROOT / "benchmarks" / "engine.json"
 PAGE = ROOT / "book" / "engine.md"
@@ -10,7 +10,7 @@ PICTURE = ROOT / "book" / "images" / "engine-curves.svg"
 
 
 def stored() -> dict[str, dict]:
-    """What has been measured: benchmark -> rows and provenance."""
+    """Return what has been measured: benchmark -> rows and provenance."""
     return json.loads(RECORD.read_text()) if RECORD.exists() else {}
 
 
@@ -18,17 +18,21 @@ def write() -> None:
     """Write the page and its picture, once every benchmark has been measured."""
     from benchmarks.engine import BENCHMARKS
 
-    found = stored()
-    if missing := [name for name in BENCHMARKS if name not in found]:
+    record = stored()
+    missing = [name for name in BENCHMARKS if name not in record]
+    if missing:
         print(f"the page is not written: still to be measured: {', '.join(missing)}")
         return
-    curves(found["curves"]["rows"]).savefig(PICTURE, metadata={"Date": None})
-    files.write(PAGE, text(found))
+    curves(record["curves"]["rows"]).savefig(PICTURE, metadata={"Date": None})
+    files.write(PAGE, text(record))
     print(f"written: {PAGE.relative_to(ROOT)}")
 
 
 def curves(rows: list[dict]):
-    """Mean reward of stock and ours by step, in windows of five, with the range over seeds."""
+    """Return a figure of the mean reward of stock and ours by step, with the range over seeds.
+
+    Rewards are means of five steps; a line is the mean over seeds.
+    """
     import matplotlib
     import numpy as np
 
@@ -50,8 +54,8 @@ def curves(rows: list[dict]):
     return figure
 
 
-def ends(rows: list[dict]) -> tuple[float, float, float]:
-    """Reward of the last 20 steps, ours minus stock, over seeds: mean and 95 % t interval."""
+def final_difference(rows: list[dict]) -> tuple[float, float, float]:
+    """Return the reward of the last 20 steps, ours minus stock: mean and 95 % t interval."""
     import numpy as np
     from scipy.stats import t
 
@@ -59,64 +63,106 @@ def ends(rows: list[dict]) -> tuple[float, float, float]:
         engine: np.array([np.mean(r["reward"][-20:]) for r in rows if r["engine"] == engine])
         for engine in ("stock", "ours")
     }
-    gap = late["ours"] - late["stock"]  # the same seed draws the same rows in both
-    reach = t.ppf(0.975, len(gap) - 1) * gap.std(ddof=1) / len(gap) ** 0.5
-    return gap.mean(), gap.mean() - reach, gap.mean() + reach
+    difference = late["ours"] - late["stock"]  # the same seed draws the same rows in both
+    seeds = len(difference)
+    half_width = t.ppf(0.975, seeds - 1) * difference.std(ddof=1) / seeds**0.5
+    mean = difference.mean()
+    return mean, mean - half_width, mean + half_width
 
 
-def text(found: dict[str, dict]) -> str:
-    """The page in Markdown; every number comes from the record."""
-    rows = {name: part["rows"] for name, part in found.items()}
-    floor, gap, made = rows["floor"][0], ends(rows["curves"]), found["grpo_step"]["provenance"]
-    step = rows["grpo_step"][0]
-    compared = [
-        rows["grpo_step"][0], rows["grpo_step"][-1], rows["sft_step"][0], rows["sft_step"][-1],
-        *rows["evaluation"], *rows["grid"],
-        *rows["memory"],
-    ]  # fmt: skip
-    inside = [r for name in ("grpo_step", "sft_step") for r in rows[name] if r.get("part")]
-    apart, four = rows["together"]
-    tokens = floor["prompt_tokens"] + floor["answer_tokens"]
-    for name, part in found.items():
+def text(record: dict[str, dict]) -> str:
+    """Return the page in Markdown; every number comes from the record.
+
+    Raises StudyError where two benchmarks were measured on different machines, libraries or code.
+    """
+    provenance = record["grpo_step"]["provenance"]
+    for name, part in record.items():
         for key in ("device", "threads", "versions", "code"):
-            if part["provenance"][key] != made[key]:
+            if part["provenance"][key] != provenance[key]:
                 raise StudyError(f"benchmark {name} was measured with another {key}; run it again")
-    return (ROOT / "benchmarks" / "page.md").read_text().format(
-        processor=made["device"], threads=made["threads"], torch=made["versions"]["torch"],
-        trl=made["versions"]["trl"], compared=table(compared), inside=table(inside),
-        tokens=tokens, taught=floor["taught_tokens"], gap=gap,
-        seeds=len(rows["curves"]) // 2, growth=growth(rows["growth"]),
-        giga=floor["operations"] / 1e9, bytes=floor["bytes"] / 1e9, flops=floor["peak_flops"] / 1e9,
-        bandwidth=floor["bandwidth"] / 1e9, seconds=floor["seconds"], ours=step["ours"],
-        stock=step["stock"], times=step["ours"] / floor["seconds"],
-        apart=four["stock"], four=four["ours"], gain=four["ratio"], single=apart["ratio"],
-        reading="Below twice as fast, that is not worth a trainer of several runs."
-        if four["ratio"] < 2 else "That would pay, and is the next thing to build.",
-    )  # fmt: skip
+    rows = {name: part["rows"] for name, part in record.items()}
+    floor, step = rows["floor"][0], rows["grpo_step"][0]
+    compared = [
+        *(rows[name][place] for name in ("grpo_step", "sft_step") for place in (0, -1)),
+        *rows["evaluation"],
+        *rows["grid"],
+        *rows["memory"],
+    ]
+    inside = [row for name in ("grpo_step", "sft_step") for row in rows[name] if row.get("part")]
+    single, four = rows["together"]
+    reading = "Below twice as fast, that is not worth a trainer of several runs."
+    if four["ratio"] >= 2:
+        reading = "That would pay, and is the next thing to build."
+    return markdown.render(
+        "benchmarks",
+        "engine.md",
+        processor=provenance["device"],
+        threads=provenance["threads"],
+        torch=provenance["versions"]["torch"],
+        trl=provenance["versions"]["trl"],
+        compared=table(compared),
+        inside=table(inside),
+        tokens=floor["prompt_tokens"] + floor["answer_tokens"],
+        taught=floor["taught_tokens"],
+        gap=final_difference(rows["curves"]),
+        seeds=len(rows["curves"]) // 2,
+        growth=growth(rows["growth"]),
+        giga=floor["operations"] / 1e9,
+        bytes=floor["bytes"] / 1e9,
+        flops=floor["peak_flops"] / 1e9,
+        bandwidth=floor["bandwidth"] / 1e9,
+        seconds=floor["seconds"],
+        ours=step["ours"],
+        stock=step["stock"],
+        times=step["ours"] / floor["seconds"],
+        apart=four["stock"],
+        four=four["ours"],
+        gain=four["ratio"],
+        single=single["ratio"],
+        reading=reading,
+    )
 
 
 def table(rows: list[dict]) -> str:
-    """Stock against ours as a Markdown table."""
-    lines = ["| | stock | ours | times | repetitions |", "|---|---|---|---|---|"]
-    for row in rows:
-        cells = [
-            f"{row[name]:.3f} {row['unit']} [{low:.3f}, {high:.3f}]" if row[name] else ""
-            for name, (low, high) in zip(("stock", "ours"), row["spread"], strict=True)
-        ]
-        lines.append(f"| {row['what']} | {' | '.join(cells)} | {row['ratio']:.2f} | {row['n']} |")
-    return "\n".join(lines)
+    """Return stock against ours as a Markdown table: medians and ranges."""
+    import pandas as pd
+
+    cells = [
+        {
+            "": row["what"],
+            "stock": _median_and_range(row, "stock", row["spread"][0]),
+            "ours": _median_and_range(row, "ours", row["spread"][1]),
+            "times": f"{row['ratio']:.2f}",
+            "repetitions": row["n"],
+        }
+        for row in rows
+    ]
+    return markdown.table(pd.DataFrame(cells))
+
+
+def _median_and_range(row: dict, engine: str, extremes: tuple[float, float]) -> str:
+    if not row[engine]:
+        return ""
+    low, high = extremes
+    return f"{row[engine]:.3f} {row['unit']} [{low:.3f}, {high:.3f}]"
 
 
 def growth(rows: list[dict]) -> str:
-    """One line per measure: seconds at each size, and how often doubling more than doubled."""
-    kinds = dict.fromkeys((row["what"], row["grows"]) for row in rows)
-    lines = ["| | grows by | sizes | seconds | time per doubling |", "|---|---|---|---|---|"]
-    for what, grows in kinds:
-        part = [r for r in rows if (r["what"], r["grows"]) == (what, grows)]
-        ratios = [b["ours"] / a["ours"] for a, b in zip(part, part[1:], strict=False)]
-        cells = [
-            ", ".join(str(r["size"]) for r in part), ", ".join(f"{r['ours']:.2f}" for r in part),
-            ", ".join(f"{ratio:.2f} x" for ratio in ratios),
-        ]  # fmt: skip
-        lines.append(f"| {what} | {grows} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    """Return a Markdown table of seconds at each size, and of their ratios at each doubling."""
+    import pandas as pd
+
+    cells = []
+    for what, grows in dict.fromkeys((row["what"], row["grows"]) for row in rows):
+        sizes = [row for row in rows if (row["what"], row["grows"]) == (what, grows)]
+        seconds = [row["ours"] for row in sizes]
+        ratios = [later / first for first, later in zip(seconds, seconds[1:], strict=False)]
+        cells.append(
+            {
+                "": what,
+                "grows by": grows,
+                "sizes": ", ".join(str(row["size"]) for row in sizes),
+                "seconds": ", ".join(f"{value:.2f}" for value in seconds),
+                "time per doubling": ", ".join(f"{ratio:.2f} x" for ratio in ratios),
+            }
+        )
+    return markdown.table(pd.DataFrame(cells))

@@ -16,7 +16,7 @@ GENERATED = {"book/runs.md", "book/claims.md"}
 FROM_RECORDS = {  # pages written from a record have their prose in a template
     "graders.md": ROOT / "benchmarks" / "templates" / "graders.md",
     "metrics.md": ROOT / "benchmarks" / "metrics.md",
-    "engine.md": ROOT / "benchmarks" / "page.md",
+    "engine.md": ROOT / "benchmarks" / "templates" / "engine.md",
 }
 HARMLESS = re.compile(r"```.*?```|`[^`]*`|\$[^$]*\$|95 %", re.S)  # code, roles, formulas
 rendered = pytest.mark.skipif(
