@@ -7,7 +7,8 @@ from datasets import Dataset
 
 from hybridlib import StudyError, data, grading, study
 from hybridlib.data import audit
-from hybridlib.methods import train
+from hybridlib.methods import METHODS, Job, train
+from hybridlib.runs import Run
 
 
 @pytest.fixture(autouse=True)
@@ -74,12 +75,12 @@ def test_rows_are_graded_once_and_again_when_they_change(monkeypatch):
 @pytest.mark.parametrize("method", ["sft", "grpo"])
 def test_training_refuses_to_start(method, small, world, monkeypatch):
     loaded = []
-    monkeypatch.setattr(train, "_begin", lambda *a: loaded.append(a))
-    run = study.Run(method)
+    monkeypatch.setattr(train, "load_model", loaded.append)
+    run = Run(method)
     rows = study.rows_for(run, small)
     rows = rows.remove_columns("answer").add_column("answer", ["assert f(1)"] * len(rows))
     with pytest.raises(StudyError, match="cannot be graded"):
-        getattr(train, method)(run, small, rows, world / "out")
+        METHODS[method](Job(run, small, world / "out", rows=rows))
     assert not loaded and not (world / "out").exists()
 
 
