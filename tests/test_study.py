@@ -94,7 +94,8 @@ def test_a_grid_runs_resumes_and_verifies(small, world, capsys):
     record = json.loads(file.read_text())
     record["items"]["gsm8k/test"]["correct"] = "1112"
     file.write_text(json.dumps(record))
-    assert not verify(small, ids=["base"])
+    with pytest.raises(StudyError, match="not equal: base"):
+        verify(small, ids=["base"])
 
 
 @pytest.mark.slow
