@@ -18,16 +18,40 @@ from hybridlib.registry import Registry
 from hybridlib.runs import Run
 
 GRIDS = Registry("grid")  # name -> (profile) -> runs of a chapter
-LEARNING_RATES = {"sft": (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2), "grpo": (7.5e-4, 1.5e-3, 3e-3, 6e-3, 1.2e-2)}
+LEARNING_RATES = {
+    "sft": (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2),
+    "grpo": (7.5e-4, 1.5e-3, 3e-3, 6e-3, 1.2e-2),
+}
 """Learning rates tried on validation rows, equally many for each method."""
 AS_GOOD = {"sft": 4e-3, "grpo": 3e-3}
 """Not told apart there from the rates that `tiny-full` uses: what is the choice worth?"""
-PAID = ("format",), ("random",), ("arithmetic",), ("correct", "format"), ("correct", "arithmetic")
+REWARD_SETS = (
+    ("format",),
+    ("random",),
+    ("arithmetic",),
+    ("correct", "format"),
+    ("correct", "arithmetic"),
+)
 SIZES = (16, 32, 64, 128, 256, 1024)  # distinct training rows of each family
 PROMPTS = tuple(f"test@{way}" for way in ("plain", "label", "polite", "steps", "exam"))
 BUDGET = (0.1, 0.25, 0.5)  # shares of a budget that go to SFT
 PER_BUCKET, PER_SELECTION, PER_BUDGET = 32, 64, 128  # training rows of each family
 
+# The published grids name their entries, so that a later entry of a registry leaves them as they
+# are; it is tried by the grid `unpublished`.
+RULES_COMPARED = ("random", "level", "passrate", "family", "length")
+OBJECTIVES_COMPARED = ("nll", "dft", "asft", "chord_phi", "luffy", "otr", "top_entropy", "smooth")
+OPERATORS_COMPARED = (
+    "sum",
+    "mean",
+    "norm_matched",
+    "slerp",
+    "magnitude",
+    "ties",
+    "ram",
+    "knots",
+    "dare",
+)
 MERGES = ("sum", "mean", "norm_matched", "ties", "knots")
 MERGE = "ties"  # the best of them in `tiny-sweep`, on validation rows
 MIXED = {  # a training of both losses -> its rate, chosen there too, from as many as GRPO's
@@ -38,41 +62,47 @@ MIXED = {  # a training of both losses -> its rate, chosen there too, from as ma
 LAMBDAS = (0.0, 0.5, 1.0, 1.5)  # factors of each adapter in the surface of task arithmetic
 CHANGES = ("isospectral", "rounded", "unrounded")
 CAT_STEPS = 20  # on top of the two adapters whose weights are learnt
+PUBLISHED = """
+    flip scale starts budget forgetting prompts rewards partitions quantised sft selection losses
+    hybrids geometry transfer surface
+""".split()
 OVERLAPS = (0.0, 0.3, 1.0)  # shares of RL's rows that SFT has seen (arXiv:2604.13515)
 
 
 def seeded(profile: Profile, *runs: Run) -> list[Run]:
+    """Return the runs under every seed of the profile."""
     return [replace(run, seed=seed) for seed in profile.seeds for run in runs]
 
 
 def after(first: Run, then: Run) -> list[Run]:
-    """A run, and another one of the same seed on its adapter."""
+    """Return a run, and another one of the same seed that goes on from its adapter."""
     return [first, replace(then, start=first.id, seed=first.seed)]
 
 
-def of_size(profile: Profile, method: str, n: int, **fields: Any) -> Run:
-    """A run on n rows of each family; on all that the profile has, it is the plain run."""
-    return Run(method, n_train=0 if n == profile.n_train else n, **fields)
+def of_size(profile: Profile, method: str, size: int, **fields: Any) -> Run:
+    """Return a run on `size` rows of each family; on all of the profile's it is the plain run."""
+    return Run(method, n_train=0 if size == profile.n_train else size, **fields)
 
 
-def batch(profile: Profile, method: str) -> int:
-    """How many sequences does one optimizer step of a method see?"""
-    own = getattr(profile, method)
-    return own["per_device_train_batch_size"] * own.get("gradient_accumulation_steps", 1)
+def sequences_per_step(profile: Profile, method: str) -> int:
+    """Return how many sequences one optimizer step of SFT or GRPO sees."""
+    options = getattr(profile, method)
+    return options["per_device_train_batch_size"] * options.get("gradient_accumulation_steps", 1)
 
 
-def visits(profile: Profile) -> int:
-    """SFT steps after which SFT has visited as many rows as GRPO has prompts."""
-    rows = profile.grpo["max_steps"] * batch(profile, "grpo") // profile.grpo["num_generations"]
-    return -(-rows // batch(profile, "sft"))
+def steps_at_equal_visits(profile: Profile) -> int:
+    """Return the SFT steps after which SFT has visited as many rows as GRPO has prompts."""
+    samples = profile.grpo["max_steps"] * sequences_per_step(profile, "grpo")
+    prompts = samples // profile.grpo["num_generations"]
+    return -(-prompts // sequences_per_step(profile, "sft"))
 
 
-def shared(profile: Profile, share: float) -> tuple[Run, Run]:
-    """SFT on a share of a budget of rows and steps, and the GRPO that gets the rest."""
+def divided_budget(profile: Profile, share: float) -> tuple[Run, Run]:
+    """Return SFT on a share of a budget of rows and steps, and the GRPO that gets the rest."""
     rows = dict(n_train=PER_BUDGET, partition="random", share=share)
-    steps = [round(part * own["max_steps"])
-             for part, own in ((share, profile.sft), (1 - share, profile.grpo))]  # fmt: skip
-    return Run("sft", **rows, steps=steps[0]), Run("grpo", **rows, steps=steps[1])
+    sft_steps = round(share * profile.sft["max_steps"])
+    grpo_steps = round((1 - share) * profile.grpo["max_steps"])
+    return Run("sft", **rows, steps=sft_steps), Run("grpo", **rows, steps=grpo_steps)
 
 
 @GRIDS.register
@@ -87,7 +117,11 @@ def sweep(profile: Profile) -> list[Run]:
 
     Five seeds each: two do not tell neighbouring rates apart.
     """
-    runs = [Run(method, learning_rate=rate) for method, rates in LEARNING_RATES.items() for rate in rates]
+    runs = [
+        Run(method, learning_rate=rate)
+        for method, rates in LEARNING_RATES.items()
+        for rate in rates
+    ]
     return base(profile) + seeded(replace(profile, seeds=tuple(range(5))), *runs)
 
 
@@ -105,9 +139,9 @@ def sft(profile: Profile) -> list[Run]:
     if profile.full:
         arms += [Run("sft", learning_rate=AS_GOOD["sft"])]
         arms += [Run("sft", rank=rank) for rank in (2, 32)]
-        arms += [Run("sft", steps=steps) for steps in (visits(profile), 40, 240)]
+        arms += [Run("sft", steps=steps) for steps in (steps_at_equal_visits(profile), 40, 240)]
         arms += [Run("sft", target=target) for target in ("answer", "own")]
-        arms += [Run("sft", objective=name) for name in OBJECTIVES if name != "nll"]
+        arms += [Run("sft", objective=name) for name in OBJECTIVES_COMPARED[1:]]
     return base(profile) + seeded(profile, *arms)
 
 
@@ -125,7 +159,7 @@ def prompts(profile: Profile) -> list[Run]:
 def starts(profile: Profile) -> list[Run]:
     """What GRPO makes of SFT by different objectives, and of SFT that was stopped early."""
     firsts = [Run("sft", objective=name) for name in ("nll", "dft", "asft")]
-    firsts.append(Run("sft", steps=visits(profile)))
+    firsts.append(Run("sft", steps=steps_at_equal_visits(profile)))
     firsts = firsts if profile.full else firsts[:1]
     pairs = [after(first, Run("grpo")) for first in seeded(profile, *firsts)]
     return base(profile) + seeded(profile, Run("grpo")) + [run for pair in pairs for run in pair]
@@ -134,7 +168,7 @@ def starts(profile: Profile) -> list[Run]:
 @GRIDS.register
 def rewards(profile: Profile) -> list[Run]:
     """What RL is paid for: right answers, parts of them, or a coin (the control)."""
-    paid = PAID if profile.full else PAID[1:2]
+    paid = REWARD_SETS if profile.full else REWARD_SETS[1:2]
     arms = [Run("grpo"), *(Run("grpo", rewards=names) for names in paid)]
     return base(profile) + seeded(profile, *arms)
 
@@ -144,9 +178,14 @@ def losses(profile: Profile) -> list[Run]:
     """TRL's GRPO losses on twice-used samples, group size, temperature, KL to base and to SFT."""
     if not profile.full:
         return base(profile) + seeded(profile, Run("grpo"))
-    kinds = [("loss_type=grpo",), ("loss_type=dapo",), ("loss_type=dr_grpo",), ("loss_type=cispo",),
-             ("importance_sampling_level=sequence",)]  # fmt: skip
-    arms = [Run("grpo"), *(Run("grpo", options=("num_iterations=2", *kind)) for kind in kinds)]
+    variants = (
+        "loss_type=grpo",
+        "loss_type=dapo",
+        "loss_type=dr_grpo",
+        "loss_type=cispo",
+        "importance_sampling_level=sequence",
+    )
+    arms = [Run("grpo"), *(Run("grpo", options=("num_iterations=2", v)) for v in variants)]
     single = ("num_generations=4", "temperature=0.7", "temperature=1.3", "beta=0.05")
     arms += [Run("grpo", options=(option,)) for option in single]
     arms += [Run("grpo", learning_rate=AS_GOOD["grpo"])]
@@ -161,7 +200,7 @@ def scale(profile: Profile) -> list[Run]:
     sizes = SIZES if profile.full else (25, 0)  # 0 = all of the profile's
     arms = [of_size(profile, method, n) for n in sizes for method in ("sft", "grpo")]
     if profile.full:
-        arms += [of_size(profile, "sft", n, steps=visits(profile)) for n in sizes]
+        arms += [of_size(profile, "sft", n, steps=steps_at_equal_visits(profile)) for n in sizes]
         paid = ("correct", "arithmetic"), ("format",)
         arms += [Run("grpo", n_train=sizes[2], rewards=names) for names in paid]
     return base(profile) + seeded(profile, *arms)
@@ -175,7 +214,7 @@ def budget(profile: Profile) -> list[Run]:
     whole = [Run(method, n_train=PER_BUDGET) for method in ("sft", "grpo")]
     runs = base(profile) + seeded(profile, *whole)
     for share in BUDGET:
-        first, then = shared(profile, share)
+        first, then = divided_budget(profile, share)
         runs += [run for one in seeded(profile, first) for run in after(one, then)]
     return runs
 
@@ -184,8 +223,11 @@ def budget(profile: Profile) -> list[Run]:
 def selection(profile: Profile) -> list[Run]:
     """A few rows, chosen by the base's pass rate or at random."""
     rules = ("window", "sample") if profile.full else ()
-    arms = [Run(method, select=rule, n_train=PER_SELECTION)
-            for rule in rules for method in ("sft", "grpo")]  # fmt: skip
+    arms = [
+        Run(method, select=rule, n_train=PER_SELECTION)
+        for rule in rules
+        for method in ("sft", "grpo")
+    ]
     return base(profile) + seeded(profile, *arms)
 
 
@@ -195,7 +237,11 @@ def flip(profile: Profile) -> list[Run]:
     arms = []
     for name in BUCKETS if profile.full else ():
         rows = dict(select=name, n_train=PER_BUCKET)
-        arms += [Run("sft", **rows), Run("sft", **rows, steps=visits(profile)), Run("grpo", **rows)]
+        arms += [
+            Run("sft", **rows),
+            Run("sft", **rows, steps=steps_at_equal_visits(profile)),
+            Run("grpo", **rows),
+        ]
     return base(profile) + seeded(profile, *arms)
 
 
@@ -204,8 +250,11 @@ def forgetting(profile: Profile) -> list[Run]:
     """Trained on one family: what becomes of the others?"""
     arms = []
     for name in profile.datasets if profile.full else ():
-        arms += [Run("sft", on=(name,)), Run("sft", on=(name,), objective="dft"),
-                 Run("grpo", on=(name,))]  # fmt: skip
+        arms += [
+            Run("sft", on=(name,)),
+            Run("sft", on=(name,), objective="dft"),
+            Run("grpo", on=(name,)),
+        ]
     return base(profile) + seeded(profile, *arms)
 
 
@@ -213,49 +262,52 @@ def forgetting(profile: Profile) -> list[Run]:
 
 
 def halves(rule: str, seed: int) -> list[Run]:
-    """SFT and GRPO, each on its part of the rows."""
+    """Return SFT and GRPO, each on its part of the rows."""
     return [Run(method, partition=rule, seed=seed) for method in ("sft", "grpo")]
 
 
 def merged(parents: Sequence[Run], how: str, lambdas: tuple[float, ...] = ()) -> Run:
-    """The merge of some runs; it draws, where it draws, by the seed of the first."""
+    """Return the merge of some runs; it draws, where it does, by the seed of the first."""
     ids = tuple(run.id for run in parents)
     return Run("merge", parents=ids, merge=how, seed=parents[0].seed, lambdas=lambdas)
 
 
 def mixed(profile: Profile) -> list[Run]:
-    """Trainings of both losses, and their controls, as long as SFT and GRPO are together.
+    """Return trainings of both losses, and their controls, as long as SFT and GRPO are together.
 
     In sequences; what ReLIFT and its control imitate comes on top.
     """
-    own = batch(profile, "grpo")
-    total = sum(getattr(profile, m)["max_steps"] * batch(profile, m) for m in ("sft", "grpo"))
+    grpo_step = sequences_per_step(profile, "grpo")
+    total = sum(
+        getattr(profile, method)["max_steps"] * sequences_per_step(profile, method)
+        for method in ("sft", "grpo")
+    )
     runs = []
     for run, rate in MIXED.items():
-        step = own * (1 + DEMONSTRATIONS) if "chord" in run.method else own  # relift: of GRPO alone
-        runs.append(replace(run, steps=round(total / step), learning_rate=rate))
+        imitated = DEMONSTRATIONS if "chord" in run.method else 0
+        steps = round(total / (grpo_step * (1 + imitated)))
+        runs.append(replace(run, steps=steps, learning_rate=rate))
     _, phi, relift = runs
     return [*runs, replace(phi, objective="nll"), replace(relift, method="interleave")]
 
 
 def doubled(profile: Profile, method: str) -> Run:
-    """One method for as long as two stages take."""
+    """Return one method for as long as two stages take."""
     return Run(method, steps=2 * getattr(profile, method)["max_steps"])
 
 
 @GRIDS.register
 def partitions(profile: Profile) -> list[Run]:
     """Rows divided between SFT and GRPO, trained apart, merged; against stages on all rows."""
-    runs, kinds = base(profile), OPERATORS if profile.full else ("mean", "norm_matched")
+    runs = base(profile)
+    operators = OPERATORS_COMPARED if profile.full else ("mean", "norm_matched")
     for seed in profile.seeds:
         whole = [Run(method, seed=seed) for method in ("sft", "grpo")]
         runs += [*whole, *after(whole[0], Run("grpo")), merged(whole, "mean")]
         for rule in ("random", "passrate"):
             parts = halves(rule, seed)
-            runs += [
-                *parts,
-                *(merged(parts, m) for m in (kinds if rule == "passrate" else ["mean"])),
-            ]
+            tried = operators if rule == "passrate" else ("mean",)
+            runs += [*parts, *(merged(parts, operator) for operator in tried)]
     return list(dict.fromkeys(runs))
 
 
@@ -267,8 +319,11 @@ def choices(profile: Profile) -> list[Run]:
     for seed in profile.seeds:
         parts = [replace(run, learning_rate=rates[run.method]) for run in halves("passrate", seed)]
         runs += [*parts, *(merged(parts, how) for how in MERGES)]
-    tried = [replace(run, learning_rate=rate)
-             for run in mixed(profile)[: len(MIXED)] for rate in LEARNING_RATES["grpo"]]  # fmt: skip
+    tried = [
+        replace(run, learning_rate=rate)
+        for run in mixed(profile)[: len(MIXED)]
+        for rate in LEARNING_RATES["grpo"]
+    ]
     return runs + seeded(profile, *tried)
 
 
@@ -288,7 +343,7 @@ def hybrids(profile: Profile) -> list[Run]:
         whole = [Run(method, seed=seed) for method in ("sft", "grpo")]
         runs += after(whole[0], Run("grpo")) + after(whole[1], Run("sft"))
         runs += [Run("stack", start=whole[0].id, seed=seed), merged(whole, MERGE)]
-        for rule in (name for name in RULES if name != "all"):
+        for rule in RULES_COMPARED:
             parts = halves(rule, seed)
             runs += [*parts, merged(parts, MERGE)]
             if rule in ("random", "passrate"):
@@ -314,7 +369,7 @@ def surface(profile: Profile) -> list[Run]:
 
 
 def moved(source: str, target: str, seed: int) -> list[Run]:
-    """What RL adds to SFT on one family, added to SFT on another (PaST), parents first."""
+    """Return what RL adds to SFT on one family, added to SFT on another (PaST), parents first."""
     first, aim = (Run("sft", on=(name,), seed=seed) for name in (source, target))
     then = after(first, Run("grpo", on=(source,)))[1]
     return [first, aim, then, merged([then, first, aim], "sum", (1.0, -1.0, 1.0))]
@@ -331,7 +386,7 @@ def transfer(profile: Profile) -> list[Run]:
 
 
 def neighbours(profile: Profile) -> dict[str, list[Run]]:
-    """Pairs of adapters to compare, as their means: what -> one merge per seed.
+    """Return pairs of adapters to compare, as their means: description -> one merge per seed.
 
     Each with one of the next seed, because the same seed draws the same initial A.
     """
@@ -342,17 +397,18 @@ def neighbours(profile: Profile) -> dict[str, list[Run]]:
         return [merged([replace(one, seed=s), replace(other, seed=t)], "mean") for s, t in ring]
 
     sft, grpo = Run("sft"), Run("grpo")
-    found = {
-        "SFT and SFT": pair(sft, sft), "GRPO and GRPO": pair(grpo, grpo),
+    pairs = {
+        "SFT and SFT": pair(sft, sft),
+        "GRPO and GRPO": pair(grpo, grpo),
         "SFT and GRPO": pair(sft, grpo),
         "SFT and GRPO of one seed": [
-            merged([replace(sft, seed=s), replace(grpo, seed=s)], "mean") for s in seeds
+            merged([replace(sft, seed=seed), replace(grpo, seed=seed)], "mean") for seed in seeds
         ],
-    }  # fmt: skip
+    }
     if len(profile.datasets) > 1:
-        ones = [replace(sft, on=(name,)) for name in profile.datasets[:2]]
-        found["SFT on one family and SFT on another"] = pair(*ones)
-    return found
+        one, other = (replace(sft, on=(name,)) for name in profile.datasets[:2])
+        pairs["SFT on one family and SFT on another"] = pair(one, other)
+    return pairs
 
 
 @GRIDS.register
@@ -363,18 +419,40 @@ def geometry(profile: Profile) -> list[Run]:
     trained = [Run("sft"), Run("grpo"), *(Run("sft", on=(name,)) for name in profile.datasets[:2])]
     runs = base(profile) + seeded(profile, *trained)
     runs += [run for pairs in neighbours(profile).values() for run in pairs]
-    runs += [changed(how, method, s) for s in profile.seeds for how in CHANGES
-             for method in ("sft", "grpo")]  # fmt: skip
+    runs += [
+        changed(how, method, seed)
+        for seed in profile.seeds
+        for how in CHANGES
+        for method in ("sft", "grpo")
+    ]
     return list(dict.fromkeys(runs))
 
 
 def changed(how: str, method: str, seed: int) -> Run:
-    """A trained adapter with its spectrum restored, or rounded as a merge rounds it, or not.
+    """Return a trained adapter with its spectrum restored, or rounded as a merge rounds it, or not.
 
-    how: one of CHANGES, "" for the adapter as it is.
+    Args:
+        how: one of CHANGES, or "" for the adapter as it is.
     """
     plain = Run(method, seed=seed)
     return Run(how, start=plain.id, seed=seed) if how else plain
+
+
+@GRIDS.register
+def unpublished(profile: Profile) -> list[Run]:
+    """Entries of registries that no published grid names: one arm each, for a first look."""
+    objectives = [
+        Run("sft", objective=name) for name in OBJECTIVES if name not in OBJECTIVES_COMPARED
+    ]
+    runs = base(profile) + seeded(profile, *objectives)
+    for seed in profile.seeds:
+        for rule in (name for name in RULES if name not in ("all", *RULES_COMPARED)):
+            parts = halves(rule, seed)
+            runs += [*parts, merged(parts, MERGE)]
+        for operator in (name for name in OPERATORS if name not in OPERATORS_COMPARED):
+            parts = halves("passrate", seed)
+            runs += [*parts, merged(parts, operator)]
+    return list(dict.fromkeys(runs))
 
 
 @GRIDS.register
@@ -389,8 +467,4 @@ def ranking(profile: Profile) -> list[Run]:
 @GRIDS.register
 def everything(profile: Profile) -> list[Run]:
     """All runs of all chapters, each once."""
-    chapters = (
-        "flip", "scale", "starts", "budget", "forgetting", "prompts", "rewards", "partitions",
-        "quantised", "sft", "selection", "losses", "hybrids", "geometry", "transfer", "surface",
-    )  # fmt: skip
-    return list(dict.fromkeys(run for name in chapters for run in GRIDS[name](profile)))
+    return list(dict.fromkeys(run for name in PUBLISHED for run in GRIDS[name](profile)))

@@ -6,7 +6,7 @@ from typing import Any
 from hybridlib import StudyError
 
 REGISTRIES: dict[str, "Registry"] = {}
-"""Kind of entry -> its registry, of all that have been imported; fields of a Run name such kinds."""
+"""Kind -> registry, of all that have been imported; fields of a Run name such kinds."""
 
 
 class Registry(dict[str, Any]):

@@ -2,7 +2,7 @@ import pytest
 
 from hybridlib import StudyError, profiles, results, stats
 from hybridlib.data import DATASETS
-from hybridlib.grids import MERGE, MERGES, MIXED, mixed, visits
+from hybridlib.grids import MERGE, MERGES, MIXED, mixed, steps_at_equal_visits
 
 
 @pytest.mark.parametrize("name", profiles.PROFILES)
@@ -61,4 +61,4 @@ def test_arms_are_as_long_in_sequences_whatever_a_step_accumulates(name):
         seen = run.steps * step["grpo"] * (1.25 if "chord" in run.method else 1)
         assert abs(seen - both) <= step["grpo"]
     prompts = profile.grpo["max_steps"] * step["grpo"] / profile.grpo["num_generations"]
-    assert 0 <= visits(profile) * step["sft"] - prompts < step["sft"]
+    assert 0 <= steps_at_equal_visits(profile) * step["sft"] - prompts < step["sft"]

@@ -32,6 +32,21 @@ def test_grids_have_unique_ids_and_bring_their_parents(grid):
     assert all(Run(**json.loads(json.dumps(results.asdict(run)))) == run for run in runs)
 
 
+def test_a_new_entry_of_a_registry_joins_no_published_grid(monkeypatch):
+    from hybridlib.merging import OPERATORS
+    from hybridlib.objectives import OBJECTIVES
+    from hybridlib.partition import RULES
+
+    full = PROFILES["tiny-full"]
+    before = {grid: GRIDS[grid](full) for grid in GRIDS}
+    for registry, like in ((RULES, "random"), (OBJECTIVES, "dft"), (OPERATORS, "mean")):
+        monkeypatch.setitem(registry, "newcomer", registry[like])
+    after = {grid: GRIDS[grid](full) for grid in GRIDS}
+    assert {grid for grid in GRIDS if before[grid] != after[grid]} == {"unpublished"}
+    new = [run.id for run in after["unpublished"] if "newcomer" in run.id]
+    assert len(new) == 5 * len(full.seeds)  # an objective, two halves and their merge, an operator
+
+
 @pytest.mark.parametrize(
     ("fields", "valid"),
     [

@@ -13,7 +13,7 @@ from hybridlib import StudyError, markdown, results
 from hybridlib.book import cache
 from hybridlib.book.plan import Step
 from hybridlib.claims import verdicts
-from hybridlib.grids import GRIDS, batch
+from hybridlib.grids import GRIDS, sequences_per_step
 from hybridlib.profiles import PROFILES, Profile
 
 HIDING_TAGS = {"hide-input", "hide-cell", "remove-input", "remove-cell", "show-input"}
@@ -221,8 +221,8 @@ def _banner(profile: Profile) -> str:
         shape=shape,
         sft=profile.sft,
         grpo=profile.grpo,
-        sft_batch=batch(profile, "sft"),
-        grpo_batch=batch(profile, "grpo"),
+        sft_batch=sequences_per_step(profile, "sft"),
+        grpo_batch=sequences_per_step(profile, "grpo"),
     )
 
 

@@ -28,14 +28,14 @@ from hybridlib.claims.forgetting import EqualDistance
 from hybridlib.claims.registry import CLAIMS
 from hybridlib.grids import (
     changed,
+    divided_budget,
     doubled,
     halves,
     merged,
     neighbours,
     of_size,
     seeded,
-    shared,
-    visits,
+    steps_at_equal_visits,
 )
 from hybridlib.profiles import Profile
 from hybridlib.runs import Run
@@ -117,7 +117,7 @@ def the_better_start(profile: Profile) -> list[Contrast]:
     grpo = Run("grpo")
     dft = arm_after(profile, Run("sft", objective="dft"), grpo)
     plain = arm_after(profile, Run("sft"), grpo)
-    early = arm_after(profile, Run("sft", steps=visits(profile)), grpo)
+    early = arm_after(profile, Run("sft", steps=steps_at_equal_visits(profile)), grpo)
     return [
         difference("after DFT - after likelihood", dft, plain),
         difference("after DFT - after stopped likelihood", dft, early),
@@ -195,7 +195,7 @@ def fragile_prompts(profile: Profile) -> list[Contrast]:
 def a_tenth_first(profile: Profile) -> list[Contrast]:
     """With rows and steps divided 1 : 9 between SFT and the GRPO after it, accuracy is above that
     of GRPO alone and of SFT alone on the whole budget."""
-    both = arm_after(profile, *shared(profile, 0.1))
+    both = arm_after(profile, *divided_budget(profile, 0.1))
     grpo, sft = (arm(profile, Run(method, n_train=PER_BUDGET)) for method in ("grpo", "sft"))
     return [
         difference("a tenth first - GRPO alone", both, grpo),
