@@ -64,7 +64,7 @@ def text(record: dict[str, Any]) -> str:
     cached = per_second["math-verify with a cache of pairs"]
     return markdown.render(
         "benchmarks",
-        "graders.md",
+        "graders.md.j2",
         machine=record["provenance"]["device"],
         gold=table(record["gold"], GOLD),
         agreement=table(record["agreement"], AGREEMENT),

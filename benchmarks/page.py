@@ -95,7 +95,7 @@ def text(record: dict[str, dict]) -> str:
         reading = "That would pay, and is the next thing to build."
     return markdown.render(
         "benchmarks",
-        "engine.md",
+        "engine.md.j2",
         processor=provenance["device"],
         threads=provenance["threads"],
         torch=provenance["versions"]["torch"],
