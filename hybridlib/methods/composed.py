@@ -173,7 +173,7 @@ def stack(job: Job) -> Trained:
 @METHODS.register(trainer="", needs=("start",), words="spectrum restored", backends=("hf",))
 def isospectral(job: Job) -> Trained:
     """Put the singular values of the base back into the adapted weights (ISO, arXiv:2607.19331)."""
-    return _changed(job, geometry.restored)
+    return _changed(job, geometry.isospectral)
 
 
 @METHODS.register(trainer="", needs=("start",), words="merged in bfloat16", backends=("hf",))
