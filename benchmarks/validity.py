@@ -20,18 +20,21 @@ SUBSETS = {"gsm8k": "GSM8K", "math": "MATH"}
 
 
 def stored() -> dict[str, list[dict]]:
-    """What has been measured."""
+    """Return the record of what has been measured."""
     return json.loads(RECORD.read_text())
 
 
 def measure(folder: Path) -> dict[str, list[dict]]:
-    """Everything that the page says, to four digits."""
-    found = {"labelled": metrics.validity(labelled(folder)), "gold": [*map(gold, SUBSETS)]}
-    return json.loads(json.dumps(found), parse_float=lambda number: round(float(number), 4))
+    """Return everything that the page says, to four digits."""
+    record = {"labelled": metrics.validity(labelled(folder)), "gold": [*map(gold, SUBSETS)]}
+    return json.loads(json.dumps(record), parse_float=lambda number: round(float(number), 4))
 
 
 def labelled(folder: Path) -> list[dict[str, Any]]:
-    """The rows of ProcessBench in this folder, those of GSM8K with GSM8K's own solution."""
+    """Return the rows of ProcessBench in a folder, those of GSM8K with GSM8K's own solution.
+
+    Raises StudyError where a file is missing or a line cannot be read.
+    """
     for subset in SUBSETS:
         if not [*folder.glob(f"{subset}*.jsonl")]:
             raise StudyError(f"{folder} has no {subset}*.jsonl; name the folder of ProcessBench")
@@ -54,27 +57,29 @@ def labelled(folder: Path) -> list[dict[str, Any]]:
 
 
 def gold(name: str) -> dict[str, Any]:
-    """What do the metrics say of the solutions of this data set, which are right?"""
+    """Return what the metrics say of the solutions of a data set, which are all right."""
     texts = [completion[-1]["content"] for completion in data.load(name, "train")["completion"]]
-    found = {"subset": name, "n": len(texts)}
+    record: dict[str, Any] = {"subset": name, "n": len(texts)}
     for metric in ("arithmetic_validity", "mark_validity"):
-        read = [score for score in metrics.METRICS[metric](texts) if score is not None]
-        alarms = [score < 1 for score in read]
-        found[metric] = {
-            "scored": len(read),
-            "alarms": sum(alarms),
-            "share": proportions.share(alarms),
+        scores = [score for score in metrics.METRICS[metric](texts) if score is not None]
+        flags = [score < 1 for score in scores]
+        record[metric] = {
+            "scored": len(scores),
+            "alarms": sum(flags),
+            "share": proportions.share(flags),
         }
-    steps = [score for score in metrics.arithmetic_coverage(texts) if score is not None]
-    return found | {"coverage": sum(steps) / len(steps)}
+    coverage = [score for score in metrics.arithmetic_coverage(texts) if score is not None]
+    return record | {"coverage": sum(coverage) / len(coverage)}
 
 
-def text(found: dict[str, list[dict]]) -> str:
-    """The page in Markdown; every number comes from the record."""
-    told, right = found["labelled"], found["gold"]
-    parts = {name: table([row for row in told if row["metric"] == name])
-             for name in ["final_answer", *metrics.METRICS]}  # fmt: skip
-    firsts = [row for row in told if row["metric"] == "first_error"]
+def text(record: dict[str, list[dict]]) -> str:
+    """Return the page in Markdown; every number comes from the record."""
+    rows, right = record["labelled"], record["gold"]
+    parts = {
+        name: table([row for row in rows if row["metric"] == name])
+        for name in ["final_answer", *metrics.METRICS]
+    }
+    firsts = [row for row in rows if row["metric"] == "first_error"]
     parts |= {
         "first_error": errors(firsts),
         "arithmetic_gold": alarms(right, "arithmetic_validity"),
@@ -89,44 +94,45 @@ def text(found: dict[str, list[dict]]) -> str:
 
 
 def table(rows: list[dict]) -> str:
-    """How well a metric tells its targets, as a Markdown table."""
+    """Return how well a metric tells its targets, as a Markdown table."""
     lines = ["| set | tells | scored | flagged | base rate | precision | recall | AUC | chance? |",
              "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for row in rows:
         low, high = (row["auc"] or [0.5, 0.5, 0.5])[1:]
-        beats = "above" if low > 0.5 else "below" if high < 0.5 else "not told apart"
+        beats = {1: "above", 0: "not told apart", -1: "below"}[(low > 0.5) - (high < 0.5)]
         lines.append(
             f"| {SUBSETS[row['subset']]} | {row['target']} | {row['scored']} of {row['n']} | "
-            f"{row['flagged']} | {row['positives'] / row['n']:.2f} | {say(row['precision'])} | "
-            f"{say(row['recall'])} | {say(row['auc'])} | {beats} |"
+            f"{row['flagged']} | {row['positives'] / row['n']:.2f} | {rounded(row['precision'])} | "
+            f"{rounded(row['recall'])} | {rounded(row['auc'])} | {beats} |"
         )
     return "\n".join(lines) if rows else "No solution of ProcessBench has what this metric reads."
 
 
 def errors(rows: list[dict]) -> str:
-    """ProcessBench's score of the first-error predictor, as a Markdown table."""
+    """Return ProcessBench's score of the first-error predictor, as a Markdown table."""
     lines = ["| set | wrong solutions | first wrong step found | right ones passed | F1 |",
              "|---|---|---|---|---|"]  # fmt: skip
     lines += [
-        f"| {SUBSETS[row['subset']]} | {row['positives']} of {row['n']} | {say(row['found'])} | "
-        f"{say(row['passed'])} | {say(row['f1'])} |"
+        f"| {SUBSETS[row['subset']]} | {row['positives']} of {row['n']} | "
+        f"{rounded(row['found'])} | {rounded(row['passed'])} | {rounded(row['f1'])} |"
         for row in rows
     ]
     return "\n".join(lines)
 
 
 def alarms(rows: list[dict], metric: str) -> str:
-    """Alarms on right solutions, as a Markdown table."""
+    """Return the alarms on right solutions, as a Markdown table."""
     lines = ["| solutions of | with an equation it reads | alarms | share |", "|---|---|---|---|"]
     lines += [
         f"| {SUBSETS[row['subset']]} | {row[metric]['scored']:,} of {row['n']:,} | "
-        f"{row[metric]['alarms']} | {say(row[metric]['share'], 4)} |"
+        f"{row[metric]['alarms']} | {rounded(row[metric]['share'], 4)} |"
         for row in rows if row[metric]["scored"]
     ]  # fmt: skip
     return "\n".join(lines)
 
 
-def say(interval: list[float] | None, digits: int = 2) -> str:
+def rounded(interval: list[float] | None, digits: int = 2) -> str:
+    """Return an interval as text, as in 0.50 [0.41, 0.60]."""
     if interval is None:
         return "none"
     value, low, high = (f"{number:.{digits}f}" for number in interval)
@@ -134,17 +140,23 @@ def say(interval: list[float] | None, digits: int = 2) -> str:
 
 
 def main() -> int:
-    read = argparse.ArgumentParser(prog="python -m benchmarks.validity", description=__doc__)
-    read.add_argument("--processbench", type=Path, required=True, metavar="FOLDER",
-                      help="gsm8k*.jsonl and math*.jsonl, one solution a line")  # fmt: skip
-    asked = read.parse_args()
+    """Write the record and the page; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.validity", description=__doc__)
+    parser.add_argument(
+        "--processbench",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="gsm8k*.jsonl and math*.jsonl, one solution a line",
+    )
+    arguments = parser.parse_args()
     try:
-        found = measure(asked.processbench)
+        record = measure(arguments.processbench)
     except StudyError as error:
         print(error, file=sys.stderr)
         return 2
-    files.write(RECORD, json.dumps(found, indent=1) + "\n")
-    files.write(PAGE, text(found))
+    files.write(RECORD, json.dumps(record, indent=1) + "\n")
+    files.write(PAGE, text(record))
     print(f"written: {RECORD.relative_to(ROOT)}, {PAGE.relative_to(ROOT)}")
     return 0
 

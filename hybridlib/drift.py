@@ -14,31 +14,33 @@ from hybridlib.engine import decoder, rollout
 from hybridlib.profiles import Profile
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from torch import Tensor
 
-SAMPLES, DOCUMENTS = 4, 60
+SAMPLES = 4  # answers per test question
+DOCUMENTS = 60  # of the corpus of pretraining
 ELEMENTS = 1 << 25  # log-probabilities in memory at once
 
 
 def measure(model: Any, tokenizer: Any, profile: Profile, seed: int = 0) -> dict[str, Any]:
-    """What changed, in nats and shares.
+    """Return how far the model, an adapter on its base, has moved, in nats and shares.
 
     Returns:
         family -> kl (KL(model || base) per answer: the sum over its tokens), entropy (per token),
         tokens (per answer), distinct (share of the SAMPLES answers to a row that are different);
         and, for a base of ours, corpus_loss: nats per token of what the base was pretrained on.
     """
-    found: dict[str, Any] = {}
+    distances: dict[str, Any] = {}
     for name in profile.datasets:
         rows = data.load(name, "test", -(-(profile.n_eval or 100) // 4), profile.columns)
-        found[rows[0]["family"]] = _answers(model, tokenizer, profile, rows, seed)
+        distances[rows[0]["family"]] = _on_answers(model, tokenizer, profile, rows, seed)
     if all(name.startswith("tiny_") for name in profile.datasets):
-        found["corpus_loss"] = round(corpus_loss(model, tokenizer), 5)
-    return found
+        distances["corpus_loss"] = round(corpus_loss(model, tokenizer), 5)
+    return distances
 
 
 def corpus_loss(model: Any, tokenizer: Any) -> float:
-    """Nats per token of documents that the tiny base might have been pretrained on."""
+    """Return the nats per token of documents that the tiny base might have been pretrained on."""
     import torch
 
     from hybridlib import pretrain
@@ -48,61 +50,69 @@ def corpus_loss(model: Any, tokenizer: Any) -> float:
     texts = tokenizer([text for _, text in pairs], add_special_tokens=False)["input_ids"]
     answers = [[[*text, tokenizer.eos_token_id]] for text in texts]
     with torch.no_grad():
-        parts = [_log_probs(model, *part) for part in _parts(model, prompts, answers)]
-        labels = [log_probs.gather(1, ids[:, None]) for log_probs, ids in parts]
-        return -float(torch.cat(labels).mean())
+        log_probs = [
+            vocabulary.gather(1, tokens[:, None])
+            for batch in _batches(model, prompts, answers)
+            for vocabulary, tokens in [_log_probs(model, *batch)]
+        ]
+        return -float(torch.cat(log_probs).mean())
 
 
-def _answers(
-    model: Any, tokenizer: Any, profile: Profile, rows: Any, seed: int
+def _on_answers(
+    model: Any, tokenizer: Any, profile: Profile, rows: "Dataset", seed: int
 ) -> dict[str, float]:
+    """Return KL, entropy, length and variety of the model's own answers to some rows."""
     import torch
 
     prompts = rollout.encode(tokenizer, rows["prompt"])
-    draw = torch.Generator(model.device).manual_seed(seed)
+    generator = torch.Generator(model.device).manual_seed(seed)
     limit, eos = profile.max_completion_tokens, tokenizer.eos_token_id
-    ids, _ = rollout.sample_ids(model, prompts, SAMPLES, limit, eos, generator=draw)
-    groups = [ids[i : i + SAMPLES] for i in range(0, len(ids), SAMPLES)]
-    off = getattr(model, "disable_adapter", nullcontext)
-    total = {"kl": 0.0, "entropy": 0.0}
+    answers, _ = rollout.sample_ids(model, prompts, SAMPLES, limit, eos, generator=generator)
+    groups = [answers[i : i + SAMPLES] for i in range(0, len(answers), SAMPLES)]
+    without_adapter = getattr(model, "disable_adapter", nullcontext)
+    kl = entropy = 0.0
     with torch.no_grad():
-        for part in _parts(model, prompts, groups):
-            now = _log_probs(model, *part)[0]
-            with off():
-                before = _log_probs(model, *part)[0]
-            total["kl"] += float((now.exp() * (now - before)).sum())
-            total["entropy"] -= float((now.exp() * now).sum())
-    tokens = sum(map(len, ids))
-    distinct = [len(set(map(tuple, group))) for group in groups]
+        for batch in _batches(model, prompts, groups):
+            adapted = _log_probs(model, *batch)[0]
+            with without_adapter():
+                base = _log_probs(model, *batch)[0]
+            kl += float((adapted.exp() * (adapted - base)).sum())
+            entropy -= float((adapted.exp() * adapted).sum())
+    n_tokens = sum(map(len, answers))
+    distinct = sum(len(set(map(tuple, group))) for group in groups)
     return {
-        "kl": round(total["kl"] / len(ids), 5), "entropy": round(total["entropy"] / tokens, 5),
-        "tokens": round(tokens / len(ids), 2),
-        "distinct": round(sum(distinct) / len(ids), 5),
-    }  # fmt: skip
+        "kl": round(kl / len(answers), 5),
+        "entropy": round(entropy / n_tokens, 5),
+        "tokens": round(n_tokens / len(answers), 2),
+        "distinct": round(distinct / len(answers), 5),
+    }
 
 
-def _parts(model: Any, prompts: list, answers: list) -> Iterator[tuple[list, list]]:
-    """As many prompts with their answers at a time as fit into ELEMENTS."""
-    tokens = sum(len(answer) for group in answers for answer in group) / len(prompts)
-    width = model.get_input_embeddings().weight.shape[0]
-    step = max(1, int(ELEMENTS / (tokens * width)))
-    for i in range(0, len(prompts), step):
-        yield prompts[i : i + step], answers[i : i + step]
+def _batches(
+    model: Any, prompts: list[list[int]], answers: list[list[list[int]]]
+) -> Iterator[tuple[list, list]]:
+    """Yield as many prompts with their answers at a time as fit into ELEMENTS."""
+    n_tokens = sum(len(answer) for group in answers for answer in group) / len(prompts)
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    size = max(1, int(ELEMENTS / (n_tokens * vocabulary)))
+    for i in range(0, len(prompts), size):
+        yield prompts[i : i + size], answers[i : i + size]
 
 
 def _log_probs(
     model: Any, prompts: list[list[int]], answers: list[list[list[int]]]
 ) -> "tuple[Tensor, Tensor]":
-    """Log-probabilities (answer tokens, vocabulary), and the tokens themselves."""
+    """Return log-probabilities (answer tokens, vocabulary), and the tokens themselves."""
     import torch
 
     if not decoder.unsupported(model):
         batch = decoder.PrefixBatch(prompts, answers, model.device)
         return decoder.log_probs(decoder.Decoder(model), batch), batch.targets
-    scores = [
-        model(input_ids=torch.tensor([prompt + answer], device=model.device))
-        .logits[0, -len(answer) - 1 : -1].float().log_softmax(-1)
-        for prompt, group in zip(prompts, answers, strict=True) for answer in group
-    ]  # fmt: skip
-    labels = [token for group in answers for answer in group for token in answer]
-    return torch.cat(scores), torch.tensor(labels, device=model.device)
+    log_probs, tokens = [], []
+    for prompt, group in zip(prompts, answers, strict=True):
+        for answer in group:
+            ids = torch.tensor([prompt + answer], device=model.device)
+            logits = model(input_ids=ids).logits[0, -len(answer) - 1 : -1]
+            log_probs.append(logits.float().log_softmax(-1))
+            tokens += answer
+    return torch.cat(log_probs), torch.tensor(tokens, device=model.device)

@@ -1,4 +1,4 @@
-"""How good is a model? Greedy and sampled answers to held-out rows, graded, kept per item.
+"""How good is a model? Greedy and sampled answers to held-out rows, graded, stored per item.
 
 The only module that reads the test split and its out-of-distribution companions.
 """
@@ -10,10 +10,14 @@ from hybridlib import data, grading, metrics, rewards, stats
 from hybridlib.engine import rollout
 from hybridlib.profiles import Profile
 
-GIVEN_UP = ("refused", "timeout", "error")
-
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+GIVEN_UP = ("refused", "timeout", "error")
+"""Reasons for which the grader gives up on an answer."""
+SHOWN = 6  # answers that a record stores to look at
+SHOWN_PER_SPLIT, SHOWN_CHARACTERS = 2, 400
 
 
 def score(
@@ -24,7 +28,7 @@ def score(
     seed: int = 0,
     samples: int = 0,
 ) -> dict[str, Any]:
-    """Items, scores and a few samples of every dataset and split of the profile.
+    """Answer and grade every dataset and split of the profile; leaves the model in eval mode.
 
     Args:
         splits: () = the profile's; selection passes ("valid",). "test@polite" are test
@@ -36,102 +40,136 @@ def score(
             `lenient`, the share of sampled answers that are right wherever the answer stands, also
             counts those the grader gave up on: `refused`, `timeout`, `error`;
         samples: answers to look at, right and wrong;
-        solutions: {family: what else can be said of the sampled answers to test questions}: how
-            far they agree, whether the majority is right, and, but for programs, which share of
-            visible steps holds, how many answers show one, recall of the solution's intermediate
-            values, and whether the answer is the value of the last step (`metrics`).
+        solutions: {family: `solution_facts` of the sampled answers to test questions}.
     """
     from datasets import concatenate_datasets
 
-    n, limit = samples or profile.n_samples, profile.max_completion_tokens
-    parts: dict[str, Any] = {}
+    n_samples, limit = samples or profile.n_samples, profile.max_completion_tokens
+    parts = _held_out(profile, splits or profile.splits)
+    # Everything at once: rows of one length share a batch, whatever they were drawn from.
+    rows = concatenate_datasets(list(parts.values()))
+    sampler = (model.eval(), tokenizer, rows["prompt"])
+    greedy = rollout.sample(*sampler, 1, limit, temperature=0, batch=profile.n_batch)
+    sampled = rollout.sample(*sampler, n_samples, limit, seed=seed, batch=profile.n_batch)
+    greedy_verdicts, verdicts = _grade(greedy, rows), _grade(sampled, rows)
+    lenient = _grade_leniently(sampled, rows, verdicts)
+    scored: dict[str, Any] = {"items": {}, "scores": [], "samples": [], "solutions": {}}
+    start = 0
+    for name, part in parts.items():
+        here = slice(start, start := start + len(part))
+        item = {
+            "level": "".join(str(min(level, 9)) for level in part["level"]),
+            "greedy": _digits(greedy_verdicts[here]),
+            "correct": _digits(verdicts[here]),
+            "samples": n_samples,
+        }
+        scored["items"][name] = item
+        if "@" not in name:  # templates are compared item by item
+            scored["scores"] += stats.scores({name: item}, profile.n_samples)
+            scored["scores"].append(_lenient_score(name, item, lenient[here], verdicts[here]))
+        if name.endswith("/test"):
+            family = name.rpartition("/")[0]
+            scored["solutions"][family] = solution_facts(part, sampled[here], verdicts[here])
+            scored["samples"] += _examples(part, sampled[here], verdicts[here])
+    scored["samples"] = scored["samples"][:SHOWN]
+    return scored
+
+
+def solution_facts(
+    rows: "Dataset", sampled: list[list[str]], verdicts: list[list[grading.Verdict]]
+) -> dict[str, float | None]:
+    """Return what else can be said of the sampled answers of one family.
+
+    How far they agree, whether the majority is right, and, but for programs, which share of visible
+    steps holds, how many answers show one, recall of the solution's intermediate values, and
+    whether the answer is the value of the last step (`metrics`). Means over the answers, or rows,
+    to which a metric applies; None where it applies to none.
+    """
+    groups = [[verdict.extracted for verdict in row] for row in verdicts]
+    right = [[verdict.correct for verdict in row] for row in verdicts]
+    scores: dict[str, list] = {
+        "agreement": [sum(row) / len(row) for row in metrics.agreement(groups)],
+        "majority_accuracy": metrics.majority_accuracy(groups, right),
+    }
+    n_samples, kinds = len(sampled[0]), set(rows["kind"])
+    if "program" not in kinds:
+        texts = [text for row in sampled for text in row]
+        gold = [turns[-1]["content"] for turns in rows["completion"] for _ in range(n_samples)]
+        steps = [rewards.steps_hold(text, kind) for text in texts for kind in kinds]
+        scores |= {
+            "steps_right": [sum(row) / len(row) if row else None for row in steps],
+            "steps_shown": [bool(row) for row in steps],
+            "intermediate_recall": metrics.intermediate_recall(texts, gold),
+            "answer_follows": metrics.answer_follows(texts),
+        }
+    applicable = {name: [v for v in values if v is not None] for name, values in scores.items()}
+    return {
+        name: round(sum(values) / len(values), 5) if values else None
+        for name, values in applicable.items()
+    }
+
+
+def _held_out(profile: Profile, splits: tuple[str, ...]) -> "dict[str, Dataset]":
+    """Return the rows of every dataset and split as {"family/split": rows}."""
+    parts = {}
     for name in profile.datasets:
-        for split in splits or profile.splits:
+        for split in splits:
             count = profile.n_eval if split in ("test", "valid") else -(-profile.n_eval // 4)
             source, _, template = split.partition("@")
             rows = data.load(name, source, limit=count, columns=profile.columns)
             parts[f"{rows[0]['family']}/{split}"] = data.with_template(rows, template)
-    # Everything at once: rows of one length share a batch, whatever they were drawn from.
-    every = concatenate_datasets(list(parts.values()))
-    ask = (model.eval(), tokenizer, every["prompt"])
-    greedy = rollout.sample(*ask, 1, limit, temperature=0, batch=profile.n_batch)
-    sampled = rollout.sample(*ask, n, limit, seed=seed, batch=profile.n_batch)
-    right, verdicts = _grade(greedy, every), _grade(sampled, every)
-    counts = [[verdict.correct for verdict in row] for row in verdicts]
-    lenient = _lenient(sampled, every, verdicts)
-    items: dict[str, Any] = {}
-    scores: list[dict[str, Any]] = []
-    shown: list[dict[str, Any]] = []
-    said: dict[str, Any] = {}
-    start = 0
-    for name, rows in parts.items():
-        here = slice(start, start := start + len(rows))
-        items[name] = {
-            "level": "".join(str(min(level, 9)) for level in rows["level"]),
-            "greedy": "".join(str(row[0].correct + 0) for row in right[here]),
-            "correct": "".join(str(sum(c)) for c in counts[here]),
-            "samples": n,
-        }
-        if "@" not in name:  # templates are compared item by item
-            scores += stats.scores({name: items[name]}, profile.n_samples)
-            scores.append(_beside(name, items[name], lenient[here], verdicts[here]))
-        if name.endswith("/test"):
-            said[name.rpartition("/")[0]] = _said(rows, sampled[here], verdicts[here])
-        shown += [
-            {"id": row["id"], "text": texts[0][:400], "correct": good[0]}
-            for row, texts, good in zip(rows, sampled[here], counts[here], strict=True)
-        ][: 2 if name.endswith("/test") else 0]
-    return {"items": items, "scores": scores, "samples": shown[:6], "solutions": said}
+    return parts
 
 
-def _said(rows: Any, sampled: list[list[str]], verdicts: list) -> dict[str, float | None]:
-    """Means over the answers (or rows) to which a metric applies; None where it applies to none."""
-    groups = [[verdict.extracted for verdict in row] for row in verdicts]
-    right = [[verdict.correct for verdict in row] for row in verdicts]
-    found = {
-        "agreement": [sum(row) / len(row) for row in metrics.agreement(groups)],
-        "majority_accuracy": metrics.majority_accuracy(groups, right),
-    }
-    n, kinds = len(sampled[0]), set(rows["kind"])
-    if "program" not in kinds:
-        texts = [text for row in sampled for text in row]
-        gold = [turns[-1]["content"] for turns in rows["completion"] for _ in range(n)]
-        kept = [rewards.steps_hold(text, kind) for text in texts for kind in kinds]
-        found |= {
-            "steps_right": [sum(own) / len(own) if own else None for own in kept],
-            "steps_shown": [bool(own) for own in kept],
-            "intermediate_recall": metrics.intermediate_recall(texts, gold),
-            "answer_follows": metrics.answer_follows(texts),
-        }
-    applies = {name: [v for v in values if v is not None] for name, values in found.items()}
-    return {name: round(sum(v) / len(v), 5) if v else None for name, v in applies.items()}
+def _grade(answers: list[list[str]], rows: "Dataset") -> list[list[grading.Verdict]]:
+    return _by_row(grading.grade_many(*_one_per_answer(answers, rows)), len(answers[0]))
 
 
-def _grade(answers: list[list[str]], rows: Any) -> list[list[grading.Verdict]]:
-    flat = _flat(answers, rows)
-    return _rows(grading.grade_many(*flat), len(answers[0]))
+def _grade_leniently(
+    answers: list[list[str]], rows: "Dataset", strict: list[list[grading.Verdict]]
+) -> list[list[grading.Verdict]]:
+    verdicts = [verdict for row in strict for verdict in row]
+    lenient = grading.grade_leniently(*_one_per_answer(answers, rows), verdicts)
+    return _by_row(lenient, len(answers[0]))
 
 
-def _lenient(answers: list[list[str]], rows: Any, verdicts: list) -> list[list[bool]]:
-    told = grading.grade_leniently(*_flat(answers, rows), [v for row in verdicts for v in row])
-    return _rows([verdict.correct for verdict in told], len(answers[0]))
+def _one_per_answer(answers: list[list[str]], rows: "Dataset") -> tuple[list, list, list]:
+    """Return texts, true answers and kinds, one of each per sampled answer."""
+    n_samples = len(answers[0])
+    texts = [text for row in answers for text in row]
+    gold = [answer for answer in rows["answer"] for _ in range(n_samples)]
+    kinds = [kind for kind in rows["kind"] for _ in range(n_samples)]
+    return texts, gold, kinds
 
 
-def _flat(answers: list[list[str]], rows: Any) -> tuple[list[str], list[str], list[str]]:
-    n = len(answers[0])
-    texts = [text for texts in answers for text in texts]
-    return texts, *(
-        [value for value in rows[name] for _ in range(n)] for name in ("answer", "kind")
-    )
+def _by_row(values: list, n_samples: int) -> list[list]:
+    return [values[i : i + n_samples] for i in range(0, len(values), n_samples)]
 
 
-def _rows(values: list, n: int) -> list[list]:
-    return [values[i : i + n] for i in range(0, len(values), n)]
+def _digits(verdicts: list[list[grading.Verdict]]) -> str:
+    """Return the number of right answers to each row as one character."""
+    return "".join(str(sum(verdict.correct for verdict in row)) for row in verdicts)
 
 
-def _beside(name: str, item: dict[str, Any], lenient: list[list[bool]], verdicts: list) -> dict:
-    """The score `lenient` of the sampled answers, with counts of those the grader gave up on."""
-    counts = {"correct": "".join(str(sum(row)) for row in lenient), "greedy": ""}
-    reasons = Counter(verdict.reason for row in verdicts for verdict in row)
+def _lenient_score(
+    name: str,
+    item: dict[str, Any],
+    lenient: list[list[grading.Verdict]],
+    strict: list[list[grading.Verdict]],
+) -> dict[str, Any]:
+    """Return the score `lenient` of the sampled answers, with counts of those given up on."""
+    stored = {name: {**item, "correct": _digits(lenient), "greedy": ""}}
+    reasons = Counter(verdict.reason for row in strict for verdict in row)
     given_up = {reason: reasons[reason] for reason in GIVEN_UP}
-    return stats.scores({name: {**item, **counts}})[0] | {"metric": "lenient"} | given_up
+    return stats.scores(stored)[0] | {"metric": "lenient"} | given_up
+
+
+def _examples(
+    rows: "Dataset", sampled: list[list[str]], verdicts: list[list[grading.Verdict]]
+) -> list[dict[str, Any]]:
+    """Return the first sampled answers to the first rows, cut to SHOWN_CHARACTERS."""
+    examples = [
+        {"id": row["id"], "text": texts[0][:SHOWN_CHARACTERS], "correct": judged[0].correct}
+        for row, texts, judged in zip(rows, sampled, verdicts, strict=True)
+    ]
+    return examples[:SHOWN_PER_SPLIT]

@@ -1,8 +1,8 @@
 """What is a run worth beside accuracy? One number per measure, read from its record.
 
 A measure is one decorated function, record -> number, or None where the record does not say; over
-families it is their mean. Its facts are the words of a reader, which way is better (1 up, -1 down,
-0 neither), and its span: the least and the most that it can be.
+families it is their mean. Its facts are the words it is shown by, which way is better (1 up, -1
+down, 0 neither), and its span: the least and the most that it can be.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ LAST = 10  # points of the curve that count as the end of training
 
 
 def table(profile_name: str, ids: Collection[str] | None = None) -> pd.DataFrame:
-    """One row per run: its id, its run fields, and a column per measure, NaN where unknown."""
+    """Return one row per run: id, run fields, and a column per measure, NaN where unknown.
+
+    ids: of the runs that are wanted; None = all that have finished.
+    """
     import pandas as pd
 
     rows = [
@@ -36,11 +39,11 @@ def table(profile_name: str, ids: Collection[str] | None = None) -> pd.DataFrame
 
 
 def over_seeds(runs: pd.DataFrame, by: list[str], name: str) -> pd.DataFrame:
-    """`stats.over_seeds` of a measure of `table`, its interval cut to what the measure can be."""
-    found = stats.over_seeds(runs, by, name)
+    """Return `stats.over_seeds` of a measure of `table`, its interval cut to the measure's span."""
+    means = stats.over_seeds(runs, by, name)
     ends = ["low", "high"]
-    found[ends] = found[ends].clip(*MEASURES[name].span)
-    return found
+    means[ends] = means[ends].clip(*MEASURES[name].span)
+    return means
 
 
 def _mean(values: Collection[float | None]) -> float | None:
@@ -49,8 +52,12 @@ def _mean(values: Collection[float | None]) -> float | None:
 
 
 def _score(record: dict[str, Any], metric: str, split: str = "test") -> float | None:
-    return _mean([s["value"] for s in record["scores"]
-                  if s["split"] == split and s["metric"].split("@")[0] == metric])  # fmt: skip
+    values = [
+        score["value"]
+        for score in record["scores"]
+        if score["split"] == split and score["metric"].split("@")[0] == metric
+    ]
+    return _mean(values)
 
 
 def _solutions(record: dict[str, Any], name: str) -> float | None:
@@ -58,8 +65,8 @@ def _solutions(record: dict[str, Any], name: str) -> float | None:
 
 
 def _drift(record: dict[str, Any], name: str) -> float | None:
-    found = record["facts"].get("drift", {})
-    return _mean([family.get(name) for family in found.values() if isinstance(family, dict)])
+    families = record["facts"].get("drift", {}).values()
+    return _mean([family.get(name) for family in families if isinstance(family, dict)])
 
 
 # ---------------------------------------------------------------- right or wrong
@@ -89,10 +96,10 @@ def majority(record: dict[str, Any]) -> float | None:
 
     Of runs with the profile's samples: a majority of more of them is another measure.
     """
-    usual = record["setting"]["n_samples"]
-    same = all(part["samples"] == usual for name, part in record["items"].items()
-               if name.endswith("/test"))  # fmt: skip
-    return _solutions(record, "majority_accuracy") if same else None
+    samples = {part["samples"] for name, part in record["items"].items() if name.endswith("/test")}
+    if samples - {record["setting"]["n_samples"]}:
+        return None
+    return _solutions(record, "majority_accuracy")
 
 
 @MEASURES.register(words="longer chains", better=1, span=SHARE)
@@ -116,11 +123,12 @@ def agreement(record: dict[str, Any]) -> float | None:
 
     The record counts the agreement of an answer with itself, too; here it does not count.
     """
-    found = []
-    for family, told in record["facts"].get("solutions", {}).items():
+    shares = []
+    for family, facts in record["facts"].get("solutions", {}).items():
         n = record["items"][f"{family}/test"]["samples"]
-        found.append((n * told["agreement"] - 1) / (n - 1) if n > 1 else None)
-    return _mean(found)
+        if n > 1:
+            shares.append((n * facts["agreement"] - 1) / (n - 1))
+    return _mean(shares)
 
 
 @MEASURES.register(words="right steps", better=1, span=SHARE)
@@ -148,15 +156,22 @@ def excess(record: dict[str, Any]) -> float | None:
     The hacking gap (`metrics.hacking_gap`). Rewards that do not add up to 0 .. 1 have none, and
     runs on chosen rows have none, because their rows are not like the held-out ones.
     """
-    paid, run = [p["reward"] for p in record["curve"][-LAST:] if "reward" in p], record["run"]
+    run, held_out = record["run"], _score(record, "sampled")
+    rewards = [point["reward"] for point in record["curve"][-LAST:] if "reward" in point]
+    chosen_rows = run["partition"] not in ("all", "random") or run["select"] or run["on"]
+    if not rewards or held_out is None or chosen_rows or not _is_share(run):
+        return None
+    return sum(rewards) / len(rewards) - held_out
+
+
+def _is_share(run: dict[str, Any]) -> bool:
+    """Return whether the weighted rewards of a run add up to something from 0 to 1."""
     weights = run["reward_weights"] or [1.0] * len(run["rewards"])
-    ranges = [(w * REWARDS[name].low, w * REWARDS[name].high)
-              for w, name in zip(weights, run["rewards"], strict=True)]  # fmt: skip
-    unit = sum(map(min, ranges)) >= 0 and sum(map(max, ranges)) <= 1
-    whole = run["partition"] in ("all", "random") and not run["select"] and not run["on"]
-    held_out = _score(record, "sampled")
-    known = paid and unit and whole and held_out is not None
-    return sum(paid) / len(paid) - held_out if known else None
+    ranges = [
+        (weight * REWARDS[name].low, weight * REWARDS[name].high)
+        for weight, name in zip(weights, run["rewards"], strict=True)
+    ]
+    return sum(map(min, ranges)) >= 0 and sum(map(max, ranges)) <= 1
 
 
 # ---------------------------------------------------------------- what it costs

@@ -1,17 +1,19 @@
 """How sure are we? Intervals and paired differences over seeds and items.
 
-Everything here reads the long table of `results.items`: one row per run and item.
+Everything here reads the long table of `results.items`: one row per run and item. The crossed
+bootstrap is our own: scipy resamples one axis, and statsmodels has no resampling of two.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from hybridlib import StudyError
-from hybridlib.proportions import RESAMPLES, drawn, pass_at_k, wilson
+from hybridlib.proportions import RESAMPLES, bootstrap_shares, pass_at_k, wilson
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,9 +23,18 @@ ITEM = ["family", "split", "item"]
 """The columns that name one evaluated item; its position is the same in every run of a profile."""
 NOT_A_RUN_FIELD = {*ITEM, "id", "level", "greedy", "correct", "samples", "seed", "value"}
 
+Selection = Mapping[str, Any]
+"""Rows of an items table: field -> its value, or a list or a set of which any will do."""
+
+
+# ---------------------------------------------------------------- from records to rows
+
 
 def score(items: pd.DataFrame, metric: str) -> np.ndarray:
-    """What does each item score, in 0..1, under "greedy", "sampled" or "pass@k"?"""
+    """Return the score of each item, in 0..1, under "greedy", "sampled" or "pass@k".
+
+    Raises StudyError for another metric, or where there are fewer than k samples.
+    """
     if metric == "greedy":
         return items["greedy"].to_numpy(float)
     if metric == "sampled":
@@ -34,7 +45,7 @@ def score(items: pd.DataFrame, metric: str) -> np.ndarray:
 
 
 def unpack(*items: dict[str, dict]) -> pd.DataFrame:
-    """What did runs do on each item? The `items` of their records as one row per item, in order.
+    """Return the `items` of records as one row per item, in order.
 
     Columns: family, split, item (position), level, greedy (0 or 1), correct (right ones among
     `samples`), samples; greedy and correct are NaN where they were not measured.
@@ -48,113 +59,175 @@ def unpack(*items: dict[str, dict]) -> pd.DataFrame:
 
     def digits(column: str) -> np.ndarray:
         values = [
-            np.frombuffer(part[column].encode(), np.uint8) - 48.0  # "0" is 48
-            if part.get(column) else np.full(n, np.nan)
-            for part, n in zip(parts, sizes, strict=True)
-        ]  # fmt: skip
+            _digits(part[column]) if part.get(column) else np.full(size, np.nan)
+            for part, size in zip(parts, sizes, strict=True)
+        ]
         return np.concatenate(values) if values else np.empty(0)
 
-    return pd.DataFrame({
-        "family": np.repeat([family for family, _ in names], sizes),
-        "split": np.repeat([split for _, split in names], sizes),
-        "item": [place for n in sizes for place in range(n)],
-        "level": digits("level").astype(int),
-        "greedy": digits("greedy"),
-        "correct": digits("correct"),
-        "samples": np.repeat([part.get("samples", 0) for part in parts], sizes),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "family": np.repeat([family for family, _ in names], sizes),
+            "split": np.repeat([split for _, split in names], sizes),
+            "item": [position for size in sizes for position in range(size)],
+            "level": digits("level").astype(int),
+            "greedy": digits("greedy"),
+            "correct": digits("correct"),
+            "samples": np.repeat([part.get("samples", 0) for part in parts], sizes),
+        }
+    )
+
+
+def _digits(text: str) -> np.ndarray:
+    """Return the digits of a string as numbers."""
+    import numpy as np
+
+    return np.frombuffer(text.encode(), np.uint8) - float(ord("0"))
 
 
 def scores(items: dict[str, dict], k: int = 0) -> list[dict]:
-    """How good is one run? A dict per family, split and metric of the `items` of its record.
+    """Return the scores of one run, a dict per family, split and metric of its record's `items`.
 
     Keys: family, split, metric, value, low, high (95 %, over items), n. Metrics: greedy, sampled
     and, from more than one sample, pass@k (k: 0 = as many as there are samples).
     """
-    found = []
+    rows = []
     for name, stored in items.items():
         frame = unpack({name: stored}).assign(seed=0)
         samples = stored.get("samples", 0)
         metrics = ["greedy"] if stored.get("greedy") else []
-        metrics += ["sampled"] if stored.get("correct") else []
-        metrics += [f"pass@{k or samples}"] if stored.get("correct") and samples > 1 else []
+        if stored.get("correct"):
+            metrics.append("sampled")
+            if samples > 1:
+                metrics.append(f"pass@{k or samples}")
         for metric in metrics:
             row = summarise(frame, ["family", "split"], metric).iloc[0]
             numbers = {key: round(float(row[key]), 6) for key in ("value", "low", "high")}
             place = {"family": row["family"], "split": row["split"], "metric": metric}
-            found.append({**place, **numbers, "n": int(row["n_items"])})
-    return found
+            rows.append({**place, **numbers, "n": int(row["n_items"])})
+    return rows
+
+
+# ---------------------------------------------------------------- groups of runs
 
 
 def summarise(items: pd.DataFrame, by: list[str], metric: str) -> pd.DataFrame:
-    """How good is each group, and how sure is that? One row per combination of `by`.
+    """Return the mean score of each group and its interval, one row per combination of `by`.
 
     Columns: `by`, metric, value, low, high (95 %, over seeds and items), n_items, n_seeds.
     Every seed answers the same items, so both are resampled, crossed and not nested: the
     pigeonhole bootstrap (Owen 2007, doi:10.1214/07-AOAS122), which errs on the wide side.
     Percentile intervals from a handful of seeds are rough: read n_seeds along with them.
     Where all items score the same, the bootstrap has nothing to resample and Wilson steps in.
+
+    Raises StudyError where a group mixes runs that differ in more than the seed, or where a seed
+    lacks an item.
     """
     import numpy as np
     import pandas as pd
 
     rows = []
     for key, group in items.groupby(by, sort=False, dropna=False):
-        cells = _matrix(group, metric, dict(zip(by, key, strict=True))).to_numpy()
-        seeds, n = cells.shape
+        cells = _seeds_by_items(group, metric, dict(zip(by, key, strict=True))).to_numpy()
+        n_seeds, n_items = cells.shape
         value = cells.mean()
-        each, several = _resampled(n, seeds)
-        draws = ((_seed_weights(several) @ cells) * each).sum(1)
-        low, high = np.quantile(draws, [0.025, 0.975]) if np.ptp(cells) else wilson(value * n, n)
+        item_weights, seed_shares = _bootstrap(n_items, n_seeds)
+        draws = ((_seed_weights(seed_shares) @ cells) * item_weights).sum(1)
+        if np.ptp(cells):
+            low, high = np.quantile(draws, [0.025, 0.975])
+        else:
+            low, high = wilson(value * n_items, n_items)
         # A skewed group can push the percentiles past what a share can be, by the seed correction.
-        rows.append((*key, metric, value, max(low, 0.0), min(high, 1.0), n, seeds))
+        rows.append((*key, metric, value, max(low, 0.0), min(high, 1.0), n_items, n_seeds))
     return pd.DataFrame(rows, columns=[*by, "metric", "value", "low", "high", "n_items", "n_seeds"])
 
 
 def over_seeds(runs: pd.DataFrame, by: list[str], column: str) -> pd.DataFrame:
-    """How large is a number that each run has once? Mean and 95 % t interval over the runs.
+    """Return the mean and the 95 % t interval, over runs, of a number that each run has once.
 
     Columns: `by`, value, low, high, n_seeds. A single run has no interval: low and high are NaN.
     """
     from scipy.stats import t
 
     cells = runs.groupby(by, sort=False, dropna=False)[column].agg(["mean", "sem", "count"])
-    reach = t.ppf(0.975, cells["count"] - 1) * cells["sem"]
-    found = cells.assign(value=cells["mean"], low=cells["mean"] - reach, high=cells["mean"] + reach)
-    return found.rename(columns={"count": "n_seeds"})[
-        ["value", "low", "high", "n_seeds"]
-    ].reset_index()
+    half_width = t.ppf(0.975, cells["count"] - 1) * cells["sem"]
+    means = cells.assign(
+        value=cells["mean"], low=cells["mean"] - half_width, high=cells["mean"] + half_width
+    )
+    columns = ["value", "low", "high", "n_seeds"]
+    return means.rename(columns={"count": "n_seeds"})[columns].reset_index()
 
 
-def paired(items: pd.DataFrame, a: dict, b: dict, metric: str) -> dict:
-    """By how much is arm `a` better than arm `b` on the items both answered?
+# ---------------------------------------------------------------- differences
 
-    `a` and `b` select rows: {"method": "sft", "rank": 8}. A `contrast` of two terms; its result
-    has the numbers of seeds as seeds_a and seeds_b.
+
+def paired(items: pd.DataFrame, arm: Selection, reference: Selection, metric: str) -> dict:
+    """Return by how much one arm is better than another one on the items that both answered.
+
+    Args:
+        arm: selects its rows, {"method": "sft", "rank": 8}.
+        reference: selects those that are subtracted.
+    Returns:
+        The `contrast` of the two, its estimate as `value`, as in the rows of `summarise`, and the
+        numbers of seeds as seeds_arm and seeds_reference.
+
+    Raises StudyError where no item was answered by both.
     """
-    left, right = (_select(items, arm) for arm in (a, b))
+    left, right = (_select(items, selection) for selection in (arm, reference))
     both = set(left.set_index(ITEM).index) & set(right.set_index(ITEM).index)
     if not both:
-        raise StudyError(f"no item was answered by both {_say(a)} and {_say(b)}; same split?")
+        raise StudyError(
+            f"no item was answered by both {_in_words(arm)} and {_in_words(reference)}; same split?"
+        )
     shared = items[items.set_index(ITEM).index.isin(both)]
-    found = contrast(shared, [(1.0, a), (-1.0, b)], metric)
-    return {**{k: v for k, v in found.items() if k != "seeds"},
-            "seeds_a": found["seeds"][0], "seeds_b": found["seeds"][1]}  # fmt: skip
+    gap = contrast(shared, [(1.0, arm), (-1.0, reference)], metric)
+    value, (seeds_arm, seeds_reference) = gap.pop("estimate"), gap.pop("seeds")
+    return {"value": value, **gap, "seeds_arm": seeds_arm, "seeds_reference": seeds_reference}
+
+
+def verdict(gaps: Sequence[Mapping[str, Any]], margin: float = 0.0) -> str:
+    """Return what some intervals (low, high) together say of "every gap is above the margin".
+
+    "supported" if all of them lie above it, "refuted" if one lies below it, else "undecided".
+    Claims are judged by `claims.verdicts` instead, which corrects for their number.
+    """
+    if any(gap["high"] < margin for gap in gaps):
+        return "refuted"
+    return "supported" if all(gap["low"] > margin for gap in gaps) else "undecided"
+
+
+@dataclass(frozen=True, eq=False)
+class _Term:
+    """One arm of a contrast: its weight and its scores, seeds x items."""
+
+    weight: float
+    cells: pd.DataFrame
+
+    @functools.cached_property
+    def seeds(self) -> tuple:
+        return tuple(self.cells.index)
+
+    @functools.cached_property
+    def items(self) -> list[tuple]:
+        """Family and position: an item under another prompt is the same item."""
+        return [(family, position) for family, _, position in self.cells.columns]
 
 
 def contrast(
-    items: pd.DataFrame, terms: Sequence[tuple[float, dict]], metric: str, margin: float = 0.0
+    items: pd.DataFrame,
+    terms: Sequence[tuple[float, Selection]],
+    metric: str,
+    margin: float = 0.0,
 ) -> dict:
-    """How large is a weighted sum of arms' means, and how sure is that?
+    """Return a weighted sum of arms' means with its interval and p value.
 
     Args:
-        terms: (weight, rows), such as [(1, {"method": "sft"}), (-1, {"method": "grpo"})]. A value
-            that is a list or a set selects any of it. Differences of differences and slopes are
-            contrasts, too.
+        terms: (weight, rows), such as [(1, {"method": "sft"}), (-1, {"method": "grpo"})].
+            Differences of differences and slopes are contrasts, too.
     Returns:
         estimate, low, high (95 %), p (two-sided, of being no other than `margin`; below .05 where
         the interval leaves it out), margin, se, se_items (what no number of seeds would take away),
         n (items), seeds (per term).
+
     Items are resampled jointly, because all arms met the same ones, an item under another prompt
     being the same item; and so are seeds, because an arm may go on from another one's run of the
     same seed (Efron and Tibshirani 1993, chapter 16; Owen 2007). Arms whose seeds have nothing in
@@ -163,111 +236,176 @@ def contrast(
     Satterthwaite's degrees of freedom for the part of the variance that is the seeds'.
     """
     import numpy as np
-    from scipy.stats import t as student
 
-    fields = {field for _, arm in terms for field in arm}
-    used = {"id", "seed", *ITEM, "greedy", "correct", "samples"} | fields
-    few = items[[column for column in items if column in used]]  # run fields weigh more than items
-    try:
-        cells = [_matrix(_select(few, arm), metric, arm) for _, arm in terms]
-    except StudyError:  # says which fields tell the runs apart
-        cells = [_matrix(_select(items, arm), metric, arm) for _, arm in terms]
-    keys = [[(c[0], c[2]) for c in matrix.columns] for matrix in cells]  # family and item
-    every = list(dict.fromkeys(key for columns in keys for key in columns))
-    place = {key: i for i, key in enumerate(every)}
-    known = dict.fromkeys(tuple(matrix.index) for matrix in cells)
-    weights, *shares = _resampled(len(every), *map(len, known))
-    seeds = {own: _seed_weights(share) for own, share in zip(known, shares, strict=True)}
-    draws, fixed, estimate, spread = np.zeros(RESAMPLES), np.zeros(RESAMPLES), 0.0, 0.0
-    for (factor, _), matrix, columns in zip(terms, cells, keys, strict=True):
-        own = weights
-        if columns != every:  # an arm that has met only some of the items
-            own = weights[:, [place[key] for key in columns]]
-            own = own / np.maximum(own.sum(1, keepdims=True), 1e-12)
-        draws += factor * ((seeds[tuple(matrix.index)] @ matrix.to_numpy()) * own).sum(1)
-        fixed += factor * (own @ matrix.to_numpy().mean(0))
-        estimate += factor * matrix.to_numpy().mean()
-        spread += abs(factor)
-    n = len(every)
-    se, se_items = float(draws.std()), float(fixed.std())
+    arms = _terms(items, terms, metric)
+    all_items = list(dict.fromkeys(item for arm in arms for item in arm.items))
+    draws, of_items = _contrast_draws(arms, all_items)
+    estimate = 0.0
+    for arm in arms:
+        estimate += arm.weight * arm.cells.to_numpy().mean()
+    se, se_items = float(draws.std()), float(of_items.std())
     if np.ptp(draws) > 1e-12:
-        several = [len(m) - 1 for m in cells if len(m) > 1]
-        own = max(0.0, se**2 - se_items**2)
-        df = min(several) * (se**2 / own) ** 2 if several and own else np.inf
-        low, high = (estimate + sign * student.ppf(0.975, df) * se for sign in (-1, 1))
-        p = 2 * student.sf(abs(estimate - margin) / se, df)
+        n_seeds = [len(arm.cells) for arm in arms]
+        low, high, p = _student(estimate, margin, se, se_items, n_seeds)
     else:
-        # Every item differs by the same amount (most often 0): as far as n items can tell.
-        reach = wilson(0, n)[1] * spread / 2
-        low, high = estimate - reach, estimate + reach
-        sure = min(1.0, 2 * 0.5**n + 1 / RESAMPLES)  # a sign test
-        p = sure if abs(estimate - margin) > 1e-12 else 1.0
-    return {"estimate": float(estimate), "low": float(low), "high": float(high), "p": float(p),
-            "margin": margin, "se": se, "se_items": se_items, "n": n,
-            "seeds": [len(m) for m in cells]}  # fmt: skip
+        span = sum(abs(arm.weight) for arm in arms)
+        low, high, p = _constant(estimate, margin, span, len(all_items))
+    return {
+        "estimate": float(estimate),
+        "low": float(low),
+        "high": float(high),
+        "p": float(p),
+        "margin": margin,
+        "se": se,
+        "se_items": se_items,
+        "n": len(all_items),
+        "seeds": [len(arm.cells) for arm in arms],
+    }
 
 
-def holm(ps: Sequence[float]) -> list[float]:
-    """P values adjusted so that the chance of any false alarm stays below the level (Holm 1979).
+def _terms(
+    items: pd.DataFrame, terms: Sequence[tuple[float, Selection]], metric: str
+) -> list[_Term]:
+    """Return the scores of each arm of a contrast."""
+    fields = {field for _, selection in terms for field in selection}
+    used = {"id", "seed", *ITEM, "greedy", "correct", "samples"} | fields
+    narrow = items[[column for column in items if column in used]]  # run fields are most of a table
+    try:
+        return _cells(narrow, terms, metric)
+    except StudyError:  # the whole table says which fields tell the runs apart
+        return _cells(items, terms, metric)
+
+
+def _cells(
+    items: pd.DataFrame, terms: Sequence[tuple[float, Selection]], metric: str
+) -> list[_Term]:
+    return [
+        _Term(weight, _seeds_by_items(_select(items, selection), metric, selection))
+        for weight, selection in terms
+    ]
+
+
+def _contrast_draws(arms: list[_Term], all_items: list[tuple]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the contrast in each bootstrap draw, and with the items alone resampled."""
+    import numpy as np
+
+    position = {item: index for index, item in enumerate(all_items)}
+    groups = list(dict.fromkeys(arm.seeds for arm in arms))  # sets of seeds are drawn once each
+    weights, *shares = _bootstrap(len(all_items), *map(len, groups))
+    seed_weights = {
+        seeds: _seed_weights(share) for seeds, share in zip(groups, shares, strict=True)
+    }
+    draws, of_items = np.zeros(RESAMPLES), np.zeros(RESAMPLES)
+    for arm in arms:
+        cells, item_weights = arm.cells.to_numpy(), weights
+        if arm.items != all_items:  # an arm that has met only some of the items
+            item_weights = weights[:, [position[item] for item in arm.items]]
+            item_weights = item_weights / np.maximum(item_weights.sum(1, keepdims=True), 1e-12)
+        draws += arm.weight * ((seed_weights[arm.seeds] @ cells) * item_weights).sum(1)
+        of_items += arm.weight * (item_weights @ cells.mean(0))
+    return draws, of_items
+
+
+def _student(
+    estimate: float, margin: float, se: float, se_items: float, n_seeds: list[int]
+) -> tuple[float, float, float]:
+    """Return low, high and p of Student's t with Satterthwaite's degrees of freedom."""
+    import numpy as np
+    from scipy.stats import t
+
+    several = [n - 1 for n in n_seeds if n > 1]
+    of_seeds = max(0.0, se**2 - se_items**2)
+    df = min(several) * (se**2 / of_seeds) ** 2 if several and of_seeds else np.inf
+    half_width = t.ppf(0.975, df) * se
+    p = 2 * t.sf(abs(estimate - margin) / se, df)
+    return estimate - half_width, estimate + half_width, p
+
+
+def _constant(
+    estimate: float, margin: float, span: float, n_items: int
+) -> tuple[float, float, float]:
+    """Return low, high and p where every item differs by the same amount, most often by 0.
+
+    That is sure as far as n items can tell: by Wilson's interval and a sign test.
+    """
+    half_width = wilson(0, n_items)[1] * span / 2
+    p = min(1.0, 2 * 0.5**n_items + 1 / RESAMPLES)
+    if abs(estimate - margin) <= 1e-12:
+        p = 1.0
+    return estimate - half_width, estimate + half_width, p
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p values so that the chance of any false alarm stays below the level (Holm 1979).
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
-    adjusted, worst = [0.0] * len(ps), 0.0
-    for rank, index in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
-        worst = max(worst, min(1.0, (len(ps) - rank) * ps[index]))
+    adjusted, worst = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = round(worst, 12)
     return adjusted
 
 
 def detectable(se: float) -> float:
-    """The smallest effect that an estimate with this standard error finds, 4 times in 5 at 5 %.
+    """Return the smallest effect that a standard error lets one find, 4 times in 5 at 5 %.
 
     (z_.975 + z_.8) se, the minimum detectable effect (Bloom 1995, doi:10.1177/0193841X9501900504).
     """
     return (1.959964 + 0.841621) * se
 
 
-def _matrix(group: pd.DataFrame, metric: str, name: dict) -> pd.DataFrame:
-    """Scores as seeds x items; refuses a group whose runs differ in more than the seed."""
+# ---------------------------------------------------------------- cells and draws
+
+
+def _seeds_by_items(group: pd.DataFrame, metric: str, selection: Selection) -> pd.DataFrame:
+    """Return scores as seeds x items; refuse a group whose runs differ in more than the seed."""
     group = group.assign(value=score(group, metric))
     if group.duplicated(["seed", *ITEM]).any():
         fields = [c for c in group if c not in NOT_A_RUN_FIELD and group[c].nunique() > 1]
-        raise StudyError(f"{_say(name)} mixes runs; tell them apart by {', '.join(fields) or 'id'}")
+        raise StudyError(
+            f"{_in_words(selection)} mixes runs; tell them apart by {', '.join(fields) or 'id'}"
+        )
     cells = group.pivot(index="seed", columns=ITEM, values="value")
     if cells.isna().to_numpy().any():
-        raise StudyError(f"{_say(name)}: not every seed has a {metric} score for every item")
+        raise StudyError(
+            f"{_in_words(selection)}: not every seed has a {metric} score for every item"
+        )
     return cells
 
 
 @functools.lru_cache(maxsize=8)
-def _resampled(*counts: int) -> list[np.ndarray]:
-    """Shares of things of several kinds in each bootstrap draw; all groups meet the same draws."""
+def _bootstrap(*counts: int) -> list[np.ndarray]:
+    """Return shares of things of several kinds per draw; all groups meet the same draws."""
     import numpy as np
 
     rng = np.random.default_rng(0)
-    return [drawn(rng, count) for count in counts]
+    return [bootstrap_shares(rng, count) for count in counts]
 
 
 def _seed_weights(shares: np.ndarray) -> np.ndarray:
-    """Weights of seeds in each draw from their shares: S seeds show (S-1)/S of a mean's variance.
+    """Return weights of seeds in each draw: S seeds show (S-1)/S of a mean's variance.
 
     That is half of it for two seeds, so deviations are drawn out by the root of S/(S-1).
     """
     count = shares.shape[1]
-    return 1 / count + (shares - 1 / count) * (count / (count - 1)) ** 0.5 if count > 1 else shares
+    if count == 1:
+        return shares
+    return 1 / count + (shares - 1 / count) * (count / (count - 1)) ** 0.5
 
 
-def _select(items: pd.DataFrame, arm: dict) -> pd.DataFrame:
-    for field, wanted in arm.items():
+def _select(items: pd.DataFrame, selection: Selection) -> pd.DataFrame:
+    """Return the selected rows; raise StudyError for an unknown field and where none is left."""
+    for field, wanted in selection.items():
         if field not in items:
             raise StudyError(f"no column {field!r}; valid: {', '.join(items.columns)}")
         several = isinstance(wanted, list | set | frozenset)
         items = items[items[field].isin(wanted) if several else items[field] == wanted]
     if items.empty:
-        raise StudyError(f"no finished run matches {_say(arm)}")
+        raise StudyError(f"no finished run matches {_in_words(selection)}")
     return items
 
 
-def _say(arm: dict) -> str:
-    return " ".join(f"{field}={value}" for field, value in arm.items()) or "the whole table"
+def _in_words(selection: Selection) -> str:
+    return " ".join(f"{field}={value}" for field, value in selection.items()) or "the whole table"

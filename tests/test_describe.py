@@ -55,7 +55,7 @@ def test_reliability_grows_with_k_and_is_one_without_noise():
 
 def test_correlations_find_order_and_leave_out_what_does_not_vary():
     rows = pd.DataFrame({"rising": range(50), "still": 1, "rate": [i**3 for i in range(50)]})
-    table = describe.correlations(rows, ["rising", "still"], "rate").set_index("arm")
+    table = describe.correlations(rows, ["rising", "still"], "rate").set_index("column")
     assert list(table.index) == ["rising"] and table.loc["rising", "value"] == pytest.approx(1)
 
 

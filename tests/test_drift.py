@@ -19,12 +19,12 @@ def moved(small):
 
 def test_the_base_is_at_no_distance_from_itself(small):
     model, tokenizer = models.load(small)
-    found = drift.measure(model.eval(), tokenizer, small)
-    loss = found.pop("corpus_loss")
-    assert 0 < loss < 1 and set(found) == {"gsm8k", "math", "mbpp"}
-    for measured in found.values():
-        assert measured["kl"] == 0 and measured["entropy"] > 0
-        assert 1 / drift.SAMPLES <= measured["distinct"] <= 1
+    measured = drift.measure(model.eval(), tokenizer, small)
+    loss = measured.pop("corpus_loss")
+    assert 0 < loss < 1 and set(measured) == {"gsm8k", "math", "mbpp"}
+    for family in measured.values():
+        assert family["kl"] == 0 and family["entropy"] > 0
+        assert 1 / drift.SAMPLES <= family["distinct"] <= 1
 
 
 def test_an_adapter_moves_it_and_both_ways_of_scoring_agree(moved, small, monkeypatch):

@@ -5,15 +5,14 @@ from hybridlib import evaluate, files, results
 
 @pytest.mark.slow
 def test_scores_are_those_of_the_items(tiny, small):
-    found = evaluate.score(*tiny, small)
-    again = evaluate.score(*tiny, small)
-    assert found == again
-    assert set(found["items"]) == {"gsm8k/test", "math/test", "mbpp/test"}
-    for key, item in found["items"].items():
+    scored = evaluate.score(*tiny, small)
+    assert scored == evaluate.score(*tiny, small)
+    assert set(scored["items"]) == {"gsm8k/test", "math/test", "mbpp/test"}
+    for key, item in scored["items"].items():
         family, split = key.split("/")
         assert len(item["greedy"]) == len(item["correct"]) == len(item["level"]) == small.n_eval
         value = {
-            s["metric"]: s for s in found["scores"] if (s["family"], s["split"]) == (family, split)
+            s["metric"]: s for s in scored["scores"] if (s["family"], s["split"]) == (family, split)
         }
         assert value["greedy"]["value"] == pytest.approx(
             sum(map(int, item["greedy"])) / small.n_eval
@@ -80,10 +79,11 @@ def test_more_is_said_of_solutions_than_right_or_wrong():
         grading.grade_many(texts, [row["answer"]] * 2, [row["kind"]] * 2)
         for texts, row in zip(sampled, rows, strict=True)
     ]
-    said = evaluate._said(rows, sampled, verdicts)
+    facts = evaluate.solution_facts(rows, sampled, verdicts)
     steps = gold[0].count("<<")
     held = 1 + steps / (steps + 1) + 1  # over the three answers that show steps
-    assert said["steps_shown"] == 0.75 and said["steps_right"] == pytest.approx(held / 3, abs=1e-5)
-    assert 0.5 <= said["agreement"] <= 1 and said["majority_accuracy"] >= 0.5
-    assert set(said) == {"steps_right", "steps_shown", "intermediate_recall", "answer_follows",
+    assert facts["steps_shown"] == 0.75
+    assert facts["steps_right"] == pytest.approx(held / 3, abs=1e-5)
+    assert 0.5 <= facts["agreement"] <= 1 and facts["majority_accuracy"] >= 0.5
+    assert set(facts) == {"steps_right", "steps_shown", "intermediate_recall", "answer_follows",
                          "agreement", "majority_accuracy"}  # fmt: skip

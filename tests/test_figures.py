@@ -131,6 +131,6 @@ def test_distance_draws_an_interval_both_ways_and_never_below_zero(tmp_path):
 
 def test_other_scales_than_rows_are_decimal(summary, tmp_path):
     tried = summary.assign(learning_rate=summary["n_train"] / 1e6)
-    figure = figures.scaling(tried, x="learning_rate")
+    figure = figures.scaling(tried, over="learning_rate")
     assert drawn(figure, tmp_path) == [2, 2, 2]
     assert figure.axes[0].get_xlabel() == "learning rate"

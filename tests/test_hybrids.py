@@ -286,7 +286,7 @@ def test_every_method_runs_from_rows_to_record(small, world, method):
     mus = [point.get("mu") for point in record["curve"]]
     assert [mus[0], mus[-1]] == ends.get(method, [None, None])
     words = labels.arm(record["run"])
-    assert words == (f"{labels.WAYS.get(method, 'CHORD')}, paid correct + format, target answer")
+    assert words == (f"{METHODS[method].words}, paid correct + format, target answer")
     study.results.save(record)  # the same answer once more
 
 

@@ -29,7 +29,7 @@ ORDER = """
     metrics rewards reward_shares difficulty targets pretrain drift evaluate
     methods.registry methods.train methods.mixed methods.composed methods.distillation methods
     labels figures measures
-    grids pool study verify restamp estimate
+    grids pool study chapter verify restamp estimate
     claims.registry claims.contrasts claims.forgetting claims.rules claims.verdicts claims
     advise.choice advise.report advise
     book.cache book.plan book.kernels book.pages book.build book

@@ -33,10 +33,9 @@ RECORD = {
 def test_every_measure_says_what_it_is_and_reads_committed_records(name):
     measure = MEASURES[name]
     assert measure.__doc__ and measure.words and measure.better in (-1, 0, 1)
-    found = [json.loads(path.read_text())
-             for path in sorted((ROOT / "data/results/tiny-full").glob("*.json"))[:8]]  # fmt: skip
-    values = [measure(record) for record in found]
-    assert any(value is not None for value in values) or not found
+    paths = sorted((ROOT / "data/results/tiny-full").glob("*.json"))[:8]
+    values = [measure(json.loads(path.read_text())) for path in paths]
+    assert any(value is not None for value in values) or not paths
     assert all(math.isfinite(value) for value in values if value is not None)
 
 
@@ -44,19 +43,19 @@ def test_values_are_means_over_families_and_missing_ones_stay_missing(monkeypatc
     bare = RECORD | {"id": "base", "run": RUN | {"method": "base"},
                      "curve": [], "facts": {}}  # fmt: skip
     monkeypatch.setattr(results, "read", lambda name: [RECORD, bare])
-    found = table("toy").set_index("id")
-    assert found.loc["grpo", "sampled"] == pytest.approx(0.6)
-    assert found.loc["grpo", "longer"] == 0.1 and found.loc["grpo", "any_of_k"] == 0.9
-    assert found.loc["grpo", "agreement"] == pytest.approx(
+    runs = table("toy").set_index("id")
+    assert runs.loc["grpo", "sampled"] == pytest.approx(0.6)
+    assert runs.loc["grpo", "longer"] == 0.1 and runs.loc["grpo", "any_of_k"] == 0.9
+    assert runs.loc["grpo", "agreement"] == pytest.approx(
         ((3 * 0.4 - 1) / 2 + (3 * 0.6 - 1) / 2) / 2
     )
-    assert found.loc["grpo", "majority"] == 0.5
+    assert runs.loc["grpo", "majority"] == 0.5
     more = RECORD | {"items": {"a/test": {"samples": 6}}}
     assert MEASURES["majority"](more) is None
-    assert found.loc["grpo", "right_steps"] == 0.9 and found.loc["grpo", "corpus"] == 0.1
-    assert found.loc["grpo", "distance"] == pytest.approx(0.3)
-    assert found.loc["grpo", "excess"] == pytest.approx(0.8 - 0.6)
-    assert found.loc["base", ["excess", "agreement", "corpus", "greedy"]].isna().all()
+    assert runs.loc["grpo", "right_steps"] == 0.9 and runs.loc["grpo", "corpus"] == 0.1
+    assert runs.loc["grpo", "distance"] == pytest.approx(0.3)
+    assert runs.loc["grpo", "excess"] == pytest.approx(0.8 - 0.6)
+    assert runs.loc["base", ["excess", "agreement", "corpus", "greedy"]].isna().all()
     for field, value in (("rewards", ["correct", "format"]), ("select", "high")):
         assert MEASURES["excess"](RECORD | {"run": RUN | {field: value}}) is None
     assert set(table("toy", ["base"])["id"]) == {"base"} and table("toy", []).empty

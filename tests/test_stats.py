@@ -94,12 +94,12 @@ def test_unpack_reads_the_items_of_a_record():
 def test_scores_give_one_row_per_set_and_measured_metric():
     stored = {"gsm8k/test": {"level": "1122", "greedy": "0110", "correct": "0440", "samples": 4},
               "math/test": {"level": "1", "greedy": "1", "correct": "", "samples": 0}}  # fmt: skip
-    found = stats.scores(stored)
-    assert [(row["family"], row["metric"]) for row in found] == [
+    rows = stats.scores(stored)
+    assert [(row["family"], row["metric"]) for row in rows] == [
         ("gsm8k", "greedy"), ("gsm8k", "sampled"), ("gsm8k", "pass@4"), ("math", "greedy"),
     ]  # fmt: skip
-    assert all(row["value"] == 0.5 and row["n"] == 4 for row in found[:3])
-    assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 1 for row in found)
+    assert all(row["value"] == 0.5 and row["n"] == 4 for row in rows[:3])
+    assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 1 for row in rows)
 
 
 def test_one_seed_gives_the_interval_of_the_items_alone():
@@ -149,8 +149,8 @@ def test_an_arm_that_goes_on_from_another_is_compared_seed_by_seed():
     after = before.copy()
     after[:, :6] = True  # and each gains the same few items
     both = pd.concat([table(before, arm="before"), table(after, arm="after")])
-    found = stats.paired(both, {"arm": "after"}, {"arm": "before"}, "sampled")
-    assert found["low"] > 0 and found["high"] - found["low"] < 0.2  # unpaired: about 0.6
+    gap = stats.paired(both, {"arm": "after"}, {"arm": "before"}, "sampled")
+    assert gap["low"] > 0 and gap["high"] - gap["low"] < 0.2  # unpaired: about 0.6
 
 
 def test_seeds_on_different_items_are_refused():
@@ -181,10 +181,10 @@ def test_paired_is_sharper_than_two_intervals_when_items_are_shared():
     base = rng.random(300) < 0.5
     better = base | (rng.random(300) < 0.1)
     items = pd.concat([table(better, method="grpo"), table(base, method="sft")])
-    found = stats.paired(items, {"method": "grpo"}, {"method": "sft"}, "greedy")
-    assert found["estimate"] == pytest.approx(better.mean() - base.mean())
-    assert found["low"] > 0 and found["p"] < 0.01 and found["n"] == 300
-    assert found["high"] - found["low"] < 0.08  # unpaired: about 0.16
+    gap = stats.paired(items, {"method": "grpo"}, {"method": "sft"}, "greedy")
+    assert gap["value"] == pytest.approx(better.mean() - base.mean())
+    assert gap["low"] > 0 and gap["p"] < 0.01 and gap["n"] == 300
+    assert gap["high"] - gap["low"] < 0.08  # unpaired: about 0.16
 
 
 def test_paired_changes_sign_with_its_arms():
@@ -193,9 +193,9 @@ def test_paired_changes_sign_with_its_arms():
     items = pd.concat(arms)
     one = stats.paired(items, {"method": "grpo"}, {"method": "sft"}, "greedy")
     two = stats.paired(items, {"method": "sft"}, {"method": "grpo"}, "greedy")
-    assert one["estimate"] == -two["estimate"]
+    assert one["value"] == -two["value"]
     assert (one["low"] > 0) == (one["p"] < 0.05) or one["high"] < 0
-    assert (one["seeds_a"], one["seeds_b"]) == (3, 3)
+    assert (one["seeds_arm"], one["seeds_reference"]) == (3, 3)
 
 
 @pytest.mark.parametrize(("wins", "losses"), [(12, 3), (30, 15), (20, 18), (14, 26)])
@@ -205,16 +205,16 @@ def test_paired_agrees_with_a_sign_test_on_one_seed(wins, losses):
     a = np.repeat([1, 0, 1, 0], [wins, losses, 40, 20])
     b = np.repeat([0, 1, 1, 0], [wins, losses, 40, 20])
     items = pd.concat([table(a, method="a"), table(b, method="b")])
-    found = stats.paired(items, {"method": "a"}, {"method": "b"}, "greedy")
+    gap = stats.paired(items, {"method": "a"}, {"method": "b"}, "greedy")
     exact = binomtest(wins, wins + losses).pvalue - binom.pmf(wins, wins + losses, 0.5)  # mid-p
-    assert found["p"] == pytest.approx(exact, rel=0.1, abs=0.03)
+    assert gap["p"] == pytest.approx(exact, rel=0.1, abs=0.03)
 
 
 def test_identical_arms_do_not_differ_yet_few_items_say_little():
     items = pd.concat([table([1, 0] * 6, method=m) for m in "ab"])
-    found = stats.paired(items, {"method": "a"}, {"method": "b"}, "greedy")
-    assert found["estimate"] == 0 and found["p"] == 1
-    assert found["low"] < -0.1 and found["high"] > 0.1
+    gap = stats.paired(items, {"method": "a"}, {"method": "b"}, "greedy")
+    assert gap["value"] == 0 and gap["p"] == 1
+    assert gap["low"] < -0.1 and gap["high"] > 0.1
 
 
 def test_paired_uses_the_shared_items_and_names_what_is_wrong():
@@ -237,9 +237,26 @@ def test_equal_arms_are_called_different_at_most_about_as_often_as_p_says():
         ease = rng.normal(0, 1, 80)
         chance = 1 / (1 + np.exp(-ease))
         arms = [table(rng.random((3, 80)) < chance, method=m) for m in "ab"]
-        found = stats.paired(pd.concat(arms), {"method": "a"}, {"method": "b"}, "greedy")
-        called.append(found["p"] < 0.05)
+        gap = stats.paired(pd.concat(arms), {"method": "a"}, {"method": "b"}, "greedy")
+        called.append(gap["p"] < 0.05)
     assert np.mean(called) <= 0.08
+
+
+@pytest.mark.parametrize(
+    ("intervals", "margin", "expected"),
+    [
+        ([(0.1, 0.3)], 0.0, "supported"),
+        ([(-0.1, 0.3)], 0.0, "undecided"),
+        ([(-0.3, -0.1)], 0.0, "refuted"),
+        ([(-0.04, 0.3)], -0.05, "supported"),  # no worse than by the margin
+        ([(0.1, 0.3), (-0.1, 0.1)], 0.0, "undecided"),
+        ([(0.1, 0.3), (-0.3, -0.1)], 0.0, "refuted"),  # one is enough
+        ([(0.0, 0.0)], 0.0, "undecided"),  # the margin itself is not above it
+    ],
+)
+def test_a_verdict_asks_every_interval_to_lie_above_the_margin(intervals, margin, expected):
+    gaps = [{"low": low, "high": high} for low, high in intervals]
+    assert stats.verdict(gaps, margin) == expected
 
 
 def frame(rows):
@@ -255,19 +272,19 @@ def test_a_contrast_is_the_weighted_sum_and_turns_with_its_signs():
     rng = np.random.default_rng(0)
     items = frame([(f"{a}_{s}", s, rng.integers(0, 9, 30)) for a in "abc" for s in range(3)])
     terms = [(1.0, {"arm": "a"}), (-0.5, {"arm": "b"}), (-0.5, {"arm": "c"})]
-    found = stats.contrast(items, terms, "sampled")
+    gap = stats.contrast(items, terms, "sampled")
     means = items.assign(v=items["correct"] / 8).groupby("arm")["v"].mean()
-    assert found["estimate"] == pytest.approx(means["a"] - means["b"] / 2 - means["c"] / 2)
-    assert found["low"] < found["estimate"] < found["high"] and found["se_items"] < found["se"]
+    assert gap["estimate"] == pytest.approx(means["a"] - means["b"] / 2 - means["c"] / 2)
+    assert gap["low"] < gap["estimate"] < gap["high"] and gap["se_items"] < gap["se"]
     turned = stats.contrast(items, [(-w, arm) for w, arm in terms], "sampled")
-    assert turned["low"] == pytest.approx(-found["high"])
+    assert turned["low"] == pytest.approx(-gap["high"])
 
 
 def test_a_run_against_itself_is_exactly_nothing():
     rng = np.random.default_rng(1)
     items = frame([(f"a_{s}", s, rng.integers(0, 9, 30)) for s in range(3)])
-    found = stats.contrast(items, [(1.0, {"arm": "a"}), (-1.0, {"arm": ["a"]})], "sampled")
-    assert found["estimate"] == 0 and found["p"] == 1
+    gap = stats.contrast(items, [(1.0, {"arm": "a"}), (-1.0, {"arm": ["a"]})], "sampled")
+    assert gap["estimate"] == 0 and gap["p"] == 1
 
 
 def test_p_values_of_contrasts_are_uniform_where_nothing_is_to_be_found():

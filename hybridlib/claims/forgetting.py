@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hybridlib.claims.contrasts import Effect, Evidence
-from hybridlib.proportions import drawn
+from hybridlib.proportions import bootstrap_shares
 from hybridlib.runs import Run
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def at_equal_distance(losses: pd.DataFrame, shares: pd.DataFrame, margin: float)
     inputs = np.column_stack([losses["log_kl"], losses["is_rl"], *indicators]).astype(float)
     rng = np.random.default_rng(0)
     sizes = shares.columns.get_level_values("family").value_counts(sort=False)
-    resampled = np.hstack([n * drawn(rng, n) for n in sizes]) @ shares.to_numpy().T  # (draws, runs)
+    weights = np.hstack([n * bootstrap_shares(rng, n) for n in sizes])
+    resampled = weights @ shares.to_numpy().T  # (draws, runs)
     places = [np.flatnonzero(losses["arm"] == arm) for arm in losses["arm"].unique()]
     draws = []
     for row in resampled:

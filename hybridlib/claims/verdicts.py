@@ -95,7 +95,7 @@ def beyond_margins(judgements: Sequence[Judgement], name: str) -> pd.DataFrame:
     ends = ["estimate", "low", "high"]
     frame[ends] = frame[ends].sub(frame["margin"], axis=0)  # the line of figures stands at 0
     frame["what"] += [f" - {margin:.2g}" if margin else "" for margin in frame["margin"]]
-    return frame.rename(columns={"what": "arm", "estimate": "value"})
+    return frame.rename(columns={"what": "label", "estimate": "value"})
 
 
 def seeds_needed(effect: Effect) -> float:

@@ -152,7 +152,7 @@ def correlations(rows: pd.DataFrame, columns: Sequence[str], target: str) -> pd.
     Columns that do not vary are left out.
 
     Returns:
-        One row per column: arm (its name), value, low, high (95 %, over rows).
+        One row per column: column (its name), value, low, high (95 %, over rows).
     """
     import numpy as np
     import pandas as pd
@@ -165,7 +165,7 @@ def correlations(rows: pd.DataFrame, columns: Sequence[str], target: str) -> pd.
         if np.ptp(pair[0]) and np.ptp(pair[1]):
             low, high = _correlation_interval(pair, rng, rankdata)
             table.append((column, spearmanr(*pair).statistic, low, high))
-    return pd.DataFrame(table, columns=["arm", "value", "low", "high"])
+    return pd.DataFrame(table, columns=["column", "value", "low", "high"])
 
 
 def _correlation_interval(
