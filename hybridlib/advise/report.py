@@ -67,14 +67,14 @@ def advise(profile: Profile, out: Path, limit: int = 0) -> str:
     choices = choose(flip)
     if sizes["zero"] > OUT_OF_REACH * len(rows):
         choices = _solutions_first(choices)
-    files = _by_file(rows, rates, choices)
+    by_file = _by_file(rows, rates, choices)
     for name in METHOD_OF_FILE:
-        _write_rows(out / f"{name}.jsonl", files[name])
+        _write_rows(out / f"{name}.jsonl", by_file[name])
     facts = {
         "profile": profile,
         "rates": rates,
         "sizes": sizes,
-        "files": files,
+        "by_file": by_file,
         "refused": refused,
         "out_of_reach": choices[0].advice == SOLUTIONS_FIRST,
     }
@@ -116,10 +116,10 @@ def _by_file(
 ) -> dict[str, list[Row]]:
     """The rows by file, with their pass rates; those of "" are left out."""
     file_of_bucket = {choice.bucket: choice.file for choice in choices}
-    files: dict[str, list[Row]] = {name: [] for name in (*METHOD_OF_FILE, "")}
+    by_file: dict[str, list[Row]] = {name: [] for name in (*METHOD_OF_FILE, "")}
     for row, rate in zip(rows, rates, strict=True):
-        files[file_of_bucket[bucket(rate)]].append(row | {"passrate": rate})
-    return files
+        by_file[file_of_bucket[bucket(rate)]].append(row | {"passrate": rate})
+    return by_file
 
 
 def _write_rows(path: Path, rows: Sequence[Row]) -> None:
@@ -140,10 +140,10 @@ def _summary(flip: FlipEvidence, choices: Sequence[BucketChoice], facts: dict[st
         "summary.md.j2",
         **facts,
         n=n,
-        answers_alone=sum(map(_is_answer_alone, facts["files"]["sft"])),
+        answers_alone=sum(map(_is_answer_alone, facts["by_file"]["sft"])),
         choices=choices,
         table=_table(choices, sizes, n),
-        merge_or_stack=_merge_or_stack(flip, facts["files"]),
+        merge_or_stack=_merge_or_stack(flip, facts["by_file"]),
         expected=expected_gain(flip, choices, shares),
         evidence=_evidence(flip),
         points=_points,
@@ -206,8 +206,8 @@ def _table(choices: Sequence[BucketChoice], sizes: dict[str, int], n: int) -> st
     return markdown.table(pd.DataFrame(rows))
 
 
-def _merge_or_stack(flip: FlipEvidence, files: dict[str, list[Row]]) -> str:
-    both = bool(files["sft"] and files["rl"])
+def _merge_or_stack(flip: FlipEvidence, by_file: dict[str, list[Row]]) -> str:
+    both = bool(by_file["sft"] and by_file["rl"])
     return markdown.render(
         "hybridlib.advise",
         "merge_or_stack.md.j2",
