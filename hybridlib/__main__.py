@@ -145,8 +145,7 @@ def print_claims(profile: ProfileName = "tiny", keep: bool = False) -> None:
     Args:
         keep: add changed verdicts to the history in data/verdicts
     """
-    from hybridlib.claims import verdicts
-    from hybridlib.claims.rules import CLAIMS
+    from hybridlib.claims import CLAIMS, verdicts
 
     ledger = verdicts.ledger(PROFILES[profile])
     for one in ledger:
