@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hybridlib import ROOT, StudyError, data, files, metrics, proportions
+from hybridlib import ROOT, StudyError, data, files, markdown, metrics, proportions
 
 RECORD = ROOT / "benchmarks" / "validity.json"
-TEMPLATE = ROOT / "benchmarks" / "metrics.md"
+TEMPLATE = ROOT / "benchmarks" / "templates" / "metrics.md.j2"
 PAGE = ROOT / "book" / "metrics.md"
 SUBSETS = {"gsm8k": "GSM8K", "math": "MATH"}
 
@@ -75,60 +75,89 @@ def gold(name: str) -> dict[str, Any]:
 def text(record: dict[str, list[dict]]) -> str:
     """Return the page in Markdown; every number comes from the record."""
     rows, right = record["labelled"], record["gold"]
-    parts = {
+    firsts = [row for row in rows if row["metric"] == "first_error"]
+    tables = {
         name: table([row for row in rows if row["metric"] == name])
         for name in ["final_answer", *metrics.METRICS]
     }
-    firsts = [row for row in rows if row["metric"] == "first_error"]
-    parts |= {
+    tables |= {
         "first_error": errors(firsts),
         "arithmetic_gold": alarms(right, "arithmetic_validity"),
         "mark_gold": alarms(right, "mark_validity"),
-        "coverage_gold": ", ".join(f"{SUBSETS[r['subset']]} {r['coverage']:.2f}" for r in right),
-        "sizes": " and ".join(f"{r['n']} solutions of {SUBSETS[r['subset']]}" for r in firsts),
     }
-    page = TEMPLATE.read_text()
-    for name, part in parts.items():  # not str.format: formulas are full of braces
-        page = page.replace(f"{{{name}}}", part)
-    return page
+    coverages = [f"{SUBSETS[row['subset']]} {row['coverage']:.2f}" for row in right]
+    sizes = [f"{row['n']} solutions of {SUBSETS[row['subset']]}" for row in firsts]
+    return markdown.render(
+        "benchmarks",
+        TEMPLATE.name,
+        coverage_gold=", ".join(coverages),
+        sizes=" and ".join(sizes),
+        **tables,
+    )
 
 
 def table(rows: list[dict]) -> str:
     """Return how well a metric tells its targets, as a Markdown table."""
-    lines = ["| set | tells | scored | flagged | base rate | precision | recall | AUC | chance? |",
-             "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
-    for row in rows:
-        low, high = (row["auc"] or [0.5, 0.5, 0.5])[1:]
-        beats = {1: "above", 0: "not told apart", -1: "below"}[(low > 0.5) - (high < 0.5)]
-        lines.append(
-            f"| {SUBSETS[row['subset']]} | {row['target']} | {row['scored']} of {row['n']} | "
-            f"{row['flagged']} | {row['positives'] / row['n']:.2f} | {rounded(row['precision'])} | "
-            f"{rounded(row['recall'])} | {rounded(row['auc'])} | {beats} |"
-        )
-    return "\n".join(lines) if rows else "No solution of ProcessBench has what this metric reads."
+    import pandas as pd
+
+    if not rows:
+        return "No solution of ProcessBench has what this metric reads."
+    cells = [
+        {
+            "set": SUBSETS[row["subset"]],
+            "tells": row["target"],
+            "scored": f"{row['scored']} of {row['n']}",
+            "flagged": row["flagged"],
+            "base rate": f"{row['positives'] / row['n']:.2f}",
+            "precision": rounded(row["precision"]),
+            "recall": rounded(row["recall"]),
+            "AUC": rounded(row["auc"]),
+            "chance?": _beside_chance(row["auc"]),
+        }
+        for row in rows
+    ]
+    return markdown.table(pd.DataFrame(cells))
+
+
+def _beside_chance(auc: list[float] | None) -> str:
+    _, low, high = auc or [0.5, 0.5, 0.5]
+    if low > 0.5:
+        return "above"
+    return "below" if high < 0.5 else "not told apart"
 
 
 def errors(rows: list[dict]) -> str:
     """Return ProcessBench's score of the first-error predictor, as a Markdown table."""
-    lines = ["| set | wrong solutions | first wrong step found | right ones passed | F1 |",
-             "|---|---|---|---|---|"]  # fmt: skip
-    lines += [
-        f"| {SUBSETS[row['subset']]} | {row['positives']} of {row['n']} | "
-        f"{rounded(row['found'])} | {rounded(row['passed'])} | {rounded(row['f1'])} |"
+    import pandas as pd
+
+    cells = [
+        {
+            "set": SUBSETS[row["subset"]],
+            "wrong solutions": f"{row['positives']} of {row['n']}",
+            "first wrong step found": rounded(row["found"]),
+            "right ones passed": rounded(row["passed"]),
+            "F1": rounded(row["f1"]),
+        }
         for row in rows
     ]
-    return "\n".join(lines)
+    return markdown.table(pd.DataFrame(cells))
 
 
 def alarms(rows: list[dict], metric: str) -> str:
     """Return the alarms on right solutions, as a Markdown table."""
-    lines = ["| solutions of | with an equation it reads | alarms | share |", "|---|---|---|---|"]
-    lines += [
-        f"| {SUBSETS[row['subset']]} | {row[metric]['scored']:,} of {row['n']:,} | "
-        f"{row[metric]['alarms']} | {rounded(row[metric]['share'], 4)} |"
-        for row in rows if row[metric]["scored"]
-    ]  # fmt: skip
-    return "\n".join(lines)
+    import pandas as pd
+
+    cells = [
+        {
+            "solutions of": SUBSETS[row["subset"]],
+            "with an equation it reads": f"{row[metric]['scored']:,} of {row['n']:,}",
+            "alarms": row[metric]["alarms"],
+            "share": rounded(row[metric]["share"], 4),
+        }
+        for row in rows
+        if row[metric]["scored"]
+    ]
+    return markdown.table(pd.DataFrame(cells))
 
 
 def rounded(interval: list[float] | None, digits: int = 2) -> str:
