@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 
-from hybridlib import StudyError, data, profiles, study
+from hybridlib import StudyError, data, profiles, results, study
 from hybridlib.files import results_folder
 from hybridlib.grids import GRIDS
 from hybridlib.methods import METHODS
@@ -91,7 +91,7 @@ def execute_run(
         return
     before = [study.recorded(run_id, profile) for run_id in run.prerequisites]
     study.execute_all([*before, run], profile, execution.workers, execution.force)
-    record = study.results.find(run, profile)
+    record = results.find(run, profile)
     for s in record["scores"]:
         print(
             f"{s['family']:<12} {s['split']:<8} {s['metric']:<8} {s['value']:.3f} "
@@ -122,8 +122,6 @@ def print_table(profile: ProfileName = "tiny", csv: bool = False) -> None:
     Args:
         csv: print one row per run, family, split and metric instead, comma-separated
     """
-    from hybridlib import results
-
     table = results.table(PROFILES[profile].name)
     if csv:
         table.to_csv(sys.stdout, index=False)
