@@ -126,7 +126,8 @@ def test_unsloth_gets_every_field_that_is_not_its_default():
 
 def test_the_adapter_that_unsloth_makes_is_the_one_of_peft():
     """What goes through its keyword arguments is the whole config."""
-    for name, entry in ADAPTERS.items():
+    lora = {name: entry for name, entry in ADAPTERS.items() if entry(8).peft_type == "LORA"}
+    for name, entry in lora.items():
         given = _options(name, entry(8), _get_any_peft_model)
         assert LoraConfig(**dict(r=16, lora_alpha=16, task_type="CAUSAL_LM") | given) == entry(8)
 
