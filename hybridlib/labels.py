@@ -34,7 +34,7 @@ def _method(run: dict[str, Any]) -> str:
 def _unusual(run: dict[str, Any]) -> list[str]:
     """Return the fields of a run that are not at their default, in words."""
     usual = {"adapter": "lora", "rank": 8, "learning_rate": 0, "steps": 0}
-    phrases = [  # (words, whether they are said)
+    phrases = [  # (words, whether the field is unusual)
         (_parents(run["parents"]), run["parents"]),
         ("4-bit", run["nf4"]),
         ("Unsloth", run["backend"] == "unsloth"),
@@ -53,7 +53,7 @@ def _unusual(run: dict[str, Any]) -> list[str]:
         (f"taught by {_stage(run['teacher'])}", run["teacher"]),
         ("asked otherwise", run["also"]),
     ]
-    return [words for words, said in phrases if said]
+    return [words for words, unusual in phrases if unusual]
 
 
 def _parents(run_ids: Sequence[str]) -> str:

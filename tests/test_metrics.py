@@ -71,8 +71,8 @@ def test_worked_solutions_score_full_marks(request, family):
     rows = data.load(family, "test", limit=50)
     texts = [c[0]["content"] for c in rows["completion"]]
     for name in ("mark_validity", "intermediate_recall", "answer_follows"):
-        found = [s for s in METRICS[name](texts, gold=texts) if s is not None]
-        assert len(found) > 25 and sum(found) > 0.85 * len(found)
+        scores = [s for s in METRICS[name](texts, gold=texts) if s is not None]
+        assert len(scores) > 25 and sum(scores) > 0.85 * len(scores)
     assert set(METRICS["mark_validity"](texts)) <= {1.0, None}
     assert set(METRICS["intermediate_recall"](texts, gold=texts)) <= {1.0, None}
 
@@ -274,20 +274,20 @@ def test_validity_by_hand():
         labelled(["1 + 1 = 2"], -1, True),
         labelled(["It is two."], -1, True),
     ]
-    found = {(row["metric"], row["target"]): row for row in metrics.validity(rows)}
-    wrong = found["arithmetic_validity", "wrong step"]
+    table = {(row["metric"], row["target"]): row for row in metrics.validity(rows)}
+    wrong = table["arithmetic_validity", "wrong step"]
     assert (wrong["n"], wrong["positives"], wrong["flagged"], wrong["scored"]) == (6, 4, 3, 5)
     assert wrong["precision"] == share([True] * 3)
     assert wrong["recall"] == share([True] * 3 + [False])
     assert wrong["auc"][0] == 0.875  # three of four pairs won, one tied
-    right = found["arithmetic_validity", "right answer"]
+    right = table["arithmetic_validity", "right answer"]
     assert (right["positives"], right["flagged"]) == (3, 2)
     assert right["precision"][0] == 1 and right["recall"][0] == pytest.approx(2 / 3)
-    assert found["final_answer", "wrong step"]["recall"][0] == 0.75
-    first = found["first_error", "first wrong step"]
+    assert table["final_answer", "wrong step"]["recall"][0] == 0.75
+    first = table["first_error", "first wrong step"]
     assert (first["found"][0], first["passed"][0]) == (0.5, 1)
     assert first["f1"][0] == pytest.approx(2 * 0.5 / 1.5)
-    assert not {"mark_validity", "intermediate_recall"} & {metric for metric, _ in found}
+    assert not {"mark_validity", "intermediate_recall"} & {metric for metric, _ in table}
 
 
 def test_a_perfect_metric_is_told_from_chance_and_a_useless_one_is_not():
@@ -295,18 +295,18 @@ def test_a_perfect_metric_is_told_from_chance_and_a_useless_one_is_not():
     kinds = [rng.random() < 0.5 for _ in range(100)]
     good = [labelled([f"1 + 1 = {2 + k}"], k - 1, not k) for k in kinds]
     idle = [labelled([f"1 + 1 = {rng.randrange(2, 4)}"], k - 1, not k) for k in kinds]
-    told, not_told = (
+    perfect, useless = (
         next(r for r in metrics.validity(rows) if r["metric"] == "arithmetic_validity")["auc"]
         for rows in (good, idle)
     )
-    assert told == pytest.approx([1, 1, 1])
-    assert not_told[1] < 0.5 < not_told[2]
+    assert perfect == pytest.approx([1, 1, 1])
+    assert useless[1] < 0.5 < useless[2]
 
 
 def test_the_page_is_what_the_record_says():
-    found = validity.stored()
+    record = validity.stored()
     page = validity.PAGE.read_text()
-    assert page == validity.text(found)
+    assert page == validity.text(record)
     assert not [name for name in METRICS if f"{{{name}}}" in page]
     functions = [METRICS[name] for name in METRICS]
     assert all(function.__name__ in validity.TEMPLATE.read_text() for function in functions)
@@ -315,12 +315,12 @@ def test_the_page_is_what_the_record_says():
 def test_what_the_page_says_in_words_holds_in_the_record():
     rows = validity.stored()["labelled"]
     for subset in validity.SUBSETS:
-        told = {row["metric"]: row for row in rows
+        by_metric = {row["metric"]: row for row in rows
                 if row["subset"] == subset and row["target"] == "wrong step"}  # fmt: skip
-        final = told.pop("final_answer")["auc"]
-        assert final[1] > max(row["auc"][2] for row in told.values())
-        assert told["arithmetic_validity"]["precision"][1] > 0.7
-        assert told["arithmetic_validity"]["recall"][2] < 0.25
+        final = by_metric.pop("final_answer")["auc"]
+        assert final[1] > max(row["auc"][2] for row in by_metric.values())
+        assert by_metric["arithmetic_validity"]["precision"][1] > 0.7
+        assert by_metric["arithmetic_validity"]["recall"][2] < 0.25
 
 
 def test_the_command_names_a_folder_without_the_labels(tmp_path):
