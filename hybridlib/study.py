@@ -20,7 +20,6 @@ from hybridlib.runs import Run
 from hybridlib.targets import TARGETS
 
 if TYPE_CHECKING:
-    import pandas as pd
     from datasets import Dataset
 
 # All registries whose entries a Run may name are imported with this module: Run checks the names.
@@ -146,8 +145,8 @@ def _adapter(run_id: str, profile: Profile) -> Path | None:
 
 def execute_all(
     runs: Sequence[Run], profile: Profile, workers: int = 0, force: bool = False
-) -> "pd.DataFrame":
-    """Execute the runs that are missing, in worker processes; return the table of all results.
+) -> None:
+    """Execute the runs that are missing, in worker processes, and store their records.
 
     What is finished stays, so that a second call goes on where the first stopped.
 
@@ -160,7 +159,6 @@ def execute_all(
     if todo := plan(runs, profile, force):
         with Pool(profile, execute, workers) as pool:
             pool.work(todo)
-    return results.table(profile.name)
 
 
 def plan(runs: Sequence[Run], profile: Profile, force: bool = False) -> dict[Run, str]:
