@@ -1,8 +1,8 @@
 """Are records still good after a change of code that moved no number? Rerun some, renew all.
 
-A record says which code decided it (`fingerprint`), so that a changed loss makes it stale. A renamed
-function does so, too, and changes nothing. Restamping is the way out that stays honest: a sample
-of the records is rerun, and only if all are bitwise equal are the fingerprints renewed.
+A record says which code decided it (`fingerprint`), so that a changed loss makes it stale. So does
+a renamed function, which changes nothing. Restamping is the honest way out: a sample of the
+records is rerun, and only if all are bitwise equal are the fingerprints renewed.
 """
 
 from datetime import UTC, datetime
