@@ -29,7 +29,7 @@ class Registry(dict[str, Any]):
     def __init__(self, kind: str, *facts: str):
         super().__init__()
         self.kind, self.facts = kind, facts
-        REGISTRIES[kind] = self
+        REGISTRIES.setdefault(kind, self)  # a second one of a kind, in a test, replaces nothing
 
     def register(self, entry: Callable | None = None, *, name: str = "", **facts: Any) -> Callable:
         """Add the decorated function or class to this registry and return it.

