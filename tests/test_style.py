@@ -14,7 +14,7 @@ PACKAGE = Path(hybridlib.__file__).parent
 MODULES = modules(PACKAGE)
 TREES = {name: ast.parse(path.read_text("utf-8")) for name, path in MODULES.items()}
 QUESTION = re.compile(
-    r"(What|Which|Who|Whose|Where|When|Why|How|Is|Are|Was|Do|Does|Did|Has|Have|Can|Could|Will|Up to)\b"
+    r"(What|Which|Who|Whose|Where|When|Why|How|Is|Are|Was|Do|Does|Did|Has|Have|Can|Could|Will)\b"
     r".*\?$"
 )
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
