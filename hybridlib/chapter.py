@@ -80,13 +80,13 @@ class Opened:
 
     @property
     def curves(self) -> list[dict[str, Any]]:
-        """The curves of all trainings, each named by its label, as `figures.curves` reads them."""
-        return [
-            {"run": {"method": self.label(run_id), "seed": record["run"]["seed"]},
-             "curve": record["curve"]}
-            for run_id, record in self.records.items()
-            if record["curve"]
-        ]  # fmt: skip
+        """The curves of all trainings, each named by its label, for `figures.curves`."""
+        curves = []
+        for run_id, record in self.records.items():
+            if record["curve"]:
+                line = {"method": self.label(run_id), "seed": record["run"]["seed"]}
+                curves.append({"run": line, "curve": record["curve"]})
+        return curves
 
     @property
     def minutes(self) -> float:

@@ -16,8 +16,8 @@ RESAMPLES = 2_000
 Z = 1.959963984540054  # the 97.5 % quantile of the standard normal distribution
 
 
-def pass_at_k(samples: ArrayLike, correct: ArrayLike, k: int) -> np.ndarray:
-    """Return the unbiased chance that at least one of `k` answers is right.
+def pass_at_k(samples: ArrayLike, correct: ArrayLike, draws: int) -> np.ndarray:
+    """Return pass@k, the unbiased chance that at least one of k = `draws` answers is right.
 
     1 - C(n - c, k) / C(n, k) for c right ones of n samples, elementwise over arrays (Chen et al.
     2021, arXiv:2107.03374). Choosing the first k samples instead would be noisier; 1 - (1 - c/n)^k
@@ -28,23 +28,25 @@ def pass_at_k(samples: ArrayLike, correct: ArrayLike, k: int) -> np.ndarray:
     import numpy as np
 
     n, c = np.broadcast_arrays(np.asarray(samples, float), np.asarray(correct, float))
-    if k < 1 or (n < k).any():
-        raise StudyError(f"pass@{k} needs 1 <= k <= samples, and there are {n.min():.0f} samples")
+    if draws < 1 or (n < draws).any():
+        raise StudyError(
+            f"pass@{draws} needs 1 <= k <= samples, and there are {n.min():.0f} samples"
+        )
     all_wrong = np.ones_like(n)
-    for drawn in range(k):
+    for drawn in range(draws):
         all_wrong = all_wrong * np.clip(n - c - drawn, 0, None) / (n - drawn)
     return 1 - all_wrong
 
 
-def wilson(successes: float, n: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share, (0, 1) for n = 0.
+def wilson(successes: float, trials: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share, (0, 1) without trials.
 
     The score interval of Wilson (1927): unlike the bootstrap it stays honest when no item, or
     every item, is right.
     """
-    if n == 0:
+    if trials == 0:
         return 0.0, 1.0
-    share = successes / n
+    n, share = trials, successes / trials
     centre = (share + Z * Z / (2 * n)) / (1 + Z * Z / n)
     half_width = Z / (1 + Z * Z / n) * (share * (1 - share) / n + Z * Z / (4 * n * n)) ** 0.5
     # At the ends the formula gives exactly 0 and 1, but for rounding.
@@ -98,8 +100,8 @@ def f1(located: Sequence[bool], passed: Sequence[bool]) -> list[float] | None:
     return [float(value), *map(float, np.quantile(draws, [0.025, 0.975]))]
 
 
-def bootstrap_shares(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Return the shares of n things in each bootstrap draw, (RESAMPLES, n)."""
+def bootstrap_shares(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Return the shares of `count` things in each bootstrap draw, (RESAMPLES, count)."""
     import numpy as np
 
-    return rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
+    return rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES) / count

@@ -84,11 +84,11 @@ def _digits(text: str) -> np.ndarray:
     return np.frombuffer(text.encode(), np.uint8) - float(ord("0"))
 
 
-def scores(items: dict[str, dict], k: int = 0) -> list[dict]:
+def scores(items: dict[str, dict], draws: int = 0) -> list[dict]:
     """Return the scores of one run, a dict per family, split and metric of its record's `items`.
 
     Keys: family, split, metric, value, low, high (95 %, over items), n. Metrics: greedy, sampled
-    and, from more than one sample, pass@k (k: 0 = as many as there are samples).
+    and, from more than one sample, pass@k with k = `draws` (0 = as many as there are samples).
     """
     rows = []
     for name, stored in items.items():
@@ -98,7 +98,7 @@ def scores(items: dict[str, dict], k: int = 0) -> list[dict]:
         if stored.get("correct"):
             metrics.append("sampled")
             if samples > 1:
-                metrics.append(f"pass@{k or samples}")
+                metrics.append(f"pass@{draws or samples}")
         for metric in metrics:
             row = summarise(frame, ["family", "split"], metric).iloc[0]
             numbers = {key: round(float(row[key]), 6) for key in ("value", "low", "high")}
