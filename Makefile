@@ -10,7 +10,7 @@ book: .venv/installed            # train what is missing, run stale chapters, re
 	$(BIN)/python -m hybridlib book --profile $(PROFILE) $(ARGS)
 
 test: .venv/installed            # style and all tests, the slow ones too
-	$(BIN)/ruff check .
+	$(BIN)/ruff check . && $(BIN)/ruff format -q --check .
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 serve: .venv/installed                     # the rendered book at http://localhost:8000
