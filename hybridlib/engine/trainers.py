@@ -15,8 +15,12 @@ from hybridlib.objectives import OBJECTIVES, Tokens
 IGNORED = -100  # the label of a token that is not imitated, as in transformers
 
 
-def _stands_in(trainer: Any, model: Any) -> bool:
-    """Return whether `decoder` can take this trainer's pass; print why not, once per reason."""
+def stands_in(trainer: Any, model: Any) -> bool:
+    """Return whether `decoder` can take this trainer's pass; print why not, once per reason.
+
+    Args:
+        model: The one that is trained, as the trainer hands it to its loss.
+    """
     why = decoder.unsupported(model, training=True)
     for reason, applies in (
         ("a model on several devices", trainer.accelerator.unwrap_model(model) is not model),
@@ -74,7 +78,7 @@ def grpo(trainer: type) -> type:
             Overrides TRL's method, whose third result, an auxiliary loss, is never asked for here.
             """
             beyond_decoder = compute_aux_loss or any(v is not None for v in images.values())
-            if beyond_decoder or not _stands_in(self, model):
+            if beyond_decoder or not stands_in(self, model):
                 return super()._full_logits_logps(
                     model,
                     input_ids,
@@ -93,7 +97,7 @@ def grpo(trainer: type) -> type:
                 entropies, rows = -log_probs, self._batch["advantages"].nonzero()[:, 0]
                 rows = rows if len(rows) else rows.new_zeros(1)
             for part in rows.split(batch_size or len(rows)):
-                batch, order, completion_mask = self._prefix_batch(
+                batch, order, completion_mask = prefix_batch(
                     input_ids, attention_mask.bool(), logits_to_keep, part
                 )
                 scores = decoder.score(
@@ -120,35 +124,38 @@ def grpo(trainer: type) -> type:
                 or self.loss_type == "vespo"
             )
 
-        def _prefix_batch(
-            self, ids: Any, attention_mask: Any, logits_to_keep: int, rows: Any
-        ) -> tuple[decoder.PrefixBatch, Any, Any]:
-            """Return these rows grouped by prompt.
-
-            Args:
-                ids, attention_mask: (rows, columns), the last `logits_to_keep` of which hold the
-                    completions.
-                rows: Places of the rows to take.
-            Returns:
-                The batch; the places of its completions among all rows, in its order; and where in
-                their columns they have tokens, (completions, logits_to_keep).
-            """
-            split = ids.shape[1] - logits_to_keep
-            groups: dict[tuple[int, ...], list[int]] = {}
-            for row in rows.tolist():
-                prompt = tuple(ids[row, :split][attention_mask[row, :split]].tolist())
-                groups.setdefault(prompt, []).append(row)
-            completions = [
-                [ids[row, split:][attention_mask[row, split:]].tolist() for row in group]
-                for group in groups.values()
-            ]
-            prompts = [list(prompt) for prompt in groups]
-            order = torch.tensor([row for group in groups.values() for row in group])
-            order = order.to(ids.device)
-            batch = decoder.PrefixBatch(prompts, completions, ids.device)
-            return batch, order, attention_mask[order, split:]
-
     return PrefixGRPOTrainer
+
+
+def prefix_batch(
+    ids: Any, attention_mask: Any, logits_to_keep: int, rows: Any
+) -> tuple[decoder.PrefixBatch, Any, Any]:
+    """Return these rows grouped by prompt.
+
+    Args:
+        ids, attention_mask: (rows, columns), the last `logits_to_keep` of which hold the
+            completions.
+        rows: Places of the rows to take.
+    Returns:
+        The batch; the places of its completions among all rows, in its order; and where in
+        their columns they have tokens, (completions, logits_to_keep).
+    """
+    import torch
+
+    split = ids.shape[1] - logits_to_keep
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for row in rows.tolist():
+        prompt = tuple(ids[row, :split][attention_mask[row, :split]].tolist())
+        groups.setdefault(prompt, []).append(row)
+    completions = [
+        [ids[row, split:][attention_mask[row, split:]].tolist() for row in group]
+        for group in groups.values()
+    ]
+    prompts = [list(prompt) for prompt in groups]
+    order = torch.tensor([row for group in groups.values() for row in group])
+    order = order.to(ids.device)
+    batch = decoder.PrefixBatch(prompts, completions, ids.device)
+    return batch, order, attention_mask[order, split:]
 
 
 def sft(trainer: type, objective: Callable = OBJECTIVES["nll"]) -> type:
@@ -168,7 +175,7 @@ def sft(trainer: type, objective: Callable = OBJECTIVES["nll"]) -> type:
             self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any
         ) -> Any:
             rows = self._prompts_and_completions(inputs)
-            if rows and _stands_in(self, model):
+            if rows and stands_in(self, model):
                 batch = decoder.PrefixBatch(*rows, inputs["labels"].device)
                 labels = batch.targets
 
