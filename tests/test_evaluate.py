@@ -65,7 +65,7 @@ def test_pass_rates_are_kept_by_content(small, world, monkeypatch):
         without.setattr(models, "load", None)
         assert difficulty.pass_rates(small, rows) == rates
     assert len(difficulty.pass_rates(small, rows.select([0, 1]))) == 2
-    assert len(list(files[0].parent.glob("*.json"))) == 2
+    assert len(list(stored[0].parent.glob("*.json"))) == 2
 
 
 def test_more_is_said_of_solutions_than_right_or_wrong():
