@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import hybridlib
+from hybridlib import results
 from hybridlib.book import cache
 from hybridlib.book.plan import Step
 from hybridlib.profiles import Profile
@@ -79,7 +80,7 @@ def run(steps: list[Step], profile: Profile, jobs: int) -> None:
 def work() -> None:
     """Execute one chapter, in a process that this is the body of.
 
-    Reads the job, a line of JSON, from stdin and prints a line of JSON with the provenance or the
+    Reads the job, a line of JSON, from stdin and prints a line of JSON, empty or with the
     error. The parent holds stdin open; when it goes away, also by kill -9, so does this process,
     and the kernel follows because it watches its own parent.
     """
@@ -93,8 +94,6 @@ def work() -> None:
     import papermill
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
-
-    from hybridlib import results
 
     # Two kernels on TCP can pick one port; sockets in a folder of their own cannot meet.
     transport = {"transport": "ipc", "ip": f"{job['scratch']}/k"} if os.name == "posix" else {}
@@ -110,7 +109,7 @@ def work() -> None:
             execution_timeout=TIMEOUT,
             config=Config({"KernelManager": transport}),
         )
-        answer = {"provenance": results.provenance()}
+        answer = {}
     except PapermillExecutionError as error:
         # One cell was injected before it, and indices start at 0: this is its place in the source.
         message = _first_line(error.evalue)
@@ -132,7 +131,7 @@ def _execute(step: Step, profile: Profile, workers: list[subprocess.Popen]) -> N
             error += f"; see {partial.relative_to(hybridlib.ROOT)}"
         step.status, step.error = "failed", error
     else:
-        _store(step, profile, partial, answer["provenance"])
+        _store(step, profile, partial)
 
 
 def _answer(step: Step, partial: Path, workers: list[subprocess.Popen]) -> dict[str, Any]:
@@ -173,7 +172,7 @@ def _answer(step: Step, partial: Path, workers: list[subprocess.Popen]) -> dict[
         return {"error": f"worker ended with code {process.returncode}: {last}"}
 
 
-def _store(step: Step, profile: Profile, partial: Path, provenance: dict[str, Any]) -> None:
+def _store(step: Step, profile: Profile, partial: Path) -> None:
     """Put the executed notebook and its record in place, each in one move; update the step."""
     outputs = cache.outputs_digest(partial)
     before = step.record or {}
@@ -186,7 +185,7 @@ def _store(step: Step, profile: Profile, partial: Path, provenance: dict[str, An
         "seconds": round(step.seconds, 1),
         "outputs": outputs,
         "identical": identical,
-        "provenance": provenance,
+        "provenance": results.provenance(),
     }
     folder, name = cache.executed_folder(profile), step.chapter.name
     partial_record = folder / f"{name}.json.partial"

@@ -28,7 +28,7 @@ class Cache:
 
     Args:
         prompt_lengths: In tokens; all prompts end at the same column.
-        n: Sequences per prompt.
+        n_samples: Sequences per prompt.
         room: Columns for new tokens.
         like: A tensor of the device and type that keys and values have.
 
@@ -36,18 +36,29 @@ class Cache:
         end: The column of the next token; the caller moves it on.
     """
 
-    def __init__(self, decoder: Decoder, prompt_lengths: list[int], n: int, room: int, like: Any):
+    def __init__(
+        self, decoder: Decoder, prompt_lengths: list[int], n_samples: int, room: int, like: Any
+    ):
         import torch
 
-        self.prompt_lengths, self.n, self.width = prompt_lengths, n, max(prompt_lengths)
-        shape = (len(prompt_lengths) * n, decoder.kv_heads, self.width + room, decoder.head_dim)
+        self.prompt_lengths, self.n_samples, self.width = (
+            prompt_lengths,
+            n_samples,
+            max(prompt_lengths),
+        )
+        shape = (
+            len(prompt_lengths) * n_samples,
+            decoder.kv_heads,
+            self.width + room,
+            decoder.head_dim,
+        )
         self.keys = [like.new_empty(shape) for _ in decoder.layers]
         self.values = [like.new_empty(shape) for _ in decoder.layers]
         # A row sees its prompt, which ends at column `width`, and what follows.
         start = self.width - torch.tensor(prompt_lengths, device=like.device)
         visible = torch.arange(self.width + room, device=like.device) >= start[:, None]
         self.mask = like.new_zeros(visible.shape).masked_fill(~visible, float("-inf"))
-        self.mask = self.mask.repeat_interleave(n, 0)[:, None, None]
+        self.mask = self.mask.repeat_interleave(n_samples, 0)[:, None, None]
         self.end = self.width
 
     def prefill(self, batch: PrefixBatch) -> Any:
@@ -60,7 +71,9 @@ class Cache:
         def attend(layer: int, q: Any, k: Any, v: Any) -> Any:
             for stored, new in ((self.keys[layer], k), (self.values[layer], v)):
                 for row, part in enumerate(new.split(self.prompt_lengths)):
-                    block = stored[row * self.n : (row + 1) * self.n, :, : self.width]
+                    block = stored[
+                        row * self.n_samples : (row + 1) * self.n_samples, :, : self.width
+                    ]
                     block[:, :, : -len(part)] = 0
                     block[:, :, -len(part) :] = part.transpose(0, 1)
             return batch.attend(layer, q, k, v)
@@ -93,13 +106,13 @@ class Cache:
 def sample_ids(
     model: "PreTrainedModel",
     prompts: Sequence[list[int]],
-    n: int,
+    n_samples: int,
     max_tokens: int,
     eos: int,
     temperature: float = 1.0,
     generator: "torch.Generator | None" = None,
 ) -> tuple[list[list[int]], list[list[float]]]:
-    """Sample n completions of each prompt as token ids, with the log-probability of each token.
+    """Sample n_samples completions of each prompt as token ids, with the log-probability of each token.
 
     Where the decoder cannot stand in for the model, samples by `model.generate`, and prints why,
     once per process and reason.
@@ -109,7 +122,7 @@ def sample_ids(
         temperature: 0 is greedy.
         generator: The only source of randomness, on the model's device.
     Returns:
-        Two lists of len(prompts) * n lists, the samples of one prompt side by side. A completion
+        Two lists of len(prompts) * n_samples lists, the samples of one prompt side by side. A completion
         ends with `eos` unless it was cut at `max_tokens`. Log-probabilities are at `temperature`
         (at 1 for greedy).
     """
@@ -117,15 +130,15 @@ def sample_ids(
 
     if why := unsupported(model):
         _notice(why)
-        return _generate(model, prompts, n, max_tokens, eos, temperature, generator)
+        return _generate(model, prompts, n_samples, max_tokens, eos, temperature, generator)
     with torch.inference_mode():
         decoder = Decoder(model)
         batch = PrefixBatch(prompts, [[] for _ in prompts], model.device)
-        cache = Cache(decoder, [len(p) for p in prompts], n, max_tokens, decoder.embedding)
+        cache = Cache(decoder, [len(p) for p in prompts], n_samples, max_tokens, decoder.embedding)
         hidden = decoder.hidden(batch.tokens, batch.positions, cache.prefill(batch))
         position = torch.tensor(cache.prompt_lengths, device=model.device)
-        logits = decoder.logits(hidden[position.cumsum(0) - 1]).repeat_interleave(n, 0)
-        position = position.repeat_interleave(n)
+        logits = decoder.logits(hidden[position.cumsum(0) - 1]).repeat_interleave(n_samples, 0)
+        position = position.repeat_interleave(n_samples)
         total = len(position)
         tokens = torch.full((total, max_tokens), eos, device=model.device)
         log_probs = torch.zeros(total, max_tokens, device=model.device)
@@ -192,7 +205,7 @@ def _notice(why: str) -> None:
 def _generate(
     model: Any,
     prompts: Sequence[list[int]],
-    n: int,
+    n_samples: int,
     max_tokens: int,
     eos: int,
     temperature: float,
@@ -222,8 +235,8 @@ def _generate(
     width = max(map(len, prompts))
     padded = [[eos] * (width - len(p)) + list(p) for p in prompts]
     mask = [[0] * (width - len(p)) + [1] * len(p) for p in prompts]
-    input_ids = torch.tensor(padded, device=model.device).repeat_interleave(n, 0)
-    attention_mask = torch.tensor(mask, device=model.device).repeat_interleave(n, 0)
+    input_ids = torch.tensor(padded, device=model.device).repeat_interleave(n_samples, 0)
+    attention_mask = torch.tensor(mask, device=model.device).repeat_interleave(n_samples, 0)
     recorder = Recorder()
     cuda = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(cuda), torch.no_grad():
@@ -252,13 +265,13 @@ def sample(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     prompts: Sequence[Any],
-    n: int,
+    n_samples: int,
     max_tokens: int,
     temperature: float = 1.0,
     seed: int = 0,
     batch: int = 256,
 ) -> list[list[str]]:
-    """Sample n answers as text for each chat prompt; rows are batched by prompt length.
+    """Sample n_samples answers as text for each chat prompt; rows are batched by prompt length.
 
     Args:
         batch: Sequences that are sampled at once.
@@ -269,13 +282,13 @@ def sample(
     order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
     generator = torch.Generator(model.device).manual_seed(seed)
     answers: list[list[str]] = [[] for _ in encoded]
-    step = max(1, batch // n)
+    step = max(1, batch // n_samples)
     for start in range(0, len(order), step):
         rows = order[start : start + step]
         ids, _ = sample_ids(
             model,
             [encoded[i] for i in rows],
-            n,
+            n_samples,
             max_tokens,
             tokenizer.eos_token_id,
             temperature,
@@ -283,5 +296,5 @@ def sample(
         )
         texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
         for k, i in enumerate(rows):
-            answers[i] = texts[k * n : (k + 1) * n]
+            answers[i] = texts[k * n_samples : (k + 1) * n_samples]
     return answers
