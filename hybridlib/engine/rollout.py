@@ -112,7 +112,7 @@ def sample_ids(
     temperature: float = 1.0,
     generator: "torch.Generator | None" = None,
 ) -> tuple[list[list[int]], list[list[float]]]:
-    """Sample n_samples completions of each prompt as token ids, with the log-probability of each token.
+    """Sample completions of each prompt as token ids, with the log-probability of each token.
 
     Where the decoder cannot stand in for the model, samples by `model.generate`, and prints why,
     once per process and reason.
@@ -122,9 +122,9 @@ def sample_ids(
         temperature: 0 is greedy.
         generator: The only source of randomness, on the model's device.
     Returns:
-        Two lists of len(prompts) * n_samples lists, the samples of one prompt side by side. A completion
-        ends with `eos` unless it was cut at `max_tokens`. Log-probabilities are at `temperature`
-        (at 1 for greedy).
+        Two lists of len(prompts) * n_samples lists, the samples of one prompt side by side. A
+        completion ends with `eos` unless it was cut at `max_tokens`. Log-probabilities are at
+        `temperature` (at 1 for greedy).
     """
     import torch
 
@@ -271,7 +271,7 @@ def sample(
     seed: int = 0,
     batch: int = 256,
 ) -> list[list[str]]:
-    """Sample n_samples answers as text for each chat prompt; rows are batched by prompt length.
+    """Sample answers as text for each chat prompt; rows are batched by prompt length.
 
     Args:
         batch: Sequences that are sampled at once.
