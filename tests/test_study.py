@@ -50,7 +50,7 @@ def test_a_new_entry_of_a_registry_joins_no_published_grid(monkeypatch):
 @pytest.mark.parametrize(
     ("fields", "valid"),
     [
-        (dict(method="sfft"), "chord_mu, grpo"),
+        (dict(method="sfft"), "valid: base, cat, chord, chord_mu"),
         (dict(method="grpo", rewards=("corect",)), "correct"),
         (dict(method="sft", partition="fair"), "passrate"),
         (dict(method="sft", adapter="lorra"), "lora"),
