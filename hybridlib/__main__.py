@@ -19,6 +19,12 @@ from hybridlib.rewards import REWARDS
 from hybridlib.runs import Run
 
 ProfileName = Annotated[str, arg(metavar="NAME", help=f"one of: {', '.join(PROFILES)}")]
+DatasetName = Annotated[
+    str,
+    arg(
+        metavar="ROWS", help=f"your rows: a folder, a file, a hub id, or {', '.join(data.DATASETS)}"
+    ),
+]
 GridName = Annotated[str, arg(metavar="GRID", help=f"one of: {', '.join(GRIDS)}")]
 RunNames = Annotated[tuple[str, ...], arg(metavar="[RUN ...]")]
 ChapterNames = Annotated[tuple[str, ...], arg(metavar="[CHAPTER ...]")]
@@ -36,7 +42,7 @@ class Setting:
 
     profile: ProfileName = "tiny"
     model: str = ""  # your model: a folder or a hub id
-    dataset: str = ""  # your rows: a folder, a file, a hub id, or a known name
+    dataset: DatasetName = ""
     # which columns of your rows are the question, the answer, the completion, the level
     columns: Annotated[str, arg(metavar="question=Q,answer=A")] = ""
 
@@ -84,6 +90,7 @@ def execute_run(
     by_unsloth = profile.backend == "unsloth" and "unsloth" in METHODS[run.method].backends
     if by_unsloth and run.backend == "hf" and count_gpus():
         run = replace(run, backend="unsloth")
+    study.check(run, profile)
     if execution.dry_run:
         from hybridlib import estimate
 

@@ -100,4 +100,4 @@ def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
     filled_in = ("base_model_name_or_path", "revision", "inference_mode", "peft_version")
     stated = {name: value for name, value in settings.items() if name not in filled_in}
     stated["target_modules"] = sorted(stated.get("target_modules") or ())
-    return json.loads(json.dumps(stated))
+    return json.loads(json.dumps(stated, default=sorted))  # PEFT keeps some settings as sets

@@ -58,7 +58,8 @@ def _unusual(run: dict[str, Any]) -> list[str]:
 
 def _parents(run_ids: Sequence[str]) -> str:
     """Return what was joined: passrate halves, all rows, or the names where it is neither."""
-    if rules := sorted({*re.findall(r"_by-([a-z]+)", "+".join(run_ids))}):
+    fields = [field for run_id in run_ids for field in _fields(run_id)]
+    if rules := sorted({field.removeprefix("by-") for field in fields if field.startswith("by-")}):
         return "/".join(rules) + " halves"
     names = [_stage(run_id) for run_id in run_ids]
     joined = "all rows" if names == ["SFT", "GRPO"] else " + ".join(names)
@@ -66,9 +67,14 @@ def _parents(run_ids: Sequence[str]) -> str:
     return f"{joined} of different seeds" if len(seeds) > 1 else joined
 
 
+def _fields(run_id: str) -> list[str]:
+    """Return the method and the fields of an id; values, too, may have underscores."""
+    return re.split("_(?=[a-z]+-|nf4)", run_id)
+
+
 def _stage(run_id: str) -> str:
     """Return SFT loss dft for sft_loss-dft_seed-1."""
-    method, *fields = re.split("_(?=[a-z]+-|nf4)", run_id)  # values, too, may have underscores
+    method, *fields = _fields(run_id)
     settings = [field.replace("-", " ", 1) for field in fields if not field.startswith("seed-")]
     return " ".join([method.upper(), *settings])
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 PassRates = Sequence[float]
 """Share of the base's samples that are right, in 0..1, one per row; `difficulty` measures it."""
 
-RULES = Registry("partition rule")
-SELECTIONS = Registry("selection rule")
+RULES = Registry("partition rule", optional=("needs_passrate",))
+SELECTIONS = Registry("selection rule", optional=("needs_passrate",))
 BUCKETS = {"zero": (0.0, 0.0), "low": (0.0, 0.25), "middle": (0.25, 0.75), "high": (0.75, 1.0)}
 """Pass rates of the base: above the first number (zero: exactly it) and up to the second."""
 
@@ -115,6 +115,10 @@ def _by_score(rows: Dataset, rule: Callable, seed: int, pass_rates: PassRates | 
             f"{len(pass_rates)} pass rates for {len(rows)} rows; rerun difficulty on these rows"
         )
     scores = np.asarray(rule(rows, pass_rates, seed), float)
+    if scores.shape != (len(rows),):
+        raise StudyError(
+            f"rule {rule.__name__} gives {scores.size} scores for {len(rows)} rows; give one each"
+        )
     shuffle = np.random.default_rng(seed).permutation(len(scores))
     order = np.lexsort((shuffle, scores))
     return [int(index) for index in order if not np.isnan(scores[index])]

@@ -21,7 +21,7 @@ from hybridlib.engine import critics
 from hybridlib.grading import arithmetic
 from hybridlib.registry import Registry
 
-REWARDS = Registry("reward", "low", "high")
+REWARDS = Registry("reward", "low", "high", optional=("needs",))
 Column = list[Any]  # one entry per completion
 BETA = 0.05  # of the implicit reward, as in PRIME
 LIMIT = 512  # tokens that an answer may have, where no run says another number
@@ -202,7 +202,13 @@ def bind(names: Sequence[str], model: Any, tokenizer: Any, limit: int) -> list[C
     }
     functions = []
     for name in names:
-        supplied = {need: supply[need]() for need in getattr(REWARDS[name], "needs", ())}
+        needs = getattr(REWARDS[name], "needs", ())
+        if unknown := [need for need in needs if need not in supply]:
+            raise StudyError(
+                f"the reward {name!r} needs {unknown[0]!r}, which nothing supplies; "
+                f"valid: {', '.join(supply)}"
+            )
+        supplied = {need: supply[need]() for need in needs}
         functions.append(partial(REWARDS[name], **supplied) if supplied else REWARDS[name])
     return functions
 

@@ -84,8 +84,8 @@ class Run:
                 raise StudyError(f"{self.method} needs the backend {valid}")
             if "parents" in needs and len(self.parents) < 2:
                 raise StudyError(f"a {self.method} needs at least two parents: --parents ID ID")
-            if self.method == "merge" and not self.merge:
-                raise StudyError("a merge needs its method: --merge NAME")
+            if (self.method == "merge") != bool(self.merge):
+                raise StudyError("--merge NAME goes with --method merge, and the other way round")
             if "start" in needs and (not self.start or self.parents):
                 raise StudyError(f"a {self.method} needs the one run that it changes: --start ID")
             if "solutions" not in needs and (self.target, self.objective) != ("solution", "nll"):

@@ -83,8 +83,28 @@ def execute(run: Run, profile: Profile, save: bool = True, force: bool = False) 
     return record
 
 
+def check(run: Run, profile: Profile) -> None:
+    """Raise StudyError where a run names a data set, split or template that is not there."""
+    from hybridlib.data import SPLITS, TEMPLATES
+
+    for name in run.on:
+        if name not in profile.datasets:
+            valid = ", ".join(profile.datasets)
+            raise StudyError(f"{name!r} is not trained on; valid: {valid}")
+    for name in run.also:
+        split, _, template = name.partition("@")
+        if split not in SPLITS or (template and template not in TEMPLATES):
+            raise StudyError(
+                f"unknown split {name!r}; valid: {', '.join(SPLITS)}, "
+                f"each with @ and one of {', '.join(TEMPLATES)}"
+            )
+
+
 def rows_for(run: Run, profile: Profile) -> "Dataset":
     """Return the training rows of a run: its datasets, selected or limited, its part of them.
+
+    A method that imitates solutions by SFT gets the part of SFT, with the run's target in place of
+    the solutions; every other one the part of RL.
 
     Samples the base's answers where a rule needs pass rates that are not stored yet.
     """
@@ -92,11 +112,8 @@ def rows_for(run: Run, profile: Profile) -> "Dataset":
 
     from hybridlib import data, difficulty, partition
 
+    check(run, profile)
     names = run.on or profile.datasets
-    if unknown := set(names) - set(profile.datasets):
-        raise StudyError(
-            f"{unknown.pop()!r} is not trained on; valid: {', '.join(profile.datasets)}"
-        )
     limit = profile.n_train if run.select else run.n_train or profile.n_train
     rows = concatenate_datasets([data.load(n, "train", limit, profile.columns) for n in names])
     rules = [RULES[run.partition], *([SELECTIONS[run.select]] if run.select else [])]
@@ -108,9 +125,10 @@ def rows_for(run: Run, profile: Profile) -> "Dataset":
         rows = rows.select(selected)
         rates = rates and [rates[index] for index in selected]
     parts = partition.split(rows, run.partition, run.seed, rates, run.share, run.overlap)
-    if run.method != "sft":
-        return parts.rl
-    return TARGETS[run.target](parts.sft, profile, run.seed)
+    method = METHODS[run.method]
+    if method.trainer == "sft" and "solutions" in method.needs:
+        return TARGETS[run.target](parts.sft, profile, run.seed)
+    return parts.rl
 
 
 def _workspace(run: Run, profile: Profile) -> Path:
@@ -179,6 +197,7 @@ def plan(runs: Sequence[Run], profile: Profile, force: bool = False) -> dict[Run
         todo[run] = why
 
     for run in known.values():
+        check(run, profile)
         if force:
             visit(run, "forced")
             continue

@@ -77,8 +77,8 @@ RUN_FLAGS = {
     "--method merge --merge sum --parents sft grpo --lambdas 1 -0.5 --seed 3": Run(
         "merge", merge="sum", parents=("sft", "grpo"), lambdas=(1.0, -0.5), seed=3
     ),
-    "--method=sft --options weight_decay=0.1 optim=sgd --on tiny_math": Run(
-        "sft", options=("weight_decay=0.1", "optim=sgd"), on=("tiny_math",)
+    "--method=sft --options weight_decay=0.1 optim=sgd --on org/rows": Run(
+        "sft", options=("weight_decay=0.1", "optim=sgd"), on=("org/rows",)
     ),
 }
 

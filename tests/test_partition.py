@@ -150,3 +150,10 @@ def test_a_selection_keeps_as_many_of_each_family_as_asked_or_says_why(rule, rat
 def test_buckets_cover_all_pass_rates_once():
     names = [bucket(right / 8) for right in range(9)]
     assert names == ["zero", *["low"] * 2, *["middle"] * 4, *["high"] * 2]
+
+
+def test_a_rule_that_gives_too_few_scores_is_named(monkeypatch):
+    monkeypatch.setitem(RULES, "short", lambda rows, pass_rates, seed: [0.0])
+    RULES["short"].__name__ = "short"
+    with pytest.raises(StudyError, match="rule short gives 1 scores for"):
+        split(rows([1, 2, 3]), "short")

@@ -282,3 +282,31 @@ def test_a_grader_that_fails_time_and_again_stops_the_run(monkeypatch):
     )  # their own fault, maybe
     with pytest.raises(StudyError, match="failed on 12 of 12 answers.*signal only.*math-verify"):
         score("correct", texts, "\\sqrt{2}", "expression")
+
+
+def test_a_registry_refuses_a_second_entry_of_a_name_and_unknown_facts():
+    registry = Registry("reward of a second test", "low", optional=("needs",))
+
+    @registry.register(low=0, name="polite")
+    def first(completions): ...
+
+    with pytest.raises(StudyError, match="'polite' exists"):
+
+        @registry.register(low=0, name="polite")
+        def second(completions): ...
+
+    with pytest.raises(StudyError, match="unknown fact 'need'.*valid: low, needs"):
+
+        @registry.register(low=0, need=("limit",))
+        def third(completions): ...
+
+    assert list(registry) == ["polite"]
+
+
+def test_a_need_that_nothing_supplies_is_named(monkeypatch):
+    def greedy(completions, **_): ...
+
+    greedy.needs = ("limits",)
+    monkeypatch.setitem(REWARDS, "greedy", greedy)
+    with pytest.raises(StudyError, match="needs 'limits'.*valid: limit, log_ratio, encoder"):
+        rewards.bind(("greedy",), None, None, 5)

@@ -73,6 +73,32 @@ def test_a_typo_costs_a_second_and_not_a_night(fields, valid):
         Run(**fields)
 
 
+@pytest.mark.parametrize(
+    ("fields", "valid"),
+    [
+        (dict(on=("math",)), "tiny_gsm8k, tiny_math"),
+        (dict(also=("tset",)), "train, valid, test"),
+        (dict(also=("test@rude",)), "polite"),
+    ],
+)
+def test_a_set_or_split_that_is_not_there_is_named_before_anything_runs(fields, valid):
+    with pytest.raises(StudyError, match=valid):
+        study.plan([Run("sft", **fields)], TINY)
+
+
+def test_a_method_that_imitates_by_sft_gets_the_rows_of_sft(small, monkeypatch, world):
+    """Whatever it is called; every other method gets those of RL."""
+    from hybridlib.methods import METHODS
+
+    monkeypatch.setitem(METHODS, "newcomer", METHODS["sft"])
+    parts = {
+        name: set(study.rows_for(Run(name, partition="random"), small)["id"])
+        for name in ("sft", "newcomer", "grpo", "chord")
+    }
+    assert parts["sft"] == parts["newcomer"] and parts["grpo"] == parts["chord"]
+    assert not parts["sft"] & parts["grpo"]
+
+
 @pytest.mark.slow
 def test_a_grid_runs_resumes_and_verifies(small, world, capsys):
     sft, grpo = Run("sft"), Run("grpo")

@@ -373,6 +373,7 @@ def custom_converter(name: str, columns: dict[str, str]) -> Converter:
     if not {"question", "answer"} <= set(columns) <= {"question", "answer", "completion", "level"}:
         raise StudyError(
             f"columns of {name} need 'question' and 'answer' (and may have 'completion' and "
-            f"'level'); given: {', '.join(columns) or 'none'}"
+            f"'level'); given: {', '.join(columns) or 'none'}; "
+            "name them by --columns question=Q,answer=A"
         )
     return lambda raw: _custom_row(raw, columns)

@@ -201,13 +201,19 @@ def check_mergeable(adapters: Sequence[Path]) -> list[LoraConfig]:
             first, other = getattr(configs[0], field), getattr(config, field)
             if first != other:
                 raise StudyError(
-                    f"cannot merge {Path(adapters[0]).name} with {Path(adapter).name}: "
+                    f"cannot merge {_name(adapters[0])} with {_name(adapter)}: "
                     f"{field} is {first} there and {other} here; train both on one base"
                 )
     return configs
 
 
 # ---------------------------------------------------------------- reading
+
+
+def _name(adapter: Path) -> str:
+    """Return what an adapter is called: its folder's name, or its run's where that says nothing."""
+    folder = Path(adapter)
+    return folder.parent.name if folder.name == "adapter" else folder.name
 
 
 def _config(adapter: Path) -> LoraConfig:
@@ -219,7 +225,7 @@ def _config(adapter: Path) -> LoraConfig:
         raise StudyError(f"{adapter} is no saved adapter: it has no adapter_config.json")
     obstacles = _obstacles(json.loads(path.read_text("utf-8")))
     if obstacles:
-        raise StudyError(f"cannot merge {Path(adapter).name}: {obstacles[0]}")
+        raise StudyError(f"cannot merge {_name(adapter)}: {obstacles[0]}")
     return LoraConfig.from_pretrained(str(adapter))
 
 

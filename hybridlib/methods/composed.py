@@ -51,6 +51,7 @@ def route(job: Job) -> Trained:
     Nothing is merged and nothing trained; PEFT takes the direction in which an adapter acts most
     strongly as its prototype. Adapters of one rank on the same modules only.
     """
+    check_mergeable(job.parents)  # dense deltas of one base: what prototypes are taken from
     from peft import ArrowConfig, create_arrow_model
 
     model, tokenizer = models.load(job.profile, nf4=job.nf4, backend=job.run.backend)

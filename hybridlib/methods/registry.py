@@ -16,7 +16,8 @@ METHODS = Registry("training method", "trainer", "needs", "words", "backends")
 
 trainer: whose steps and options a run has, "sft" or "grpo" for TRL's trainers, "" without training;
 needs: what a job has to hold: "rows" (training rows), "solutions" (a target and an objective, to
-    imitate them), "start" (one adapter), "parents" (two adapters or more), "teacher" (a model);
+    imitate them; with the trainer "sft", the rows are those of SFT in a partition), "start" (one
+    adapter), "parents" (two adapters or more), "teacher" (a model);
 words: what a reader calls it; fields of the run may stand in braces;
 backends: of `profiles.BACKENDS`, those that can carry it out.
 """
