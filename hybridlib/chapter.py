@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedGrids:
     """The finished runs of some grids of a profile, and what their records say.
 
     Frames have the columns `arm` and `label`. What a chapter does not ask for is not computed.
@@ -43,7 +43,7 @@ class Opened:
     @cached_property
     def labels(self) -> dict[str, str]:
         """Arm -> what it is called, in the order of the grids."""
-        return {self.arms[run.id]: labels.arm(asdict(run)) for run in self.runs}
+        return {self.arms[run.id]: labels.arm_label(asdict(run)) for run in self.runs}
 
     @cached_property
     def records(self) -> dict[str, dict[str, Any]]:
@@ -103,13 +103,13 @@ class Opened:
         return rows.assign(arm=arms, label=arms.map(self.labels))
 
 
-def open_grid(names: str | tuple[str, ...], profile: Profile) -> Opened:
+def open_grid(names: str | tuple[str, ...], profile: Profile) -> OpenedGrids:
     """Execute what is missing of one or several grids, in worker processes, and open them.
 
     Raises StudyError for an unknown grid, for stale results, and for runs that failed.
     """
     several = (names,) if isinstance(names, str) else names
-    opened = Opened(profile, {name: GRIDS[name](profile) for name in several})
+    opened = OpenedGrids(profile, {name: GRIDS[name](profile) for name in several})
     study.execute_all(opened.runs, profile)
     return opened
 

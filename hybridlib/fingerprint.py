@@ -24,7 +24,7 @@ from hybridlib.runs import Run
 PACKAGE = Path(__file__).parent
 ROOTS = (("study", "execute"),)
 WEIGHTS = "data/tiny_base/model.safetensors"
-PRESENTS = {
+NOT_HASHED = {
     "__init__",
     "data.audit",
     "files",
@@ -91,7 +91,7 @@ def _registered(package: Path, files: tuple[tuple[Path, int], ...]) -> frozenset
 def _digests(
     package: Path, files: tuple[tuple[Path, int], ...], entries: frozenset[Entry]
 ) -> dict[str, str]:
-    """Return file -> digest for these entries: runs that differ in numbers alone share it."""
+    """Return file -> digest for these entries; cached, as many runs reach the same code."""
     definitions = _definitions(package, files)
     reached: set[Place] = set()
     todo = list(ROOTS)
@@ -117,7 +117,7 @@ def _definitions(package: Path, files: tuple[tuple[Path, int], ...]) -> dict[Pla
     trees = {
         module: ast.parse(path.read_text("utf-8"))
         for module, path in modules(package).items()
-        if module not in PRESENTS
+        if module not in NOT_HASHED
     }
     reader = _Reader(trees)
     graph: dict[Place, Definition] = {}
@@ -167,7 +167,7 @@ class _Reader:
         return names
 
     def resolve(self, place: Place) -> Place:
-        """Follow the faces of packages, which only hand names on, to where a name is defined."""
+        """Follow re-exports in `__init__.py` files to the module that defines a name."""
         module, name = place
         while name and name not in self.owns.get(module, ()):
             if name not in self.imports.get(module, ()):
@@ -188,7 +188,7 @@ class _Reader:
         return None
 
     def mentions(self, node: ast.stmt, module: str) -> Iterator[Place]:
-        """Yield what a definition mentions; a module without one of its names counts whole."""
+        """Yield the definitions that this code uses; all of a module that it uses as a whole."""
         names = self.imports[module]
         inside = set()
         for part in ast.walk(node):

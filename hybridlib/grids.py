@@ -23,7 +23,7 @@ LEARNING_RATES = {
     "grpo": (7.5e-4, 1.5e-3, 3e-3, 6e-3, 1.2e-2),
 }
 """Learning rates tried on validation rows, equally many for each method."""
-AS_GOOD = {"sft": 4e-3, "grpo": 3e-3}
+ALTERNATIVE_RATES = {"sft": 4e-3, "grpo": 3e-3}
 """Not told apart there from the rates that `tiny-full` uses: what is the choice worth?"""
 REWARD_SETS = (
     ("format",),
@@ -91,7 +91,7 @@ def sequences_per_step(profile: Profile, method: str) -> int:
 
 
 def steps_at_equal_visits(profile: Profile) -> int:
-    """Return the SFT steps after which SFT has visited as many rows as GRPO has prompts."""
+    """Return how many SFT steps use as many training rows as a whole GRPO run uses prompts."""
     samples = profile.grpo["max_steps"] * sequences_per_step(profile, "grpo")
     prompts = samples // profile.grpo["num_generations"]
     return -(-prompts // sequences_per_step(profile, "sft"))
@@ -137,7 +137,7 @@ def sft(profile: Profile) -> list[Run]:
     """What SFT can vary: rank, length, target and objective, one at a time."""
     arms = [Run("sft")]
     if profile.full:
-        arms += [Run("sft", learning_rate=AS_GOOD["sft"])]
+        arms += [Run("sft", learning_rate=ALTERNATIVE_RATES["sft"])]
         arms += [Run("sft", rank=rank) for rank in (2, 32)]
         arms += [Run("sft", steps=steps) for steps in (steps_at_equal_visits(profile), 40, 240)]
         arms += [Run("sft", target=target) for target in ("answer", "own")]
@@ -188,7 +188,7 @@ def losses(profile: Profile) -> list[Run]:
     arms = [Run("grpo"), *(Run("grpo", options=("num_iterations=2", v)) for v in variants)]
     single = ("num_generations=4", "temperature=0.7", "temperature=1.3", "beta=0.05")
     arms += [Run("grpo", options=(option,)) for option in single]
-    arms += [Run("grpo", learning_rate=AS_GOOD["grpo"])]
+    arms += [Run("grpo", learning_rate=ALTERNATIVE_RATES["grpo"])]
     anchored = Run("grpo", options=("beta=0.05",))
     pairs = [after(first, anchored) for first in seeded(profile, Run("sft"))]
     return base(profile) + seeded(profile, *arms) + [run for pair in pairs for run in pair]
@@ -273,9 +273,9 @@ def merged(parents: Sequence[Run], how: str, lambdas: tuple[float, ...] = ()) ->
 
 
 def mixed(profile: Profile) -> list[Run]:
-    """Return trainings of both losses, and their controls, as long as SFT and GRPO are together.
+    """Return the CHORD and ReLIFT runs and their controls, as long as SFT and GRPO together.
 
-    In sequences; what ReLIFT and its control imitate comes on top.
+    As long: with as many sequences; what ReLIFT and its control imitate comes on top.
     """
     grpo_step = sequences_per_step(profile, "grpo")
     total = sum(
@@ -291,7 +291,7 @@ def mixed(profile: Profile) -> list[Run]:
     return [*runs, replace(phi, objective="nll"), replace(relift, method="interleave")]
 
 
-def doubled(profile: Profile, method: str) -> Run:
+def twice_as_long(profile: Profile, method: str) -> Run:
     """Return one method for as long as two stages take."""
     return Run(method, steps=2 * getattr(profile, method)["max_steps"])
 
@@ -336,7 +336,7 @@ def hybrids(profile: Profile) -> list[Run]:
     """
     if not profile.full:
         return base(profile)
-    alone = [doubled(profile, method) for method in ("sft", "grpo")]
+    alone = [twice_as_long(profile, method) for method in ("sft", "grpo")]
     arms = [Run("sft"), Run("grpo"), *alone, *mixed(profile)]
     runs = base(profile) + seeded(profile, *arms)
     for seed in profile.seeds:
@@ -368,7 +368,7 @@ def surface(profile: Profile) -> list[Run]:
     return runs
 
 
-def moved(source: str, target: str, seed: int) -> list[Run]:
+def transferred(source: str, target: str, seed: int) -> list[Run]:
     """Return what RL adds to SFT on one family, added to SFT on another (PaST), parents first."""
     first, aim = (Run("sft", on=(name,), seed=seed) for name in (source, target))
     then = after(first, Run("grpo", on=(source,)))[1]
@@ -381,11 +381,11 @@ def transfer(profile: Profile) -> list[Run]:
     if not profile.full:
         return base(profile)
     pairs = list(itertools.permutations(profile.datasets, 2))
-    runs = [run for seed in profile.seeds for pair in pairs for run in moved(*pair, seed)]
+    runs = [run for seed in profile.seeds for pair in pairs for run in transferred(*pair, seed)]
     return list(dict.fromkeys(base(profile) + runs))
 
 
-def neighbours(profile: Profile) -> dict[str, list[Run]]:
+def adapter_pairs(profile: Profile) -> dict[str, list[Run]]:
     """Return pairs of adapters to compare, as their means: description -> one merge per seed.
 
     Each with one of the next seed, because the same seed draws the same initial A.
@@ -418,9 +418,9 @@ def geometry(profile: Profile) -> list[Run]:
         return base(profile)
     trained = [Run("sft"), Run("grpo"), *(Run("sft", on=(name,)) for name in profile.datasets[:2])]
     runs = base(profile) + seeded(profile, *trained)
-    runs += [run for pairs in neighbours(profile).values() for run in pairs]
+    runs += [run for pairs in adapter_pairs(profile).values() for run in pairs]
     runs += [
-        changed(how, method, seed)
+        modified(how, method, seed)
         for seed in profile.seeds
         for how in CHANGES
         for method in ("sft", "grpo")
@@ -428,8 +428,8 @@ def geometry(profile: Profile) -> list[Run]:
     return list(dict.fromkeys(runs))
 
 
-def changed(how: str, method: str, seed: int) -> Run:
-    """Return a trained adapter with its spectrum restored, or rounded as a merge rounds it, or not.
+def modified(how: str, method: str, seed: int) -> Run:
+    """Return the run that changes a trained adapter: its spectrum restored, rounded, or neither.
 
     Args:
         how: one of CHANGES, or "" for the adapter as it is.

@@ -9,7 +9,7 @@ import functools
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-FACE = "__init__"
+PACKAGE_INIT = "__init__"
 Graph = dict[str, set[str]]  # module -> the modules that it imports
 
 
@@ -22,9 +22,9 @@ def modules(package: Path) -> dict[str, Path]:
     paths = {}
     for path in sorted(package.rglob("*.py")):
         parts = path.relative_to(package).with_suffix("").parts
-        if parts[-1] == FACE:
+        if parts[-1] == PACKAGE_INIT:
             parts = parts[:-1]
-        paths[".".join(parts) or FACE] = path
+        paths[".".join(parts) or PACKAGE_INIT] = path
     return paths
 
 
@@ -92,7 +92,7 @@ def faces(name: str) -> list[str]:
     ['__init__', 'grading']
     """
     parts = name.split(".")
-    return [FACE, *(".".join(parts[:depth]) for depth in range(1, len(parts)))]
+    return [PACKAGE_INIT, *(".".join(parts[:depth]) for depth in range(1, len(parts)))]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -141,4 +141,4 @@ def _longest(parts: list[str], known: Collection[str]) -> str:
     for length in range(len(parts), 0, -1):
         if (name := ".".join(parts[:length])) in known:
             return name
-    return FACE
+    return PACKAGE_INIT

@@ -21,8 +21,11 @@ NAMES = {
 }  # fmt: skip
 
 
-def arm(run: dict[str, Any]) -> str:
-    """Return what a run (its fields) is called: method and whatever is unusual, but the seed."""
+def arm_label(run: dict[str, Any]) -> str:
+    """Return the display name of a run, given its fields: its method and what is unusual about it.
+
+    The seed is left out. For readers only; tables are joined by the arm (`chapter.arm_key`).
+    """
     return ", ".join([_method(run), *_unusual(run)]).replace("_", "-")
 
 
@@ -94,7 +97,7 @@ def intervals(rows: "pd.DataFrame", sign: str = "") -> list[str]:
     return [interval(row, sign) for row in rows.to_dict("records")]
 
 
-def questions(gap: dict[str, Any], target: float = 0.0) -> str:
+def questions_needed(gap: dict[str, Any], target: float = 0.0) -> str:
     """Return how many questions would bring the end of an interval to the target.
 
     "about 2.5 times as many questions", with the seeds as they are, or that none would do.

@@ -127,7 +127,7 @@ class Run:
 
     @property
     def id(self) -> str:
-        """The method and the fields that are not at their default: new fields rename nothing."""
+        """The method and the fields that are not at their default, so a new field changes no id."""
         parts = [self.method]
         for spec in fields(self)[1:]:
             value = getattr(self, spec.name)

@@ -30,7 +30,7 @@ Selection = Mapping[str, Any]
 # ---------------------------------------------------------------- from records to rows
 
 
-def score(items: pd.DataFrame, metric: str) -> np.ndarray:
+def item_scores(items: pd.DataFrame, metric: str) -> np.ndarray:
     """Return the score of each item, in 0..1, under "greedy", "sampled" or "pass@k".
 
     Raises StudyError for another metric, or where there are fewer than k samples.
@@ -361,7 +361,7 @@ def detectable(se: float) -> float:
 
 def _seeds_by_items(group: pd.DataFrame, metric: str, selection: Selection) -> pd.DataFrame:
     """Return scores as seeds x items; refuse a group whose runs differ in more than the seed."""
-    group = group.assign(value=score(group, metric))
+    group = group.assign(value=item_scores(group, metric))
     if group.duplicated(["seed", *ITEM]).any():
         fields = [c for c in group if c not in NOT_A_RUN_FIELD and group[c].nunique() > 1]
         raise StudyError(
@@ -377,7 +377,10 @@ def _seeds_by_items(group: pd.DataFrame, metric: str, selection: Selection) -> p
 
 @functools.lru_cache(maxsize=8)
 def _bootstrap(*counts: int) -> list[np.ndarray]:
-    """Return shares of things of several kinds per draw; all groups meet the same draws."""
+    """Return bootstrap weights per draw for each of several kinds, such as seeds and items.
+
+    The generator starts anew, so that all groups of equal sizes meet the same draws.
+    """
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -385,9 +388,9 @@ def _bootstrap(*counts: int) -> list[np.ndarray]:
 
 
 def _seed_weights(shares: np.ndarray) -> np.ndarray:
-    """Return weights of seeds in each draw: S seeds show (S-1)/S of a mean's variance.
+    """Return the bootstrap weights of seeds, widened by the root of S/(S-1) for S seeds.
 
-    That is half of it for two seeds, so deviations are drawn out by the root of S/(S-1).
+    Resampling S seeds shows only (S-1)/S of the variance of a mean, half of it for two seeds.
     """
     count = shares.shape[1]
     if count == 1:

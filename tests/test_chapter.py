@@ -14,7 +14,7 @@ from hybridlib.runs import Run
 @pytest.mark.parametrize("profile", ["tiny", "tiny-full"])
 def test_an_arm_has_one_run_per_seed_and_one_label(grid, profile):
     runs = GRIDS[grid](PROFILES[profile])
-    opened = chapter.Opened(PROFILES[profile], {grid: runs})
+    opened = chapter.OpenedGrids(PROFILES[profile], {grid: runs})
     seeds = defaultdict(list)
     for run in runs:
         seeds[opened.arms[run.id]].append(run.seed)

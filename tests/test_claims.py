@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hybridlib import ROOT, StudyError, results
 from hybridlib.claims import CLAIMS, Evidence, Judgement, forgotten, verdicts
 from hybridlib.claims.forgetting import at_equal_distance
-from hybridlib.claims.rules import relative
+from hybridlib.claims.rules import corrected_cosine
 from hybridlib.grids import GRIDS
 from hybridlib.merging.operators import OPERATORS
 from hybridlib.objectives import OBJECTIVES
@@ -209,7 +209,7 @@ def test_methods_that_differ_within_chance_are_not_called_equal():
 @given(st.floats(0.01, 1), st.floats(0.01, 1), st.floats(0, 1))
 def test_a_relative_cosine_forgets_what_makes_single_updates_differ(sft, rl, shared):
     noisy = [(shared * math.sqrt(sft * rl), sft, rl)] * 3
-    assert relative(noisy) == pytest.approx(shared)
+    assert corrected_cosine(noisy) == pytest.approx(shared)
 
 
 def test_what_has_not_run_is_said(monkeypatch):

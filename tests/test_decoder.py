@@ -75,7 +75,7 @@ def test_values_and_gradients_are_those_of_transformers(kind, adapter):
         model.zero_grad()
         if ours:
             batch = decoder.PrefixBatch(PROMPTS, COMPLETIONS)
-            log_probs, entropy, hit = decoder.score(decoder.Decoder(model), batch, 0.7)
+            log_probs, entropy, hit = decoder.score_completions(decoder.Decoder(model), batch, 0.7)
             assert len(entropy) == len(hit) == len(log_probs) and bool((entropy > 0).all())
         else:
             log_probs = _reference(model, PROMPTS, COMPLETIONS, 0.7)
@@ -94,7 +94,7 @@ def test_a_full_fine_tune_has_its_gradients_too():
 
     model = _random("qwen2")
     batch = decoder.PrefixBatch(PROMPTS, COMPLETIONS)
-    decoder.score(decoder.Decoder(model), batch)[0].sum().backward()
+    decoder.score_completions(decoder.Decoder(model), batch)[0].sum().backward()
     ours = {n: p.grad.clone() for n, p in model.named_parameters()}
     model.zero_grad()
     _reference(model, PROMPTS, COMPLETIONS, 1.0).sum().backward()
@@ -121,7 +121,7 @@ def test_any_shape_of_groups(qwen2, groups):
         return
     with torch.no_grad():
         batch = decoder.PrefixBatch(prompts, completions)
-        ours = decoder.score(decoder.Decoder(qwen2), batch)[0]
+        ours = decoder.score_completions(decoder.Decoder(qwen2), batch)[0]
         torch.testing.assert_close(
             ours, _reference(qwen2, prompts, completions, 1.0), atol=1e-4, rtol=1e-4
         )
@@ -151,7 +151,7 @@ def test_four_bit_weights_are_read_as_they_are_and_their_adapter_learns(tiny):
         model.zero_grad()
         prompts, answers = [[5, 6, 7]], [[[8, 9, 10], [11, 12]]]
         if ours:
-            log_probs = decoder.score(
+            log_probs = decoder.score_completions(
                 decoder.Decoder(model), decoder.PrefixBatch(prompts, answers)
             )[0]
         else:
@@ -188,7 +188,7 @@ def test_the_head_and_the_biases_may_learn(options):
         model.zero_grad()
         batch = decoder.PrefixBatch(PROMPTS, COMPLETIONS)
         log_probs = (
-            decoder.score(decoder.Decoder(model), batch)[0]
+            decoder.score_completions(decoder.Decoder(model), batch)[0]
             if ours
             else _reference(model, PROMPTS, COMPLETIONS, 1.0)
         )
@@ -213,7 +213,9 @@ def test_stretched_positions_are_those_of_the_model():
         model = _random("llama", rope_parameters=rope)
         prompts, answers = [list(range(40))], [[[1, 2, 3], [4, 5]]]
         with torch.no_grad():
-            ours = decoder.score(decoder.Decoder(model), decoder.PrefixBatch(prompts, answers))[0]
+            ours = decoder.score_completions(
+                decoder.Decoder(model), decoder.PrefixBatch(prompts, answers)
+            )[0]
             exact = _reference(model, prompts, answers, 1.0)
         torch.testing.assert_close(ours, exact, atol=1e-4, rtol=1e-4)
 
@@ -224,12 +226,12 @@ def test_a_switched_off_or_merged_adapter_is_not_added_again():
     model = _adapted(_random("llama"), "lora")
     batch = decoder.PrefixBatch(PROMPTS, COMPLETIONS)
     with torch.no_grad():
-        on = decoder.score(decoder.Decoder(model), batch)[0]
+        on = decoder.score_completions(decoder.Decoder(model), batch)[0]
         with model.disable_adapter():
-            off = decoder.score(decoder.Decoder(model), batch)[0]
+            off = decoder.score_completions(decoder.Decoder(model), batch)[0]
             exact = _reference(model, PROMPTS, COMPLETIONS, 1.0)
         model.merge_adapter()
-        merged = decoder.score(decoder.Decoder(model), batch)[0]
+        merged = decoder.score_completions(decoder.Decoder(model), batch)[0]
     torch.testing.assert_close(off, exact, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(merged, on, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(on, off, atol=1e-2)

@@ -45,7 +45,7 @@ def _weights(adapter):
 
 def _by_padding(monkeypatch):
     """Let transformers' forward pass score what the engine samples."""
-    monkeypatch.setattr(trainers, "stands_in", lambda trainer, model: False)
+    monkeypatch.setattr(trainers, "can_replace_pass", lambda trainer, model: False)
 
 
 def _steps(small, steps, micro_batches=1, **options):
@@ -248,7 +248,9 @@ def test_a_run_without_a_teacher_is_refused():
 def test_an_arm_is_called_by_its_teacher():
     run = study.Run("distil", teacher="grpo_rank-16", start="sft")
     assert run.prerequisites == ("sft", "grpo_rank-16")
-    assert labels.arm(asdict(run)) == "SFT, then on-policy distillation, taught by GRPO rank 16"
+    assert (
+        labels.arm_label(asdict(run)) == "SFT, then on-policy distillation, taught by GRPO rank 16"
+    )
 
 
 def test_other_runs_do_not_hang_on_distillation(small):

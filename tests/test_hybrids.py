@@ -35,7 +35,7 @@ def _tuned(small, out):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["chord_mu", "chord"])
 def test_without_weight_on_imitation_it_is_grpo_bit_by_bit(small, world, monkeypatch, method):
-    for name in ("FIRST", "LAST", "CONSTANT"):
+    for name in ("MU_START", "MU_END", "MU_CONSTANT"):
         monkeypatch.setattr(mixed_methods, name, 0.0)
     rewards = dict(rewards=("format", "random"), seed=3)
     mixed = _train(small, study.Run(method, **rewards), world / "mixed")
@@ -88,7 +88,7 @@ def test_with_all_weight_on_imitation_it_is_sft_on_the_drawn_rows(
 
     from hybridlib.engine import decoder
 
-    monkeypatch.setattr(mixed_methods, "CONSTANT", 1.0)
+    monkeypatch.setattr(mixed_methods, "MU_CONSTANT", 1.0)
     start = _tuned(small, world / "sft")
     if reason:
         monkeypatch.setattr(decoder, "unsupported", lambda model, training=False: reason)
@@ -282,13 +282,13 @@ def test_every_method_runs_from_rows_to_record(small, world, method):
     assert record["cost"]["tokens"] > found["tokens"] > 0
     assert any("sft_loss" in point for point in record["curve"])
     ends = {
-        "chord_mu": [mixed_methods.FIRST, mixed_methods.LAST],
-        "chord": [mixed_methods.CONSTANT] * 2,
+        "chord_mu": [mixed_methods.MU_START, mixed_methods.MU_END],
+        "chord": [mixed_methods.MU_CONSTANT] * 2,
     }
     assert found.get("mu") == ends.get(method)
     mus = [point.get("mu") for point in record["curve"]]
     assert [mus[0], mus[-1]] == ends.get(method, [None, None])
-    words = labels.arm(record["run"])
+    words = labels.arm_label(record["run"])
     assert words == (f"{METHODS[method].words}, paid correct + format, target answer")
     study.results.save(record)  # the same answer once more
 
@@ -305,7 +305,7 @@ def test_what_cannot_be_mixed_is_refused(small):
 def test_an_arm_is_called_by_its_method_and_its_loss():
     from dataclasses import asdict
 
-    names = [labels.arm(asdict(study.Run(method, objective="chord_phi"))) for method in MIXED]
+    names = [labels.arm_label(asdict(study.Run(method, objective="chord_phi"))) for method in MIXED]
     assert names[:2] == ["CHORD-mu, loss chord-phi", "CHORD, loss chord-phi"]
 
 

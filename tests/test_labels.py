@@ -23,7 +23,7 @@ def test_arms_that_differ_in_more_than_the_seed_have_names_of_their_own(grid, pr
 
     found = defaultdict(set)
     for run in GRIDS[grid](PROFILES[profile]):
-        found[labels.arm(asdict(run))].add(seedless(run))
+        found[labels.arm_label(asdict(run))].add(seedless(run))
     assert {name: runs for name, runs in found.items() if len(runs) > 1} == {}
 
 
@@ -43,7 +43,7 @@ def test_arms_that_differ_in_more_than_the_seed_have_names_of_their_own(grid, pr
     ],
 )
 def test_names(run, name):
-    assert labels.arm(asdict(run)) == name.replace("_", "-")
+    assert labels.arm_label(asdict(run)) == name.replace("_", "-")
 
 
 def test_numbers_are_written_with_their_interval():
@@ -53,8 +53,10 @@ def test_numbers_are_written_with_their_interval():
 
 
 def test_questions_are_counted_at_the_seeds_that_there_are():
-    few, many = (labels.questions(dict(value=v, se=0.02, se_items=0.02)) for v in (0.1, 0.01))
+    few, many = (
+        labels.questions_needed(dict(value=v, se=0.02, se_items=0.02)) for v in (0.1, 0.01)
+    )
     assert few == "about 0.15 times as many questions (fewer than were asked)"
     assert many == "about 15 times as many questions"
     noisy = dict(value=0.01, se=0.03, se_items=0.01)  # most of the error is the seeds'
-    assert labels.questions(noisy).startswith("no number of questions")
+    assert labels.questions_needed(noisy).startswith("no number of questions")

@@ -86,7 +86,7 @@ def test_an_objective_is_the_same_with_and_without_padding(small, tmp_path, monk
     run = study.Run("sft", objective="asft", steps=2)
     rows = study.rows_for(run, small)
     packed = train.sft(Job(run, small, tmp_path / "packed", rows=rows)).curve
-    monkeypatch.setattr(trainers, "stands_in", lambda trainer, model: False)
+    monkeypatch.setattr(trainers, "can_replace_pass", lambda trainer, model: False)
     padded = train.sft(Job(run, small, tmp_path / "padded", rows=rows)).curve
     for a, b in zip(packed, padded, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=2e-4)

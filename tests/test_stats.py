@@ -73,11 +73,11 @@ def test_shares_auc_and_f1_of_nothing():
 
 def test_each_metric_scores_an_item():
     items = table([1, 0]).assign(correct=[1, 3])
-    assert stats.score(items, "greedy").tolist() == [1, 0]
-    assert stats.score(items, "sampled").tolist() == [0.25, 0.75]
-    assert stats.score(items, "pass@2").tolist() == [0.5, 1.0]
+    assert stats.item_scores(items, "greedy").tolist() == [1, 0]
+    assert stats.item_scores(items, "sampled").tolist() == [0.25, 0.75]
+    assert stats.item_scores(items, "pass@2").tolist() == [0.5, 1.0]
     with pytest.raises(StudyError, match="unknown metric 'pass'; valid: greedy, sampled, pass@k"):
-        stats.score(items, "pass")
+        stats.item_scores(items, "pass")
 
 
 def test_unpack_reads_the_items_of_a_record():

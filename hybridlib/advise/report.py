@@ -230,6 +230,6 @@ def _evidence(flip: FlipEvidence) -> dict[str, Any]:
         "parameters": parameters(Run("base"), flip.profile)[0],
         "per_bucket": PER_BUCKET,
         "n_tests": flip.items.groupby(["family", "item"]).ngroups,
-        "greedy": float(stats.score(base, "greedy").mean()),
-        "sampled": float(stats.score(base, "sampled").mean()),
+        "greedy": float(stats.item_scores(base, "greedy").mean()),
+        "sampled": float(stats.item_scores(base, "sampled").mean()),
     }

@@ -27,15 +27,15 @@ from hybridlib.claims.contrasts import (
 from hybridlib.claims.forgetting import EqualDistance
 from hybridlib.claims.registry import CLAIMS
 from hybridlib.grids import (
-    changed,
+    adapter_pairs,
     divided_budget,
-    doubled,
     halves,
     merged,
-    neighbours,
+    modified,
     of_size,
     seeded,
     steps_at_equal_visits,
+    twice_as_long,
 )
 from hybridlib.profiles import Profile
 from hybridlib.runs import Run
@@ -219,8 +219,8 @@ def divide_and_merge(profile: Profile) -> list[Contrast]:
     hybrid = arm_by_seed(profile, lambda seed: merged(halves("passrate", seed), MERGE))
     coin = arm_by_seed(profile, lambda seed: merged(halves("random", seed), MERGE))
     return [
-        difference("hybrid - SFT", hybrid, arm(profile, doubled(profile, "sft"))),
-        difference("hybrid - GRPO", hybrid, arm(profile, doubled(profile, "grpo"))),
+        difference("hybrid - SFT", hybrid, arm(profile, twice_as_long(profile, "sft"))),
+        difference("hybrid - GRPO", hybrid, arm(profile, twice_as_long(profile, "grpo"))),
         difference("hybrid - SFT, then GRPO", hybrid, arm_after(profile, Run("sft"), Run("grpo"))),
         difference("hybrid - random halves", hybrid, coin),
     ]
@@ -268,7 +268,7 @@ def spectrum_kept(profile: Profile) -> list[SeedStatistic | Contrast]:
         sft, grpo = facts["pair"]["spectra"]
         return math.log(sft["residual"] / grpo["residual"])
 
-    pairs = tuple(neighbours(profile)["SFT and GRPO of one seed"])
+    pairs = tuple(adapter_pairs(profile)["SFT and GRPO of one seed"])
     sft, grpo = (arm(profile, Run(method)) for method in ("sft", "grpo"))
     return [
         SeedStatistic(
@@ -303,7 +303,7 @@ def orthogonal(profile: Profile) -> list[SeedStatistic]:
     do to the inputs of the layers (functional). Until 2026-11-22, when pairs of one seed had been
     seen but none of two: the cosine itself below 0.1, and below the two others. But LoRA's random A
     makes all of them small."""
-    pairs = neighbours(profile)
+    pairs = adapter_pairs(profile)
     columns = tuple(tuple(pairs[kind]) for kind in ("SFT and GRPO", "SFT and SFT", "GRPO and GRPO"))
 
     def parallel(name: str) -> SeedStatistic:
@@ -311,14 +311,14 @@ def orthogonal(profile: Profile) -> list[SeedStatistic]:
             f"half - relative {name} of SFT and GRPO",
             columns,
             value=lambda *facts: tuple(one["pair"]["between"][name] for one in facts),
-            statistic=lambda cosines: 0.5 - relative(cosines),
+            statistic=lambda cosines: 0.5 - corrected_cosine(cosines),
             overlapping=True,
         )
 
     return [parallel("cosine"), parallel("functional")]
 
 
-def relative(cosines: Sequence[tuple[float, float, float]]) -> float:
+def corrected_cosine(cosines: Sequence[tuple[float, float, float]]) -> float:
     """Return the mean cosine across two kinds over the geometric mean of those within each of them.
 
     One where both kinds point the same way, whatever makes single updates differ (Spearman 1904,
@@ -357,4 +357,4 @@ def lost_in_rounding(profile: Profile) -> list[Contrast]:
 
 
 def _changed(profile: Profile, how: str, method: str) -> Arm:
-    return arm_by_seed(profile, lambda seed: changed(how, method, seed))
+    return arm_by_seed(profile, lambda seed: modified(how, method, seed))

@@ -128,7 +128,9 @@ def choose(raw_rows: NumberedRows, limit: int) -> NumberedRows:
     """
     if not 0 < limit < len(raw_rows):
         return raw_rows
-    chosen = sorted(raw_rows, key=lambda numbered: sources.digest("limit", numbered[1]))[:limit]
+    chosen = sorted(raw_rows, key=lambda numbered: sources.content_number("limit", numbered[1]))[
+        :limit
+    ]
     return sorted(chosen, key=lambda numbered: numbered[0])
 
 

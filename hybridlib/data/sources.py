@@ -52,12 +52,12 @@ def split_rows(
     owners = dict(enumerate(absent))  # tenth of train -> the split that it is carved out for
 
     def owner(row: RawRow) -> str:
-        return owners.get(digest("split", row[columns[0]]) % 10, "train")
+        return owners.get(content_number("split", row[columns[0]]) % 10, "train")
 
     return [(index, row) for index, row in rows if owner(row) == split]
 
 
-def digest(purpose: str, content: Any) -> int:
+def content_number(purpose: str, content: Any) -> int:
     """Return a 64-bit number that depends on a purpose and some content alone."""
     text = json.dumps([purpose, content], default=str)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

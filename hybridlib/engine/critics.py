@@ -50,8 +50,8 @@ class LogRatio:
             for prompt, group in groupby(pairs, key=lambda pair: pair[0]):
                 answers = [answer for _, answer in group]
                 batch = decoder.PrefixBatch([list(prompt)], [answers], self.device)
-                on = decoder.score(self.on, batch).label_log_probs
-                off = decoder.score(self.off, batch).label_log_probs
+                on = decoder.score_completions(self.on, batch).label_log_probs
+                off = decoder.score_completions(self.off, batch).label_log_probs
                 parts = (on - off).split([len(answer) for answer in answers])
                 ratios += [float(part.sum()) for part in parts]
         return ratios

@@ -350,7 +350,7 @@ class Scores(NamedTuple):
     is_likeliest: "Tensor"
 
 
-def score(
+def score_completions(
     decoder: Decoder, batch: PrefixBatch, temperature: float = 1.0, entropy_gradient: bool = False
 ) -> Scores:
     """Score the completion tokens of a batch.

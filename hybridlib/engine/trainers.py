@@ -15,8 +15,8 @@ from hybridlib.objectives import OBJECTIVES, Tokens
 IGNORED = -100  # the label of a token that is not imitated, as in transformers
 
 
-def stands_in(trainer: Any, model: Any) -> bool:
-    """Return whether `decoder` can take this trainer's pass; print why not, once per reason.
+def can_replace_pass(trainer: Any, model: Any) -> bool:
+    """Return whether the decoder can replace the model in this trainer; print once why not.
 
     Args:
         model: The one that is trained, as the trainer hands it to its loss.
@@ -78,7 +78,7 @@ def grpo(trainer: type) -> type:
             Overrides TRL's method, whose third result, an auxiliary loss, is never asked for here.
             """
             beyond_decoder = compute_aux_loss or any(v is not None for v in images.values())
-            if beyond_decoder or not stands_in(self, model):
+            if beyond_decoder or not can_replace_pass(self, model):
                 return super()._full_logits_logps(
                     model,
                     input_ids,
@@ -100,7 +100,7 @@ def grpo(trainer: type) -> type:
                 batch, order, completion_mask = prefix_batch(
                     input_ids, attention_mask.bool(), logits_to_keep, part
                 )
-                scores = decoder.score(
+                scores = decoder.score_completions(
                     weights, batch, self.temperature, self._entropy_bonus_enabled
                 )
                 blank = scores.label_log_probs.new_zeros(completion_mask.shape)
@@ -175,7 +175,7 @@ def sft(trainer: type, objective: Callable = OBJECTIVES["nll"]) -> type:
             self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any
         ) -> Any:
             rows = self._prompts_and_completions(inputs)
-            if rows and stands_in(self, model):
+            if rows and can_replace_pass(self, model):
                 batch = decoder.PrefixBatch(*rows, inputs["labels"].device)
                 labels = batch.targets
 

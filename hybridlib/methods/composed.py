@@ -144,7 +144,7 @@ def stack(job: Job) -> Trained:
     """Train a fresh adapter by GRPO on the base with the first adapter merged in.
 
     Differs from going on with the same adapter (`grpo` with a start) by the room that each stage
-    has: its own rank. What is left behind is one adapter of both, side by side.
+    has: its own rank. Saves one adapter that holds both: their factors side by side.
 
     Raises:
         StudyError: where that would not be the model that was trained: on a 4-bit base, whose

@@ -92,7 +92,7 @@ def shared_pass(
     )
     completion_mask = inputs["completion_mask"].bool()
     width = completion_mask.shape[1]
-    if trainers.stands_in(trainer, model) and not decoder.unsupported(teacher):
+    if trainers.can_replace_pass(trainer, model) and not decoder.unsupported(teacher):
         batch, _, _ = trainers.prefix_batch(ids, mask.bool(), width, torch.arange(len(ids)))
         return lambda either: decoder.log_probs(decoder.Decoder(either), batch, trainer.temperature)
 

@@ -23,8 +23,8 @@ from hybridlib.methods.train import fit, grpo_facts, grpo_trainer, load_model, t
 from hybridlib.objectives import OBJECTIVES
 from hybridlib.targets import TARGETS
 
-FIRST, LAST = 0.9, 0.05  # CHORD-mu's weight of the SFT loss, in the first and in the last step
-CONSTANT = 0.1  # CHORD-phi's
+MU_START, MU_END = 0.9, 0.05  # CHORD-mu's weight of the SFT loss, in the first and in the last step
+MU_CONSTANT = 0.1  # CHORD-phi's
 DEMONSTRATIONS = 1 / 4  # rows imitated in a step for each of its samples: 64 to 256 in the paper
 STATE_FILE = "imitation.json"  # in a checkpoint
 
@@ -34,21 +34,21 @@ FACTS = dict(trainer="grpo", needs=("rows", "solutions"), backends=("hf",))
 
 @METHODS.register(words="CHORD-mu", **FACTS)
 def chord_mu(job: Job) -> Trained:
-    """CHORD-mu: (1 - mu) GRPO + mu SFT, mu from FIRST to LAST by a cosine (arXiv:2508.11408)."""
+    """CHORD-mu: (1 - mu) GRPO + mu SFT, mu falling by a cosine (arXiv:2508.11408)."""
 
     def decayed(progress: float) -> float:
-        return LAST + (FIRST - LAST) * (1 + math.cos(math.pi * progress)) / 2
+        return MU_END + (MU_START - MU_END) * (1 + math.cos(math.pi * progress)) / 2
 
     return train_together(job, partial(blended, weight=decayed))
 
 
 @METHODS.register(words="CHORD", **FACTS)
 def chord(job: Job) -> Trained:
-    """The same sum with mu = CONSTANT. CHORD-phi where the run's objective is chord_phi.
+    """The same sum with mu = MU_CONSTANT. CHORD-phi where the run's objective is chord_phi.
 
     With nll it is that method's control: the mixture without the weights on its tokens.
     """
-    return train_together(job, partial(blended, weight=lambda _: CONSTANT))
+    return train_together(job, partial(blended, weight=lambda _: MU_CONSTANT))
 
 
 @METHODS.register(words="ReLIFT", **FACTS)
@@ -74,7 +74,7 @@ def _train_by_turns(job: Job, at_random: bool) -> Trained:
     )
 
 
-def imitating(trainer: type, imitator: Any) -> type:
+def with_sft_loss(trainer: type, imitator: Any) -> type:
     """Return a GRPO trainer class that can ask for the SFT loss of rows.
 
     It counts what it imitates, and these tokens count among the run's. A checkpoint keeps the
@@ -130,11 +130,11 @@ def blended(trainer: type, imitator: Any, weight: Callable[[float], float]) -> t
     checkpoint draws what it would have drawn.
 
     Args:
-        trainer, imitator: see `imitating`.
+        trainer, imitator: see `with_sft_loss`.
         weight: progress of the run, 0 in the first step and 1 in the last -> mu.
     """
 
-    class Blended(imitating(trainer, imitator)):  # type: ignore[misc]
+    class Blended(with_sft_loss(trainer, imitator)):  # type: ignore[misc]
         _drawn_for, _batches_left = -1, iter(())
 
         def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> Any:
@@ -170,7 +170,7 @@ def by_turns(
     rows, with the optimizer and the learning rate of the GRPO step before it.
 
     Args:
-        trainer, imitator: see `imitating`.
+        trainer, imitator: see `with_sft_loss`.
         positions: id of a row -> its position among the rows of the imitator.
         column: of `correct` among the rewards.
         at_random: rows of the same batch wait, drawn from (seed, step), as many as never solved.
@@ -184,7 +184,7 @@ def by_turns(
         def on_optimizer_step(self, *_: Any, **__: Any) -> None:
             self.take()
 
-    class ByTurns(imitating(trainer, imitator)):  # type: ignore[misc]
+    class ByTurns(with_sft_loss(trainer, imitator)):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any):
             super().__init__(*args, **kwargs)
             self.add_callback(Turn(self._take))
