@@ -8,6 +8,7 @@ import ast
 from typing import TYPE_CHECKING, NamedTuple
 
 from hybridlib import StudyError, grading
+from hybridlib.sandbox import judge
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -29,16 +30,18 @@ _PASSED: set[_Task] = set()  # found sound by this process
 def audit(rows: "Dataset") -> None:
     """Check that the grader accepts each row's solution and rejects programs that do nothing.
 
-    Grades every completion in one batch and, for programs, also a placeholder with the same names
+    Refuses tests that the sandbox cannot judge, then grades every completion in one batch and, for programs, also a placeholder with the same names
     that always returns "?"; both run in the sandbox. Rows that this process has found sound are not
     graded again.
 
     Raises:
-        StudyError: a solution is rejected or a placeholder accepted; names the first rows.
+        StudyError: tests cannot be judged, a solution is rejected or a placeholder accepted; names
+            the first such rows by index and id.
         SyntaxError: the solution of a program is not Python.
     """
-    ids = _ids_by_task(rows)
-    unchecked = [task for task in ids if task not in _PASSED]
+    names = _names_by_task(rows)
+    unchecked = [task for task in names if task not in _PASSED]
+    _stop_at(_refused_tests(unchecked, names), rows)
     programs = [task for task in unchecked if task.kind == "program"]
     solutions = [task.solution for task in unchecked]
     placeholders = [_placeholder(task.solution) for task in programs]
@@ -49,27 +52,40 @@ def audit(rows: "Dataset") -> None:
     faults = {}
     for task, verdict in zip(unchecked, solution_verdicts, strict=True):
         if not verdict.correct:
-            faults[ids[task]] = f"its own solution gives '{verdict.reason}' {verdict.error}".strip()
+            faults[names[task]] = (
+                f"its own solution gives '{verdict.reason}' {verdict.error}".strip()
+            )
     for task, verdict in zip(programs, placeholder_verdicts, strict=True):
         if verdict.correct:
-            faults[ids[task]] = "a program that always returns '?' passes"
+            faults[names[task]] = "a program that always returns '?' passes"
+    _stop_at(faults, rows)
+    _PASSED.update(unchecked)
+
+
+def _stop_at(faults: dict[str, str], rows: "Dataset") -> None:
+    """Raise StudyError if there are faults, by name of the row, and name the first of them."""
     if faults:
         named = "; ".join(f"{name}: {why}" for name, why in list(faults.items())[:ROWS_NAMED])
         raise StudyError(
             f"{len(faults)} of {len(rows)} training rows cannot be graded ({named}); correct their "
             "completion, answer or tests, or leave them out"
         )
-    _PASSED.update(unchecked)
 
 
-def _ids_by_task(rows: "Dataset") -> dict[_Task, str]:
-    """Return the distinct tasks of some rows, each with the id of the last row that has it."""
-    ids = {}
-    for name, turns, answer, kind in zip(
-        rows["id"], rows["completion"], rows["answer"], rows["kind"], strict=True
-    ):
-        ids[_Task(turns[-1]["content"], answer, kind)] = name
-    return ids
+def _refused_tests(tasks: list[_Task], names: dict[_Task, str]) -> dict[str, str]:
+    """Return, by name of the row, why the sandbox cannot judge the tests of some tasks."""
+    programs = [task for task in tasks if task.kind == "program"]
+    reasons = judge.refusals([task.answer for task in programs])
+    return {names[task]: why for task, why in zip(programs, reasons, strict=True) if why}
+
+
+def _names_by_task(rows: "Dataset") -> dict[_Task, str]:
+    """Return the distinct tasks of some rows, each with index and id of the last row that has it."""
+    names = {}
+    columns = (rows["id"], rows["completion"], rows["answer"], rows["kind"])
+    for index, (name, turns, answer, kind) in enumerate(zip(*columns, strict=True)):
+        names[_Task(turns[-1]["content"], answer, kind)] = f"row {index}, {name}"
+    return names
 
 
 def _grade(texts: list[str], tasks: list[_Task]) -> list[grading.Verdict]:

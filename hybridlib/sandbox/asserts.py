@@ -3,17 +3,18 @@
 Each assert is split in two. The calls of the program's own functions go to the sandbox, which
 evaluates them; the comparison with the expected value stays with the judge. EvalPlus feeds tests as
 values for the same reason, but compares in the program's process, where a lying `__eq__` counts.
+Tests that hold more than imports and asserts are read by `script`.
 """
 
 import ast
 import builtins
 import functools
 import json
-import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from hybridlib import StudyError
-from hybridlib.sandbox import wire
+from hybridlib.sandbox import script, wire
+from hybridlib.sandbox.script import Script
 
 MAX_COMPARED_CHARS = 10_000  # of an answer that the judge compares itself, see `read_answers`
 
@@ -37,12 +38,15 @@ class ParsedTests:
 
     `steps` go to the program, in order: a string is setup code to execute, a list holds the calls
     of one assert, to be evaluated. `comparisons` stay with the judge, one for each such list.
-    `imports` is code that the comparisons may need.
+    `imports` is code that the comparisons may need; `variables`, encoded, are the program's.
+    Where there is a `script`, `with_plan` adds the steps, and its replay does the comparing.
     """
 
     steps: list[str | list[str]]
     comparisons: list[Comparison]
     imports: str
+    variables: dict = field(default_factory=dict)
+    script: Script | None = None
 
 
 @functools.lru_cache(maxsize=4096)
@@ -52,6 +56,8 @@ def parse(text: str) -> ParsedTests:
         body = ast.parse(text).body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise StudyError(f"the tests {text[:60]!r} are no Python ({error}); fix the row") from None
+    if script.is_script(body):
+        return ParsedTests([], [], "", script=script.read(body))
     imports = [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
     imported = {alias.asname or alias.name for node in imports for alias in node.names}
     known_names = imported | set(dir(builtins))
@@ -65,8 +71,43 @@ def parse(text: str) -> ParsedTests:
             steps.append(ast.unparse(statement))
     if not comparisons:
         raise StudyError(f"the tests {text[:60]!r} have no assert; fix the row")
-    lines = [*map(ast.unparse, imports), *_missing_imports(body, known_names)]
-    return ParsedTests(steps, comparisons, "\n".join(lines))
+    compared = [ast.parse(comparison.expression) for comparison in comparisons]
+    defined = imported | script.bound_names([*body, *compared])
+    defined |= {f"_{i}_{n}" for i, calls in enumerate(_calls(steps)) for n in range(len(calls))}
+    if undefined := script.undefined(compared, defined):
+        raise StudyError(
+            f"the tests {text[:60]!r} compare with {', '.join(undefined[:5])}, which they do not "
+            "define; fix the row"
+        )
+    missing = script.module_imports(compared, known_names)
+    return ParsedTests(steps, comparisons, "\n".join([*map(ast.unparse, imports), *missing]))
+
+
+def plan_job(tests: ParsedTests) -> dict:
+    """Return the job that plans tests which are a script.
+
+    Its code is the data set's, so it goes to the zygote of the comparisons.
+    """
+    return {"program": tests.script.plan, "variables": {}, "steps": [[script.PLAN_RESULT]]}
+
+
+def with_plan(tests: ParsedTests, lines: list[str]) -> ParsedTests:
+    """Return tests with the steps that the answer to their `plan_job` says.
+
+    Raises StudyError where the tests themselves end in an error or take too long.
+    """
+    answer = json.loads(lines[0]) if lines else "they take too long"
+    if not isinstance(answer, list):
+        raise StudyError(f"the tests cannot be executed without a program ({answer}); fix the row")
+    steps, variables = tests.script.steps(answer[0])
+    comparisons = [Comparison("") for _ in _calls(steps)]
+    if not comparisons:
+        raise StudyError("the tests come to no assert; fix the row")
+    return replace(tests, steps=steps, variables=variables, comparisons=comparisons)
+
+
+def _calls(steps: list[str | list[str]]) -> list[list[str]]:
+    return [step for step in steps if isinstance(step, list)]
 
 
 def _split(
@@ -84,15 +125,6 @@ def _split(
     return extractor.calls, Comparison(f"bool({ast.unparse(test)})", _expected(test))
 
 
-def _missing_imports(body: list[ast.stmt], known_names: set[str]) -> list[str]:
-    """Return imports of the standard modules that tests name and leave the program to import.
-
-    As in `assert size(x) == sys.getsizeof(x)`. The asserts must have lost their calls already.
-    """
-    names = {node.id for node in ast.walk(ast.Module(body, [])) if isinstance(node, ast.Name)}
-    return [f"import {name}" for name in sorted(names & (sys.stdlib_module_names - known_names))]
-
-
 class _CallExtractor(ast.NodeTransformer):
     """Moves the outermost calls of unknown names into `calls`; variables take their places."""
 
@@ -102,7 +134,10 @@ class _CallExtractor(ast.NodeTransformer):
         self.in_inner_scope = False  # such a call may need variables of its lambda or loop
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        if not isinstance(node.func, ast.Name) or node.func.id in self.known_names:
+        function = node.func
+        while isinstance(function, ast.Call):  # `make(1)(4)`
+            function = function.func
+        if not isinstance(function, ast.Name) or function.id in self.known_names:
             return self.generic_visit(node)
         self.calls.append(ast.unparse(node))
         return ast.Name(f"{self.prefix}{len(self.calls) - 1}", ast.Load())
@@ -143,7 +178,7 @@ def read_answers(lines: list[str], tests: ParsedTests) -> tuple[list[bool | list
     made to collide takes quadratic time to build, which would hold the judge up.
     """
     results: list[bool | list] = []
-    call_counts = [len(step) for step in tests.steps if isinstance(step, list)]
+    call_counts = map(len, _calls(tests.steps))
     for line, call_count, comparison in zip(lines, call_counts, tests.comparisons, strict=False):
         try:
             answer = json.loads(line)
@@ -161,7 +196,7 @@ def read_answers(lines: list[str], tests: ParsedTests) -> tuple[list[bool | list
 
 def _compare(line: str, answer: list, comparison: Comparison) -> bool | list:
     """Return whether the answer is the expected value, or the answer where that stays open."""
-    if len(line) > MAX_COMPARED_CHARS:
+    if len(line) > MAX_COMPARED_CHARS or not comparison.expression:
         return answer
     values = [wire.decode(value) for value in answer]  # raises where it cannot be read
     if comparison.expected:
@@ -175,9 +210,26 @@ def comparison_job(results: list[bool | list], tests: ParsedTests) -> dict | Non
     Its code is the data set's and runs over a program's values, so it goes to a zygote of its own:
     that of the programs never sees an expected value.
     """
+    if tests.script:
+        answers = ["list", *(["list", *values] for values in results)]
+        program = tests.script.replay
+        return {"program": program, "variables": {"_answers": answers}, "steps": [["_results"]]}
     undecided = [i for i, result in enumerate(results) if isinstance(result, list)]
     if not undecided:
         return None
     variables = {f"_{i}_{n}": value for i in undecided for n, value in enumerate(results[i])}
     steps = [[tests.comparisons[i].expression] for i in undecided]
     return {"program": tests.imports, "variables": variables, "steps": steps}
+
+
+def decided(results: list[bool | list], tests: ParsedTests, lines: list[str]) -> list[bool]:
+    """Return results with what the answers to their `comparison_job` decide.
+
+    A comparison that fails in any way counts as one that does not hold.
+    """
+    if not tests.script:
+        answers = iter(lines)
+        return [r if isinstance(r, bool) else next(answers, "") == "[true]" for r in results]
+    replayed = json.loads(lines[0]) if lines else []
+    truths = replayed[0][1:] if isinstance(replayed, list) and replayed else []
+    return [*truths, *[False] * (len(results) - len(truths))]

@@ -34,6 +34,10 @@ BOOTSTRAP = (
 )
 """What the zygote's interpreter executes: imports it from this package and forgets the path."""
 
+PLAN_SECONDS = 10.0  # for tests to run without a program
+MAX_PLANS = 4096
+_PLANNED: dict[str, asserts.ParsedTests] = {}  # by text: tests that are scripts
+
 IsWrong = Callable[[int, list[str]], bool]
 """(index of a job, its answers so far) -> whether one of its asserts already fails."""
 
@@ -61,12 +65,12 @@ def judge(programs: list[str], tests: list[str], timeout: float = 2.0) -> list[O
     Starts processes, which live on for the next call. Raises StudyError when the sandbox cannot
     work or an assert cannot be judged.
     """
-    parsed = [asserts.parse(text) for text in tests]
+    parsed = _plan(tests)
     outcomes: list[Outcome | None] = [_reject(program) for program in programs]
     accepted = [i for i, outcome in enumerate(outcomes) if outcome is None]
     parsed = [parsed[i] for i in accepted]
     jobs = [
-        {"program": programs[i], "variables": {}, "steps": part.steps}
+        {"program": programs[i], "variables": part.variables, "steps": part.steps}
         for i, part in zip(accepted, parsed, strict=True)
     ]
     replies = _run_programs(jobs, parsed, timeout)
@@ -78,6 +82,19 @@ def judge(programs: list[str], tests: list[str], timeout: float = 2.0) -> list[O
     for i, reply, part, (results, error) in zip(accepted, replies, parsed, answers, strict=True):
         outcomes[i] = _outcome(reply, len(part.comparisons), results, error, timeout)
     return outcomes
+
+
+def refusals(tests: list[str]) -> list[str]:
+    """Return, for each of some tests, why `judge` cannot use them, "" for those that it can use."""
+    reasons = []
+    for text in tests:
+        try:
+            _plan([text])
+        except StudyError as error:
+            reasons.append(str(error))
+        else:
+            reasons.append("")
+    return reasons
 
 
 def protections() -> list[str]:
@@ -95,6 +112,23 @@ def _reject(program: str) -> Outcome | None:
     if len(program) > MAX_PROGRAM_CHARS:
         return Outcome("error", f"more than {MAX_PROGRAM_CHARS} characters")
     return None
+
+
+def _plan(tests: list[str]) -> list[asserts.ParsedTests]:
+    """Return tests as parsed, with the plans of those that are scripts; starts a zygote for these.
+
+    Raises StudyError where one cannot be judged. Plans are kept for the next call.
+    """
+    parsed = {text: asserts.parse(text) for text in tests}
+    unplanned = [text for text in parsed if parsed[text].script and text not in _PLANNED]
+    jobs = [asserts.plan_job(parsed[text]) for text in unplanned]
+    replies = _replies("assert", jobs, PLAN_SECONDS)
+    for text, reply in zip(unplanned, replies, strict=True):
+        _PLANNED[text] = asserts.with_plan(parsed[text], reply["lines"])
+    planned = [_PLANNED.get(text, parsed[text]) for text in tests]
+    if len(_PLANNED) > MAX_PLANS:
+        _PLANNED.clear()
+    return planned
 
 
 def _run_programs(
@@ -116,10 +150,7 @@ def _compare_rest(
     parsed: list[asserts.ParsedTests],
     timeout: float,
 ) -> None:
-    """Decide the asserts that reading the answers has left open; writes into `answers`.
-
-    A comparison that fails in any way counts as one that does not hold.
-    """
+    """Decide the asserts that reading the answers has left open; writes into `answers`."""
     jobs = [
         asserts.comparison_job(results, part)
         for (results, _), part in zip(answers, parsed, strict=True)
@@ -127,11 +158,8 @@ def _compare_rest(
     open_programs = [i for i, job in enumerate(jobs) if job]
     replies = _replies("assert", [jobs[i] for i in open_programs], timeout)
     for i, reply in zip(open_programs, replies, strict=True):
-        results, lines = answers[i][0], iter(reply["lines"])
-        results[:] = [
-            result if isinstance(result, bool) else next(lines, "") == "[true]"
-            for result in results
-        ]
+        results = answers[i][0]
+        results[:] = asserts.decided(results, parsed[i], reply["lines"])
 
 
 def _outcome(
