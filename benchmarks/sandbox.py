@@ -57,8 +57,7 @@ def cases(programs: list[str], tests: list[str]) -> dict[int, dict]:
     for index, (program, text) in enumerate(zip(programs, tests, strict=True)):
         with contextlib.suppress(ValueError, AttributeError):
             names, inputs, expected = _literal_asserts(text)
-            comparisons = asserts.parse(text).comparisons
-            if len(names) == 1 and comparisons and comparisons[0].expected:
+            if len(names) == 1 and asserts.parse(text).comparisons[0].expected:
                 askable[index] = {
                     "code": program,
                     "entry": names.pop(),

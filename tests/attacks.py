@@ -351,6 +351,219 @@ CONTROLS = {
     "exits softly at the end of main": RIGHT + "\nif __name__ == '__main__':\n    exit(1)",
     "null device": body("with open(os.devnull, 'w') as null: print(x, file=null)\nreturn x + 1"),
 }
+LIAR = """
+class Liar(int):
+    def __eq__(self, other): return True
+    def __ne__(self, other): return False
+    def __lt__(self, other): return True
+    __le__ = __gt__ = __ge__ = __lt__
+    def __sub__(self, other): return 0
+    __rsub__ = __add__ = __radd__ = __sub__
+    def __abs__(self): return 0
+    def __hash__(self): return 1
+    def __bool__(self): return True
+"""
+CLOSE = "def close(a, b):\n    return abs(a - b) < 1e-6\n"
+POINT = "from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\n"
+STACK = """
+class Stack:
+    def __init__(self): self.items = []
+    def push(self, item): self.items.append(item)
+    def pop(self): return self.items.pop()
+    def __len__(self): return len(self.items)
+    @property
+    def size(self): return len(self.items)
+"""
+
+
+def liar(kind: str, value: str, imports: str = "collections, datetime, decimal, fractions") -> str:
+    """Return a program whose f(x) is of a subclass of this type that is equal to all."""
+    return (
+        f"import {imports}\nclass A({kind}):\n    def __eq__(s, o): return True\n"
+        "    def __ne__(s, o): return False\n    def __hash__(s): return 0\n"
+        "    def __reduce__(s): return (int, (2,))\n"
+        f"def f(x): return A({value})"
+    )
+
+
+HELPERS = {  # programs that are wrong, and tests with helpers and names
+    "a liar before a helper": (LIAR + "def f(x): return Liar(0)", CLOSE + "assert close(f(1), 2)"),
+    "redefines the helper": (
+        "def close(*a): return True\ndef f(x): return 0", CLOSE + "assert close(f(1), 2)"),
+    "redefines the helper in the call": (
+        "def f(x):\n    globals()['close'] = lambda *a: True\n    return 0",
+        CLOSE + "assert close(f(1), 2)"),
+    "rebinds abs": (head("import builtins\nbuiltins.abs = lambda x: 0"),
+                    CLOSE + "assert close(f(1), 2)"),
+    "shadows abs": ("abs = lambda x: 0\ndef f(x): return 0", CLOSE + "assert close(f(1), 2)"),
+    "patches math": (head("import math\nmath.isclose = lambda *a, **k: True"),
+                     "import math\nE = 2\nassert math.isclose(f(1), E)"),
+    "a liar in a list": (LIAR + "def f(x): return [Liar(0)]",
+                         "def same(a, b):\n    return sorted(a) == b\nassert same(f(1), [2])"),
+    "a liar kept under a name": (LIAR + "def f(x): return Liar(0)",
+                                 "r = f(1)\nok = r == 2\nassert ok"),
+    "a liar in a loop": (LIAR + "def f(x): return Liar(0)",
+                         "for x, y in [(1, 2), (2, 3)]:\n    assert f(x) == y"),
+    "a liar in a sum": (LIAR + "def f(x): return Liar(0)", "t = 0\nt += f(1)\nassert t == 2"),
+    "a liar appended": (LIAR + "def f(x): return Liar(0)",
+                        "out = []\nout.append(f(1))\nassert out == [2]"),
+    "a helper that asserts": (LIAR + "def f(x): return Liar(0)",
+                              "def check(a, b):\n    assert a == b\ncheck(f(1), 2)"),
+    "redefines a helper that asserts": (
+        "def check(a, b): pass\ndef f(x): return 0",
+        "def check(a, b):\n    assert a == b\ncheck(f(1), 2)"),
+    "reads the expected name": (body("return globals().get('expected', 0)"),
+                                "expected = 2\nassert f(1) == expected"),
+    "reads the case": (body("return globals().get('case', [0] * 9)[1]"),
+                       "case = (1, 2)\nassert f(case[0]) == case[1]"),
+    "reads all values": (
+        body("return max(v for n, v in globals().items() if type(v) is int)"),
+        "case = (1, 2)\nassert f(case[0]) == case[1]"),
+    "reads the loop": (
+        body("return max((v for n, v in globals().items() if type(v) is int), default=0)"),
+        "for x, y in [(1, 2), (2, 3)]:\n    assert f(x) == y"),
+    "calls the reference": (body("return reference(x)"),
+                            "def reference(x):\n    return x + 1\nassert f(1) == reference(1)"),
+    "rebinds its arguments": (
+        body("for n in list(globals()):\n    if n[:6] == '_value': globals()[n] = [0]\nreturn 0"),
+        "case = [1]\nassert f(case) == case"),
+    "too many to unpack": ("def f(x): return x + 1, 0, 0", "a, b = f(1)\nassert a == 2"),
+    "a method that lies": (LIAR + STACK.replace("self.items.pop()", "Liar(0)"),
+                           "s = Stack()\ns.push(2)\nassert s.pop() == 2"),
+    "ends before the loop does": ("import os\ndef f(x): return x + 1 if x < 2 else os._exit(0)",
+                                  "for x, y in [(1, 2), (2, 3)]:\n    assert f(x) == y"),
+    "forges a script's answers": ("import os\nos.write(3, b'[true]\\n' * 9)\nos._exit(0)",
+                                  "e = 2\nassert f(1) == e"),
+}  # fmt: skip
+LYING_TYPES = {  # programs that are wrong, and asserts on their values
+    "text": (liar("str", "'no'"), "assert f(1) == 'yes'"),
+    "float": (liar("float", "0"), "assert f(1) == 2.5"),
+    "dict": (liar("dict", ""), "assert f(1) == {'a': 2}"),
+    "list": (liar("list", ""), "assert f(1) == [2]"),
+    "tuple": (liar("tuple", ""), "assert f(1) == (2,)"),
+    "set": (liar("set", ""), "assert f(1) == {2}"),
+    "bytes": (liar("bytes", ""), "assert f(1) == b'a'"),
+    "Decimal": (liar("decimal.Decimal", "0"),
+                "from decimal import Decimal\nassert f(1) == Decimal(2)"),
+    "Fraction": (liar("fractions.Fraction", "0"),
+                 "from fractions import Fraction\nassert f(1) == Fraction(1, 2)"),
+    "date": (liar("datetime.date", "1, 1, 1"),
+             "import datetime\nassert f(1) == datetime.date(2, 2, 2)"),
+    "datetime": (liar("datetime.datetime", "1, 1, 1"),
+                 "import datetime\nassert f(1) == datetime.datetime(2, 2, 2)"),
+    "timedelta": (liar("datetime.timedelta", "1"),
+                  "import datetime\nassert f(1) == datetime.timedelta(2)"),
+    "Counter": (liar("collections.Counter", ""), "assert f(1) == {'a': 1}"),
+    "named tuple": (liar("collections.namedtuple('N', 'a')", "1"), "assert f(1) == (2,)"),
+    "typed named tuple": (
+        "import typing\nclass A(typing.NamedTuple):\n    a: int\n"
+        "    def __eq__(s, o): return True\ndef f(x): return A(1)", "assert f(1) == (2,)"),
+    "dataclass": (POINT + "    def __eq__(s, o): return True\ndef f(x): return P(0)",
+                  POINT + "assert f(1) == P(2)"),
+    "dataclass with another value": (POINT + "def f(x): return P(0)",
+                                     POINT + "assert f(1) == P(2)"),
+    "a zone": (
+        "import datetime as d\nclass Z(d.tzinfo):\n    def utcoffset(s, t): return d.timedelta(9)\n"
+        "def f(x): return d.datetime(1, 1, 1, tzinfo=Z())",
+        "import datetime\nassert f(1) == datetime.datetime(2, 2, 2)"),
+    "metaclass": (
+        "class M(type):\n    def __eq__(s, o): return True\n    __hash__ = type.__hash__\n"
+        "class A(metaclass=M):\n    def __eq__(s, o): return True\ndef f(x): return A()",
+        "assert f(1) == 2"),
+    "a class by the name of Decimal": (
+        "Decimal = type('Decimal', (), {'__eq__': lambda s, o: True})\n"
+        "def f(x): return Decimal()", "from decimal import Decimal\nassert f(1) == Decimal(2)"),
+    "a forged fraction": (
+        "import os\nos.write(3, b'[[\"Fraction\", \"1e999999999\", null]]\\n')\nos._exit(0)",
+        "assert f(1) == 2"),
+    "a forged record": (
+        "import os\nos.write(3, b'[[\"dataclass\", \"P\"]]\\n')\nos._exit(0)",
+        POINT + "assert f(1) == P(2)"),
+    "a list for a tuple": ("def f(x): return [1, 2]", "assert f(1) == (1, 2)"),
+    "a date for a datetime": ("import datetime\ndef f(x): return datetime.date(1, 1, 1)",
+                              "import datetime\nassert f(1) == datetime.datetime(1, 1, 1)"),
+    "a text for a Decimal": ("def f(x): return '2'",
+                             "from decimal import Decimal\nassert f(1) == Decimal(2)"),
+    "a tuple for a dataclass": ("def f(x): return (2,)", POINT + "assert f(1) == P(2)"),
+}  # fmt: skip
+NAMES = {  # right programs, and tests that are more than asserts on calls
+    "expected": (RIGHT, "expected = 2\nassert f(1) == expected"),
+    "a constant with a type": (RIGHT, "LIMIT: float = 0.1\nassert abs(f(1) - 2) < LIMIT"),
+    "a loop": (RIGHT, "for x, y in [(1, 2), (2, 3)]:\n    assert f(x) == y"),
+    "a loop over a table": (
+        "def f(a, b): return a + b",
+        "cases = {'a': ((1, 2), 3)}\nfor key, (args, want) in cases.items():\n"
+        "    got = f(*args)\n    assert got == want, key"),
+    "tuple unpacking": (RIGHT, "a, b = 1, 2\nassert f(a) == b"),
+    "an answer unpacked": ("def f(x): return x, 2", "a, b = f(1)\nassert a == 1\nassert b == 2"),
+    "items of a case": (RIGHT, "case = (1, 2)\nassert f(case[0]) == case[1]"),
+    "imports": (RIGHT, "import math\nE = math.floor(2.5)\nassert f(1) == E"),
+    "a helper": (RIGHT, CLOSE + "assert close(f(1), 2)"),
+    "a helper that asserts": (RIGHT, "def check(a, b):\n    assert a == b\ncheck(f(1), 2)"),
+    "a helper as an argument": (
+        "def f(g, x): return g(x)",
+        "def double(x):\n    return 2 * x\nassert f(double, 3) == 6\n"
+        "assert f(lambda v: v + 1, 3) == 4"),
+    "a branch": (RIGHT, "X = 3\nif X > 2:\n    assert f(X) == 4\nelse:\n    assert f(X) == 0"),
+    "answers added up": (RIGHT, "t = 0\nfor i in range(3):\n    t += f(i)\nassert t == 6"),
+    "answers collected": (
+        RIGHT, "out = []\nfor i in range(3):\n    out.append(f(i))\nassert out == [1, 2, 3]"),
+    "an answer as the next argument": (RIGHT, "r = f(1)\nassert r == 2\nr = f(r)\nassert r == 3"),
+    "there and back": ("def f(s): return s[::-1]\ng = f",
+                       "for s in ['abc', '']:\n    e = f(s)\n    assert g(e) == s"),
+    "sorts in place": ("def f(x): x.sort()", "x = [2, 1]\nf(x)\nassert x == [1, 2]"),
+    "takes from its argument": ("def f(x): return x.pop()",
+                                "x = [2, 1]\nassert f(x) == 1\nassert f(x) == 2"),
+    "a name bound anew": ("def f(x): return sorted(x)", "x = [2, 1]\nx = f(x)\nassert x == [1, 2]"),
+    "data made by chance": (
+        "def f(x): return sorted(x)",
+        "import random\nrandom.seed(1)\nx = [random.random() for _ in range(5)]\n"
+        "assert f(x) == sorted(x)"),
+    "an object of the program": (
+        STACK, "s = Stack()\ns.push(1)\ns.push(2)\nassert s.pop() == 2\nassert s.size == 1\n"
+        "assert len(s) == 1\nlast = s.pop()\nassert last == 1"),
+    "an object of the tests": (
+        "def f(n): return n.next.value",
+        "class N:\n    def __init__(self, v):\n        self.value, self.next = v, None\n"
+        "n = N(1)\nn.next = N(2)\nassert f(n) == 2"),
+    "a dataclass of the tests": (POINT + "def f(x): return P(x)", POINT + "assert f(1) == P(1)"),
+    "a function for an answer": (
+        "def f(n): return lambda x: x + n", "g = f(2)\nassert g(3) == 5\nassert f(1)(4) == 5"),
+    "an iterator for an answer": (
+        "def f(n): yield from range(n)", "g = f(2)\nassert next(g) == 0\nassert list(g) == [1]"),
+    "an iterator as an argument": ("def f(i): return next(i)",
+                                   "i = iter([1, 2])\nassert f(i) == 1\nassert f(i) == 2"),
+    "the name of a built-in": ("def sum(a, b): return a * b", "x = 2\nassert sum(x, 3) == 6"),
+    "not all is evaluated": (RIGHT, "x = 1\nassert f(x) == 2 or f(9) == 3"),
+}  # fmt: skip
+TYPES = {  # what a right f() returns, an expression for both sides
+    "date": "datetime.date(2020, 2, 29)",
+    "datetime": "datetime.datetime(2020, 1, 2, 3, 4, 5, 6)",
+    "datetime with a zone": "datetime.datetime(2020, 1, 2, tzinfo=datetime.timezone.utc)",
+    "time": "datetime.time(23, 59, 1)",
+    "timedelta": "datetime.timedelta(days=-1, seconds=5)",
+    "Decimal": "decimal.Decimal('1.50')",
+    "Fraction": "fractions.Fraction(-3, 4)",
+    "complex": "1 + 2j",
+    "range": "range(1, 9, 2)",
+    "bytes": "b'\\xff'",
+    "bytearray": "bytearray(b'a')",
+    "frozenset": "frozenset({1, (2, 3)})",
+    "deque": "collections.deque([1, 2], 3)",
+    "defaultdict": "collections.defaultdict(list, {1: [2]})",
+    "Counter": "collections.Counter('aab')",
+    "OrderedDict": "collections.OrderedDict([(2, 1), (1, 2)])",
+    "namedtuple": "collections.namedtuple('P', 'x y')(1, 2)",
+    "dataclass": "dataclasses.make_dataclass('P', ['x'])(1)",
+    "nested": "{'a': [(decimal.Decimal(1), datetime.date(1, 1, 1))], 'b': {fractions.Fraction(2)}}",
+    "deep": "[{'a': (frozenset({1}), collections.deque([b'a', 2j]))}] * 3",
+}
+MODULES = "import collections, dataclasses, datetime, decimal, fractions\n"
+FALSE_ANSWERS = {**HELPERS, **{f"a false {name}": pair for name, pair in LYING_TYPES.items()}}
+TRUE_ANSWERS = NAMES | {
+    f"a value of {name}": (f"{MODULES}def f(): return {value}", f"{MODULES}assert f() == {value}")
+    for name, value in TYPES.items()
+}
 OPEN = {  # what the weak mode leaves open
     "reads the users", "reads this repository", "reads /proc", "lists processes", "lists homes",
     "a link to the outside", "climbs by dots", "writes to /tmp", "writes beside its folder",
@@ -401,11 +614,15 @@ def main() -> None:
         names = [name for name in names if name not in {*OPEN, *SCRATCH}]
     programs = [text for name in names for text in (named_programs[name], RIGHT)]
     outcomes = judge.judge(programs, [TEST] * len(programs), LIMIT)
+    pairs = {**FALSE_ANSWERS, **TRUE_ANSWERS}
+    assert len(pairs) == len(FALSE_ANSWERS) + len(TRUE_ANSWERS)
+    answers = judge.judge(*map(list, zip(*pairs.values(), strict=True)), LIMIT)
     report = {
         "user": os.geteuid(),
         "protections": judge.protections(),
         "reasons": {name: outcomes[2 * i].reason for i, name in enumerate(names)},
         "next": {name: outcomes[2 * i + 1].reason for i, name in enumerate(names)},
+        "answers": {name: answers[i].reason for i, name in enumerate(pairs)},
         "alive": left_alive(),
         "written": Path(MARK).exists(),
     }

@@ -52,6 +52,18 @@ def test_a_row_that_would_teach_the_wrong_thing_is_named(bad, why):
         audit.audit(Dataset.from_list([GOOD, bad]))
 
 
+def test_tests_that_cannot_be_judged_are_refused_by_index():
+    bound = row(
+        "def f(x):\n    return x", "want = 3\nassert f(3) == want", "program", "own/train/1"
+    )
+    bad = row(
+        "def f(x):\n    return x", "x = f(3)\nif x:\n    assert x == 3", "program", "own/train/2"
+    )
+    audit.audit(Dataset.from_list([GOOD, bound]))
+    with pytest.raises(StudyError, match="^1 of 3 training rows.*row 2, own/train/2: .*depends on"):
+        audit.audit(Dataset.from_list([GOOD, bound, bad]))
+
+
 def test_many_bad_rows_are_counted_and_the_first_named():
     rows = [row("#### 1", str(n), "number", f"own/train/{n}") for n in range(20)]
     with pytest.raises(StudyError, match="^19 of 20.*own/train/0:.*own/train/5:") as error:

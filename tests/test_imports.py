@@ -14,7 +14,8 @@ BENCHMARKS = PACKAGE.parent / "benchmarks"
 
 ORDER = """
     __init__ registry imports markdown files profiles runs
-    sandbox.seccomp sandbox.wire sandbox.isolation sandbox.zygote sandbox.script sandbox.asserts sandbox.judge
+    sandbox.seccomp sandbox.wire sandbox.isolation sandbox.zygote sandbox.script sandbox.asserts
+    sandbox.judge
     sandbox
     tiny.families tiny.tasks tiny
     proportions objectives partition adapters

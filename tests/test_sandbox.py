@@ -48,6 +48,18 @@ def test_programs_may_write_to_a_folder_of_their_own(name, isolated):
     assert reason(attacks.SCRATCH[name]) == "pass"
 
 
+@pytest.mark.parametrize("name", attacks.FALSE_ANSWERS)
+def test_no_lie_passes_the_names_and_helpers_of_tests(name):
+    program, tests = attacks.FALSE_ANSWERS[name]
+    assert reason(program, tests) in {"wrong", "error"}
+
+
+@pytest.mark.parametrize("name", attacks.TRUE_ANSWERS)
+def test_right_programs_pass_tests_with_names_and_values_of_many_types(name):
+    program, tests = attacks.TRUE_ANSWERS[name]
+    assert judge.judge([program], [tests], 10.0)[0].reason == "pass"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", attacks.ATTACKS)
 def test_attacks_fail_within_the_limit_and_the_next_program_is_judged_rightly(name):
@@ -116,6 +128,8 @@ def test_all_attacks_fail_for_every_user_and_in_the_weak_mode(elsewhere):
     mistaken = {n: r for n, r in elsewhere["reasons"].items() if (r == "pass") != (n in right)}
     assert mistaken == {} and len(elsewhere["reasons"]) > 140
     assert set(elsewhere["next"].values()) == {"pass"}
+    answers = elsewhere["answers"].items()
+    assert {name for name, why in answers if why == "pass"} == {*attacks.TRUE_ANSWERS}
     assert not elsewhere["alive"] and not elsewhere["written"]
 
 
@@ -310,6 +324,39 @@ def test_values_keep_their_types_and_any_assert_is_judged(body, tests, expected)
 def test_tests_that_cannot_be_judged_are_named(tests):
     with pytest.raises(StudyError, match="fix the row|cannot be judged"):
         judge.judge([RIGHT], [tests])
+
+
+@pytest.mark.parametrize(
+    ("tests", "why"),
+    [
+        ("def t(x): return f(x)\nassert t(1) == 2", "helper that asks the program"),
+        ("def check(c): assert c(1) == 2\ncheck(f)", "no assert that asks the program"),
+        ("x = f(1)\nif x > 1:\n    assert x == 2", "depends on what the program answers"),
+        ("for x in f(1):\n    assert x", "depends on what the program answers"),
+        ("n = f(9)\nwhile n:\n    assert f(n)", "depends on what the program answers"),
+        ("t = 0\nfor a in [1]:\n    t = f(t)\nassert t == 1", "carries an answer"),
+        ("t = 1\nt += f(1)\nassert f(t) == 2", "changes t, which a call of the program reads"),
+        ("assert f(1) == UNKNOWN", "compare with UNKNOWN, which they do not define"),
+        ("x = 1\nassert f(x) == UNKNOWN", "compare with UNKNOWN, which they do not define"),
+        ("x = 1 / 0\nassert f(1) == 2", "ZeroDivisionError"),
+        ("for x in []:\n    assert f(x) == 1", "come to no assert"),
+        ("try:\n    f(1)\nexcept ValueError:\n    pass", "cannot be judged"),
+        ("c = 1\nassert all(f(x) == c for x in [1])", "cannot be judged"),
+        ("class W:\n    def __init__(self, x): self.x = x\nc = [1, 2]\nassert f(W(c)) == c[1]",
+         "would show the program what it is compared with"),
+        ("for n in range(2000):\n    assert f(n) == n + 1", "more than 1000 asserts"),
+    ],
+)  # fmt: skip
+def test_tests_that_cannot_be_taken_apart_are_refused_with_a_reason(tests, why):
+    assert why in judge.refusals([tests, TEST])[0] and judge.refusals([tests, TEST])[1] == ""
+    with pytest.raises(StudyError, match=why):
+        judge.judge([RIGHT], [tests])
+
+
+def test_names_of_the_tests_never_enter_the_programs_zygote():
+    tests = "case = (3, 12345)\nfor x, y in [case]:\n    assert f(x) == y"
+    (parsed,) = judge._plan([tests])
+    assert parsed.steps == [["f(_value_0)"]] and parsed.variables == {"_value_0": 3}
 
 
 def test_expected_values_never_enter_the_programs_zygote():

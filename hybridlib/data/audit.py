@@ -30,9 +30,9 @@ _PASSED: set[_Task] = set()  # found sound by this process
 def audit(rows: "Dataset") -> None:
     """Check that the grader accepts each row's solution and rejects programs that do nothing.
 
-    Refuses tests that the sandbox cannot judge, then grades every completion in one batch and, for programs, also a placeholder with the same names
-    that always returns "?"; both run in the sandbox. Rows that this process has found sound are not
-    graded again.
+    Refuses tests that the sandbox cannot judge, then grades every completion in one batch and, for
+    programs, also a placeholder with the same names that always returns "?"; both run in the
+    sandbox. Rows that this process has found sound are not graded again.
 
     Raises:
         StudyError: tests cannot be judged, a solution is rejected or a placeholder accepted; names
@@ -80,7 +80,7 @@ def _refused_tests(tasks: list[_Task], names: dict[_Task, str]) -> dict[str, str
 
 
 def _names_by_task(rows: "Dataset") -> dict[_Task, str]:
-    """Return the distinct tasks of some rows, each with index and id of the last row that has it."""
+    """Return the distinct tasks of some rows, with index and id of the last row of each."""
     names = {}
     columns = (rows["id"], rows["completion"], rows["answer"], rows["kind"])
     for index, (name, turns, answer, kind) in enumerate(zip(*columns, strict=True)):
