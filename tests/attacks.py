@@ -499,7 +499,7 @@ NAMES = {  # right programs, and tests that are more than asserts on calls
     "items of a case": (RIGHT, "case = (1, 2)\nassert f(case[0]) == case[1]"),
     "imports": (RIGHT, "import math\nE = math.floor(2.5)\nassert f(1) == E"),
     "a helper": (RIGHT, CLOSE + "assert close(f(1), 2)"),
-    "a helper that asserts": (RIGHT, "def check(a, b):\n    assert a == b\ncheck(f(1), 2)"),
+    "a helper with an assert": (RIGHT, "def check(a, b):\n    assert a == b\ncheck(f(1), 2)"),
     "a helper as an argument": (
         "def f(g, x): return g(x)",
         "def double(x):\n    return 2 * x\nassert f(double, 3) == 6\n"

@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import decimal
 import fractions
+import operator
 import re
 import types
 from collections.abc import Iterable
@@ -55,7 +56,8 @@ BUILDERS = {
     "complex": complex,
     "range": range,
     "deque": lambda maxlen, *items: collections.deque(items, maxlen),
-    "Fraction": fractions.Fraction,
+    # Of integers alone: a text with an exponent takes the reader's memory.
+    "Fraction": lambda *parts: fractions.Fraction(*map(operator.index, parts)),
     "Decimal": decimal.Decimal,
     "date": datetime.date,
     "time": lambda *parts: _with_fold(datetime.time, parts),
