@@ -220,9 +220,13 @@ class _Reader:
             if _touched(node) & compared:
                 compared |= _loaded(node)
         return Script(
-            plan_code, self._replay_code(missing, replay), self.body, self.events,
-            frozenset(self.local_names), frozenset(compared),
-        )  # fmt: skip
+            plan_code,
+            self._replay_code(missing, replay),
+            self.body,
+            self.events,
+            frozenset(self.local_names),
+            frozenset(compared),
+        )
 
     def _replay_code(self, imports: list[str], replay: list[ast.stmt]) -> str:
         guarded = ast.parse(
@@ -417,8 +421,9 @@ class _Reader:
             before.tainted |= self.tainted  # as the second round finds it
             for child in [*node.body, *node.orelse]:
                 before._statement(child)
-            rounds = [[event.asked() for event in reader.events[events:]]
-                      for reader in (self, before)]  # fmt: skip
+            rounds = [
+                [event.asked() for event in reader.events[events:]] for reader in (self, before)
+            ]
             if rounds[0] != rounds[1]:
                 _refuse(node, "carries an answer from one round to a call in the next")
         return [plan], [replay]
