@@ -62,6 +62,7 @@ def execute(run: Run, profile: Profile, save: bool = True, force: bool = False) 
     splits = (*profile.splits, *run.also)
     evaluated = evaluate.score(model, tokenizer, profile, splits, samples=samples)
     facts = row_facts | {"solutions": evaluated.pop("solutions")}
+    sandbox = evaluated.pop("sandbox")
     if profile.drift:
         facts["drift"] = drift.measure(model, tokenizer, profile)
     cost = {"train_seconds": 0.0, "tokens": 0, "trainable": 0, "peak_gb": 0.0}
@@ -75,7 +76,10 @@ def execute(run: Run, profile: Profile, save: bool = True, force: bool = False) 
         "cost": cost | trained.cost | {"eval_seconds": round(time.perf_counter() - began, 2)},
         "facts": facts | trained.facts,
         "provenance": results.provenance(
-            backend=run.backend, model=models.revision(profile), code=fingerprint.of(run, profile)
+            backend=run.backend,
+            model=models.revision(profile),
+            code=fingerprint.of(run, profile),
+            **({"sandbox": sandbox} if sandbox is not None else {}),
         ),
     }
     if save:
