@@ -210,6 +210,8 @@ def test_any_answer_is_read_without_harm(answer):
 
 @pytest.mark.parametrize("name", attacks.SIBLINGS)
 def test_programs_of_a_batch_share_nothing(name):
+    if name in attacks.OPEN_SIBLINGS and "files" not in judge.protections():
+        pytest.skip("what the weak mode leaves open")
     sender, receiver = attacks.SIBLINGS[name]
     outcomes = judge.judge([sender, receiver], [TEST] * 2, 3.0)
     assert [outcome.reason for outcome in outcomes] == ["pass", "wrong"], outcomes
@@ -326,6 +328,7 @@ def test_ten_thousand_programs_leave_nothing_behind(tmp_path, monkeypatch):
 
     programs = [RIGHT, "def f(x): return 0", "def f(x): 1 / 0", in_f("open('a', 'w')", "return 2")]
     judge.judge(programs, [TEST] * 4)
+    assert attacks.left_alive() == 0  # waits for the last to end
     before, count = resources(), 0
     while count < 10_000:
         outcomes = judge.judge(programs * 500, [TEST] * 2000)

@@ -35,7 +35,7 @@ from hybridlib.sandbox import asserts
 MAX_PROGRAM_CHARS = 50_000
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 MAX_RUNNING = min(8 * CORES, 128)  # children at once, in the first round
-WALL_FACTOR = 10  # wall seconds that a program may take alone, for each second of its limit
+WALL_FACTOR = 5  # wall seconds that a program may take alone, for each second of its limit
 ZYGOTE_JOBS = 4000  # that a zygote serves before a fresh one takes its place
 MAX_ANSWER_BYTES = 1 << 18  # of all answers of a child; it is ended when it writes more
 MESSAGE_BYTES = 1 << 12  # more than any message of the zygote has
