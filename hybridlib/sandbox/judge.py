@@ -121,7 +121,7 @@ def _reject(program: str) -> Outcome | None:
 def _replies(name: str, jobs: list[dict], timeout: float) -> list[Reply]:
     """Return the reply to each job from children of the zygote of that name.
 
-    First all run, many at once, for `timeout` seconds by the clock on the wall. Those that were
+    First all run, many at once, for half of `timeout` by the clock on the wall. Those that were
     late then run again with a core each, for `timeout` seconds of computing, however many they are.
     """
     if len(jobs) <= CORES:
@@ -129,7 +129,7 @@ def _replies(name: str, jobs: list[dict], timeout: float) -> list[Reply]:
     replies = []
     for start in range(0, len(jobs), ZYGOTE_JOBS):
         part = jobs[start : start + ZYGOTE_JOBS]
-        replies += _zygote(name).run(part, timeout, timeout, MAX_RUNNING)
+        replies += _zygote(name).run(part, timeout, timeout / 2, MAX_RUNNING)
     late: dict[str, list[int]] = {}  # equal jobs -> their places
     for i, reply in enumerate(replies):
         if reply.late:
