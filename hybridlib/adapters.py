@@ -83,7 +83,7 @@ def trainable(name: str, rank: int) -> "PeftConfig":
     return entry(rank)
 
 
-def entry_of(settings: Mapping[str, Any]) -> str:
+def entry_name(settings: Mapping[str, Any]) -> str:
     """Return the name of the entry that makes such an adapter, "" where none of them does.
 
     Args:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class OpenedGrids:
     """The finished runs of some grids of a profile, and what their records say.
 
-    Frames have the columns `arm` and `label`. What a chapter does not ask for is not computed.
+    Every data frame has the columns `arm` and `label`. Each attribute is computed when it is first
+    read, and then stored.
     """
 
     profile: Profile
@@ -90,7 +91,7 @@ class OpenedGrids:
 
     @property
     def minutes(self) -> float:
-        """How long all trainings and evaluations took together."""
+        """Sum of the times of all trainings and evaluations, in minutes."""
         costs = [record["cost"] for record in self.records.values()]
         return sum(cost["train_seconds"] + cost["eval_seconds"] for cost in costs) / 60
 
@@ -120,7 +121,7 @@ def arm_key(run: Run) -> str:
     >>> arm_key(Run("grpo", start="sft_seed-2", seed=2))
     'grpo_after-sft'
 
-    It says so where one of those has another seed than the run itself.
+    A parent, start or teacher with another seed than the run's keeps the mark "_other-seed".
     """
     parents = tuple(_seedless(parent, run.seed) for parent in run.parents)
     start, teacher = (_seedless(run_id, run.seed) for run_id in (run.start, run.teacher))

@@ -1,4 +1,4 @@
-"""What will this run do, and what will it cost? Told before anything is loaded or fetched."""
+"""What will this run do, and what will it cost? Printed before anything is loaded or fetched."""
 
 import json
 from dataclasses import asdict, replace

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 GIVEN_UP = ("refused", "timeout", "error")
 """Reasons for which the grader gives up on an answer."""
-SHOWN = 6  # answers that a record stores to look at
-SHOWN_PER_SPLIT, SHOWN_CHARACTERS = 2, 400
+EXAMPLES = 6  # answers that a record stores to look at
+EXAMPLES_PER_SPLIT, EXAMPLE_CHARACTERS = 2, 400
 
 
 def score(
@@ -56,11 +56,12 @@ def score(
     scored: dict[str, Any] = {"items": {}, "scores": [], "samples": [], "solutions": {}}
     start = 0
     for name, part in parts.items():
-        here = slice(start, start := start + len(part))
+        here = slice(start, start + len(part))
+        start += len(part)
         item = {
             "level": "".join(str(min(level, 9)) for level in part["level"]),
-            "greedy": _digits(greedy_verdicts[here]),
-            "correct": _digits(verdicts[here]),
+            "greedy": _correct_digits(greedy_verdicts[here]),
+            "correct": _correct_digits(verdicts[here]),
             "samples": n_samples,
         }
         scored["items"][name] = item
@@ -71,14 +72,14 @@ def score(
             family = name.rpartition("/")[0]
             scored["solutions"][family] = solution_facts(part, sampled[here], verdicts[here])
             scored["samples"] += _examples(part, sampled[here], verdicts[here])
-    scored["samples"] = scored["samples"][:SHOWN]
+    scored["samples"] = scored["samples"][:EXAMPLES]
     return scored
 
 
 def solution_facts(
     rows: "Dataset", sampled: list[list[str]], verdicts: list[list[grading.Verdict]]
 ) -> dict[str, float | None]:
-    """Return what else can be said of the sampled answers of one family.
+    """Return facts about the sampled answers of one family, beside their accuracy.
 
     How far they agree, whether the majority is right, and, but for programs, which share of visible
     steps holds, how many answers show one, recall of the solution's intermediate values, and
@@ -146,7 +147,7 @@ def _by_row(values: list, n_samples: int) -> list[list]:
     return [values[i : i + n_samples] for i in range(0, len(values), n_samples)]
 
 
-def _digits(verdicts: list[list[grading.Verdict]]) -> str:
+def _correct_digits(verdicts: list[list[grading.Verdict]]) -> str:
     """Return the number of right answers to each row as one character."""
     return "".join(str(sum(verdict.correct for verdict in row)) for row in verdicts)
 
@@ -157,8 +158,8 @@ def _lenient_score(
     lenient: list[list[grading.Verdict]],
     strict: list[list[grading.Verdict]],
 ) -> dict[str, Any]:
-    """Return the score `lenient` of the sampled answers, with counts of those given up on."""
-    stored = {name: {**item, "correct": _digits(lenient), "greedy": ""}}
+    """Return the score `lenient` of sampled answers and counts of ungraded answers by reason."""
+    stored = {name: {**item, "correct": _correct_digits(lenient), "greedy": ""}}
     reasons = Counter(verdict.reason for row in strict for verdict in row)
     given_up = {reason: reasons[reason] for reason in GIVEN_UP}
     return stats.scores(stored)[0] | {"metric": "lenient"} | given_up
@@ -167,9 +168,9 @@ def _lenient_score(
 def _examples(
     rows: "Dataset", sampled: list[list[str]], verdicts: list[list[grading.Verdict]]
 ) -> list[dict[str, Any]]:
-    """Return the first sampled answers to the first rows, cut to SHOWN_CHARACTERS."""
+    """Return the first sampled answers to the first rows, cut to EXAMPLE_CHARACTERS."""
     examples = [
-        {"id": row["id"], "text": texts[0][:SHOWN_CHARACTERS], "correct": judged[0].correct}
+        {"id": row["id"], "text": texts[0][:EXAMPLE_CHARACTERS], "correct": judged[0].correct}
         for row, texts, judged in zip(rows, sampled, verdicts, strict=True)
     ]
-    return examples[:SHOWN_PER_SPLIT]
+    return examples[:EXAMPLES_PER_SPLIT]

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hybridlib.labels import name
+from hybridlib.labels import heading
 from hybridlib.proportions import wilson
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def accuracy(summary: pd.DataFrame, over: str, hue: str, panel: str = "family") 
             group = group[group[panel] == title]
             shift = (index - (len(groups) - 1) / 2) * 0.5 / len(groups)
             _points(axis, group[over].map(positions) + shift, group, label, style, line="")
-        axis.set(title=title, xlabel=name(over), xlim=(-0.5, len(positions) - 0.5))
+        axis.set(title=title, xlabel=heading(over), xlim=(-0.5, len(positions) - 0.5))
         wide = sum(len(str(value)) for value in positions) > 24
         axis.set_xticks(
             list(positions.values()),
@@ -129,7 +129,7 @@ def distance(arms: pd.DataFrame, ylabel: str) -> Figure:
         axes[0].errorbar(x, value, label=label, linestyle="", **bars, **style)
     axes[0].axhline(0, color="black", lw=1, zorder=1)
     _decimal_log_axis(axes[0])
-    axes[0].set(xlabel=name("kl"), xlim=(arms["x"].min() / 2, None))  # bars may go on, to 0
+    axes[0].set(xlabel=heading("kl"), xlim=(arms["x"].min() / 2, None))  # bars may go on, to 0
     return _finish(figure, axes, ylabel, "method", percent=False)
 
 
@@ -158,7 +158,7 @@ def frontier(table: pd.DataFrame, cost: str = "train_seconds", hue: str = "metho
             zorder=1,
             label="frontier",
         )
-        axis.set(title=family, xlabel=name(cost))
+        axis.set(title=family, xlabel=heading(cost))
     return _finish(figure, axes, "accuracy (%)", hue)
 
 
@@ -169,7 +169,7 @@ def curves(records: Iterable[dict], metric: str) -> Figure:
 
     Args:
         records: each with `run` (fields) and `curve` (dicts of step and metrics), as stored or as
-            `chapter.Opened.curves` names them.
+            `chapter.OpenedGrids.curves` names them.
     """
     import pandas as pd
 
@@ -187,8 +187,8 @@ def curves(records: Iterable[dict], metric: str) -> Figure:
         colour = style["color"]
         axes[0].plot(steps.index, steps["mean"], color=colour, lw=1.5, label=label)
         axes[0].fill_between(steps.index, steps["min"], steps["max"], color=colour, alpha=0.2, lw=0)
-    axes[0].set_xlabel(name("step"))
-    return _finish(figure, axes, name(metric), ", ".join(fields), percent=False)
+    axes[0].set_xlabel(heading("step"))
+    return _finish(figure, axes, heading(metric), ", ".join(fields), percent=False)
 
 
 def histogram(rates: pd.DataFrame, value: str = "passrate", hue: str = "family") -> Figure:
@@ -207,7 +207,7 @@ def histogram(rates: pd.DataFrame, value: str = "passrate", hue: str = "family")
             value=counts.to_numpy() / len(group)
         )
         _points(axes[0], [100 * rate for rate in bins], shares, label, style, line="-")
-    axes[0].set_xlabel(name(value))
+    axes[0].set_xlabel(heading(value))
     return _finish(figure, axes, "share of rows (%)", hue)
 
 
@@ -224,7 +224,7 @@ def _lines(summary: pd.DataFrame, over: str, hue: str, ylabel: str) -> Figure:
             # Side by side, so that intervals stay readable; on a log axis the shift would distort.
             shift = 0.09 * (index - (len(groups) - 1) / 2) if over == "level" else 0
             _points(axis, group[over] + shift, group, label, style, line="-")
-        axis.set(title=family, xlabel=name(over))
+        axis.set(title=family, xlabel=heading(over))
         if over == "level":
             axis.set_xticks(_ordered(summary[over]))
     return _finish(figure, axes, ylabel, hue)
@@ -341,7 +341,7 @@ def _finish(
         entries.values(),
         entries.keys(),
         loc="outside right upper",
-        title=name(legend),
+        title=heading(legend),
         frameon=False,
     )
     return figure

@@ -40,7 +40,10 @@ NOT_HASHED = {
     "runs",
     "stats",
 }
-"""Modules that check, store or present; runs and profiles are compared field by field."""
+"""Modules that only check, store or present, left out of fingerprints.
+
+`runs` and `profiles` are among them, because `results` compares runs and settings field by field.
+"""
 
 Place = tuple[str, str]  # module, top-level name; the name "" is all that runs at import
 Entry = tuple[str, str]  # kind of registry, name of the entry
@@ -55,7 +58,7 @@ class Definition(NamedTuple):
     entry: Entry | None = None  # what it registered as
 
 
-def of(run: Run, profile: Profile) -> dict[str, str]:
+def digests_of(run: Run, profile: Profile) -> dict[str, str]:
     """Return which code and weights decide this run: file -> first 12 digits of a sha256."""
     named = {kind: frozenset(names) for kind, names in run.entries().items()}
     datasets = frozenset(profile.datasets)
@@ -67,8 +70,9 @@ def of(run: Run, profile: Profile) -> dict[str, str]:
 
 
 def code(named: Mapping[str, frozenset[str]], package: Path = PACKAGE) -> dict[str, str]:
-    """Return file of the package -> digest of the code in it that decides a run.
+    """Return the digest of the code that decides a run, for each file of the package that has any.
 
+    The keys are paths relative to the package, such as "engine/decoder.py".
     Comments, docstrings and layout do not count.
 
     Args:
@@ -140,10 +144,10 @@ def _definitions(package: Path, files: tuple[tuple[Path, int], ...]) -> dict[Pla
 
 
 class _Reader:
-    """What the names in each module stand for, through imports and the faces of packages."""
+    """What the names in each module stand for, through imports and re-exports of packages."""
 
     def __init__(self, trees: dict[str, ast.Module]):
-        self.owns = {
+        self.defined = {
             module: {name for node in tree.body for name in _defines(node)}
             for module, tree in trees.items()
         }
@@ -162,14 +166,14 @@ class _Reader:
                 parent = node.module.partition(".")[2]
                 for alias in node.names:
                     module = f"{parent}.{alias.name}" if parent else alias.name
-                    place = (module, "") if module in self.owns else (parent, alias.name)
+                    place = (module, "") if module in self.defined else (parent, alias.name)
                     names[alias.asname or alias.name] = place
         return names
 
     def resolve(self, place: Place) -> Place:
         """Follow re-exports in `__init__.py` files to the module that defines a name."""
         module, name = place
-        while name and name not in self.owns.get(module, ()):
+        while name and name not in self.defined.get(module, ()):
             if name not in self.imports.get(module, ()):
                 break
             module, name = self.imports[module][name]
@@ -195,7 +199,7 @@ class _Reader:
             if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
                 home, name = names.get(part.value.id, ("", "?"))
                 target = self.resolve((home, part.attr))
-                if not name and target[1] in self.owns.get(target[0], ()):
+                if not name and target[1] in self.defined.get(target[0], ()):
                     inside.add(id(part.value))
                     yield target
         arguments = {part.arg for part in ast.walk(node) if isinstance(part, ast.arg)}
@@ -211,11 +215,11 @@ class _Reader:
             if part.id in names:
                 home, name = self.resolve(names[part.id])
                 yield from [(home, name)] if name else self._whole(home)
-            elif part.id in self.owns[module]:
+            elif part.id in self.defined[module]:
                 yield module, part.id
 
     def _whole(self, module: str) -> list[Place]:
-        return [(module, name) for name in sorted(self.owns.get(module, ()))]
+        return [(module, name) for name in sorted(self.defined.get(module, ()))]
 
 
 def _defines(node: ast.stmt) -> list[str]:
@@ -258,7 +262,7 @@ def _is_docstring(node: ast.stmt) -> bool:
 
 @functools.lru_cache(maxsize=16)
 def _file_digest(path: Path, modified: int) -> str:
-    """Return the hash of a file; `modified` makes an edited file a new question."""
+    """Return the digest of a file; `modified` is there so that an edit misses the cache."""
     return _short(path.read_bytes())
 
 

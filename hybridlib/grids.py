@@ -24,7 +24,7 @@ LEARNING_RATES = {
 }
 """Learning rates tried on validation rows, equally many for each method."""
 ALTERNATIVE_RATES = {"sft": 4e-3, "grpo": 3e-3}
-"""Not told apart there from the rates that `tiny-full` uses: what is the choice worth?"""
+"""Rates not significantly different there from those of `tiny-full`, trained as a control."""
 REWARD_SETS = (
     ("format",),
     ("random",),
@@ -32,9 +32,9 @@ REWARD_SETS = (
     ("correct", "format"),
     ("correct", "arithmetic"),
 )
-SIZES = (16, 32, 64, 128, 256, 1024)  # distinct training rows of each family
+TRAIN_SIZES = (16, 32, 64, 128, 256, 1024)  # distinct training rows of each family
 PROMPTS = tuple(f"test@{way}" for way in ("plain", "label", "polite", "steps", "exam"))
-BUDGET = (0.1, 0.25, 0.5)  # shares of a budget that go to SFT
+BUDGET_SHARES = (0.1, 0.25, 0.5)  # shares of a budget that go to SFT
 PER_BUCKET, PER_SELECTION, PER_BUDGET = 32, 64, 128  # training rows of each family
 
 # The published grids name their entries, so that a later entry of a registry leaves them as they
@@ -54,13 +54,13 @@ OPERATORS_COMPARED = (
 )
 MERGES = ("sum", "mean", "norm_matched", "ties", "knots")
 MERGE = "ties"  # the best of them in `tiny-sweep`, on validation rows
-MIXED = {  # a training of both losses -> its rate, chosen there too, from as many as GRPO's
+MIXED_RATES = {  # a training of both losses -> its rate, chosen there too, from as many as GRPO's
     Run("chord_mu"): 3e-3,
     Run("chord", objective="chord_phi"): 1.5e-3,
     Run("relift"): 3e-3,
 }
 LAMBDAS = (0.0, 0.5, 1.0, 1.5)  # factors of each adapter in the surface of task arithmetic
-CHANGES = ("isospectral", "rounded", "unrounded")
+ADAPTER_EDITS = ("isospectral", "rounded", "unrounded")
 CAT_STEPS = 20  # on top of the two adapters whose weights are learnt
 PUBLISHED = """
     flip scale starts budget forgetting prompts rewards partitions quantised sft selection losses
@@ -70,7 +70,7 @@ OVERLAPS = (0.0, 0.3, 1.0)  # shares of RL's rows that SFT has seen (arXiv:2604.
 
 
 def seeded(profile: Profile, *runs: Run) -> list[Run]:
-    """Return the runs under every seed of the profile."""
+    """Return a copy of each run for every seed of the profile, all runs of one seed together."""
     return [replace(run, seed=seed) for seed in profile.seeds for run in runs]
 
 
@@ -80,7 +80,10 @@ def after(first: Run, then: Run) -> list[Run]:
 
 
 def of_size(profile: Profile, method: str, size: int, **fields: Any) -> Run:
-    """Return a run on `size` rows of each family; on all of the profile's it is the plain run."""
+    """Return a run on `size` rows of each family.
+
+    All of the profile's rows are the default, 0, so that the run has the id of the plain one.
+    """
     return Run(method, n_train=0 if size == profile.n_train else size, **fields)
 
 
@@ -167,9 +170,9 @@ def starts(profile: Profile) -> list[Run]:
 
 @GRIDS.register
 def rewards(profile: Profile) -> list[Run]:
-    """What RL is paid for: right answers, parts of them, or a coin (the control)."""
-    paid = REWARD_SETS if profile.full else REWARD_SETS[1:2]
-    arms = [Run("grpo"), *(Run("grpo", rewards=names) for names in paid)]
+    """What RL is rewarded for: right answers, parts of them, or a coin (the control)."""
+    reward_sets = REWARD_SETS if profile.full else REWARD_SETS[1:2]
+    arms = [Run("grpo"), *(Run("grpo", rewards=names) for names in reward_sets)]
     return base(profile) + seeded(profile, *arms)
 
 
@@ -197,12 +200,12 @@ def losses(profile: Profile) -> list[Run]:
 @GRIDS.register
 def scale(profile: Profile) -> list[Run]:
     """Distinct rows at equal optimizer steps; in full also SFT at equal visits of rows."""
-    sizes = SIZES if profile.full else (25, 0)  # 0 = all of the profile's
+    sizes = TRAIN_SIZES if profile.full else (25, 0)  # 0 = all of the profile's
     arms = [of_size(profile, method, n) for n in sizes for method in ("sft", "grpo")]
     if profile.full:
         arms += [of_size(profile, "sft", n, steps=steps_at_equal_visits(profile)) for n in sizes]
-        paid = ("correct", "arithmetic"), ("format",)
-        arms += [Run("grpo", n_train=sizes[2], rewards=names) for names in paid]
+        reward_sets = ("correct", "arithmetic"), ("format",)
+        arms += [Run("grpo", n_train=sizes[2], rewards=names) for names in reward_sets]
     return base(profile) + seeded(profile, *arms)
 
 
@@ -213,7 +216,7 @@ def budget(profile: Profile) -> list[Run]:
         return base(profile)
     whole = [Run(method, n_train=PER_BUDGET) for method in ("sft", "grpo")]
     runs = base(profile) + seeded(profile, *whole)
-    for share in BUDGET:
+    for share in BUDGET_SHARES:
         first, then = divided_budget(profile, share)
         runs += [run for one in seeded(profile, first) for run in after(one, then)]
     return runs
@@ -267,7 +270,12 @@ def halves(rule: str, seed: int) -> list[Run]:
 
 
 def merged(parents: Sequence[Run], how: str, lambdas: tuple[float, ...] = ()) -> Run:
-    """Return the merge of some runs; it draws, where it does, by the seed of the first."""
+    """Return the merge of some runs, with the seed of the first.
+
+    Args:
+        how: Name of a merging operator.
+        lambdas: A factor for each parent, for the operator `sum` alone; () = all 1.
+    """
     ids = tuple(run.id for run in parents)
     return Run("merge", parents=ids, merge=how, seed=parents[0].seed, lambdas=lambdas)
 
@@ -283,7 +291,7 @@ def mixed(profile: Profile) -> list[Run]:
         for method in ("sft", "grpo")
     )
     runs = []
-    for run, rate in MIXED.items():
+    for run, rate in MIXED_RATES.items():
         imitated = DEMONSTRATIONS if "chord" in run.method else 0
         steps = round(total / (grpo_step * (1 + imitated)))
         runs.append(replace(run, steps=steps, learning_rate=rate))
@@ -321,7 +329,7 @@ def choices(profile: Profile) -> list[Run]:
         runs += [*parts, *(merged(parts, how) for how in MERGES)]
     tried = [
         replace(run, learning_rate=rate)
-        for run in mixed(profile)[: len(MIXED)]
+        for run in mixed(profile)[: len(MIXED_RATES)]
         for rate in LEARNING_RATES["grpo"]
     ]
     return runs + seeded(profile, *tried)
@@ -413,7 +421,7 @@ def adapter_pairs(profile: Profile) -> dict[str, list[Run]]:
 
 @GRIDS.register
 def geometry(profile: Profile) -> list[Run]:
-    """How updates lie to each other and to the base, and what restoring or rounding does."""
+    """The angles between updates and to the base, and the effect of restoring or rounding them."""
     if not profile.full:
         return base(profile)
     trained = [Run("sft"), Run("grpo"), *(Run("sft", on=(name,)) for name in profile.datasets[:2])]
@@ -422,7 +430,7 @@ def geometry(profile: Profile) -> list[Run]:
     runs += [
         modified(how, method, seed)
         for seed in profile.seeds
-        for how in CHANGES
+        for how in ADAPTER_EDITS
         for method in ("sft", "grpo")
     ]
     return list(dict.fromkeys(runs))
@@ -432,7 +440,7 @@ def modified(how: str, method: str, seed: int) -> Run:
     """Return the run that changes a trained adapter: its spectrum restored, rounded, or neither.
 
     Args:
-        how: one of CHANGES, or "" for the adapter as it is.
+        how: one of ADAPTER_EDITS, or "" for the adapter as it is.
     """
     plain = Run(method, seed=seed)
     return Run(how, start=plain.id, seed=seed) if how else plain

@@ -41,7 +41,7 @@ def _unusual(run: dict[str, Any]) -> list[str]:
         (_parents(run["parents"]), run["parents"]),
         ("4-bit", run["nf4"]),
         ("Unsloth", run["backend"] == "unsloth"),
-        *((f"{name(field)} {run[field]}", run[field] != usual[field]) for field in usual),
+        *((f"{heading(field)} {run[field]}", run[field] != usual[field]) for field in usual),
         (f"{run['n_train']} rows per set", run["n_train"]),
         (f"{run['partition']} half", run["partition"] != "all"),
         ("paid " + " + ".join(run["rewards"]), [*run["rewards"]] != ["correct"]),
@@ -60,7 +60,7 @@ def _unusual(run: dict[str, Any]) -> list[str]:
 
 
 def _parents(run_ids: Sequence[str]) -> str:
-    """Return what was joined: passrate halves, all rows, or the names where it is neither."""
+    """Return what a merge joins: "passrate halves", "all rows", or else the parents' names."""
     fields = [field for run_id in run_ids for field in _fields(run_id)]
     if rules := sorted({field.removeprefix("by-") for field in fields if field.startswith("by-")}):
         return "/".join(rules) + " halves"
@@ -100,7 +100,8 @@ def intervals(rows: "pd.DataFrame", sign: str = "") -> list[str]:
 def questions_needed(gap: dict[str, Any], target: float = 0.0) -> str:
     """Return how many questions would bring the end of an interval to the target.
 
-    "about 2.5 times as many questions", with the seeds as they are, or that none would do.
+    The text is such as "about 2.5 times as many questions", the number of seeds staying as it is,
+    or "no number of questions alone" where the variance between seeds is too large by itself.
 
     Args:
         gap: a result of `stats.paired`.
@@ -114,7 +115,7 @@ def questions_needed(gap: dict[str, Any], target: float = 0.0) -> str:
     return text if times > 1 else f"{text} (fewer than were asked)"
 
 
-def column(rows: "pd.DataFrame") -> "pd.Series":
+def estimates(rows: "pd.DataFrame") -> "pd.Series":
     """Return estimates (value, low, high) as text, as in 0.123 [0.1, 0.15].
 
     A single run has no interval (NaN), and none is written.
@@ -128,6 +129,6 @@ def _estimate(row: Any) -> str:
     return f"{row.value:.3g} [{row.low:.3g}, {row.high:.3g}]"
 
 
-def name(column: str) -> str:
+def heading(column: str) -> str:
     """Return the words for a column of the tables, as axes and headings use them."""
     return NAMES.get(column, column.replace("_", " "))

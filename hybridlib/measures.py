@@ -1,7 +1,7 @@
 """What is a run worth beside accuracy? One number per measure, read from its record.
 
 A measure is one decorated function, record -> number, or None where the record does not say; over
-families it is their mean. Its facts are the words it is shown by, which way is better (1 up, -1
+families it is their mean. Its facts are the label it is shown by, which way is better (1 up, -1
 down, 0 neither), and its span: the least and the most that it can be.
 """
 
@@ -17,9 +17,9 @@ from hybridlib.rewards import REWARDS
 if TYPE_CHECKING:
     import pandas as pd
 
-MEASURES = Registry("measure", "words", "better", "span")
-SHARE, SIZE = (0.0, 1.0), (0.0, float("inf"))
-LAST = 10  # points of the curve that count as the end of training
+MEASURES = Registry("measure", "label", "better", "span")
+UNIT_INTERVAL, NON_NEGATIVE = (0.0, 1.0), (0.0, float("inf"))
+FINAL_POINTS = 10  # points of the curve that count as the end of training
 
 
 def table(profile_name: str, ids: Collection[str] | None = None) -> pd.DataFrame:
@@ -72,25 +72,25 @@ def _drift(record: dict[str, Any], name: str) -> float | None:
 # ---------------------------------------------------------------- right or wrong
 
 
-@MEASURES.register(words="one sampled answer", better=1, span=SHARE)
+@MEASURES.register(label="one sampled answer", better=1, span=UNIT_INTERVAL)
 def sampled(record: dict[str, Any]) -> float | None:
     """Share of right answers at temperature 1."""
     return _score(record, "sampled")
 
 
-@MEASURES.register(words="greedy answer", better=1, span=SHARE)
+@MEASURES.register(label="greedy answer", better=1, span=UNIT_INTERVAL)
 def greedy(record: dict[str, Any]) -> float | None:
     """Share of right greedy answers."""
     return _score(record, "greedy")
 
 
-@MEASURES.register(words="any of k", better=1, span=SHARE)
+@MEASURES.register(label="any of k", better=1, span=UNIT_INTERVAL)
 def any_of_k(record: dict[str, Any]) -> float | None:
     """pass@k, k being the answers per question (arXiv:2107.03374)."""
     return _score(record, "pass")
 
 
-@MEASURES.register(words="majority", better=1, span=SHARE)
+@MEASURES.register(label="majority", better=1, span=UNIT_INTERVAL)
 def majority(record: dict[str, Any]) -> float | None:
     """Share of questions whose most frequent answer is right (arXiv:2203.11171).
 
@@ -102,13 +102,13 @@ def majority(record: dict[str, Any]) -> float | None:
     return _solutions(record, "majority_accuracy")
 
 
-@MEASURES.register(words="longer chains", better=1, span=SHARE)
+@MEASURES.register(label="longer chains", better=1, span=UNIT_INTERVAL)
 def longer(record: dict[str, Any]) -> float | None:
     """Share of right answers to questions with more steps than were trained on."""
     return _score(record, "sampled", "longer")
 
 
-@MEASURES.register(words="other wording", better=1, span=SHARE)
+@MEASURES.register(label="other wording", better=1, span=UNIT_INTERVAL)
 def wording(record: dict[str, Any]) -> float | None:
     """Share of right answers to questions in words that were not trained on."""
     return _score(record, "sampled", "wording")
@@ -117,7 +117,7 @@ def wording(record: dict[str, Any]) -> float | None:
 # ---------------------------------------------------------------- how it is reached
 
 
-@MEASURES.register(words="agreement", better=1, span=SHARE)
+@MEASURES.register(label="agreement", better=1, span=UNIT_INTERVAL)
 def agreement(record: dict[str, Any]) -> float | None:
     """How often two answers to one question, drawn separately, agree: consistency, right or wrong.
 
@@ -131,25 +131,25 @@ def agreement(record: dict[str, Any]) -> float | None:
     return _mean(shares)
 
 
-@MEASURES.register(words="right steps", better=1, span=SHARE)
+@MEASURES.register(label="right steps", better=1, span=UNIT_INTERVAL)
 def right_steps(record: dict[str, Any]) -> float | None:
     """Share of the equations of an answer that hold, final answer right or wrong."""
     return _solutions(record, "steps_right")
 
 
-@MEASURES.register(words="steps of the solution found", better=1, span=SHARE)
+@MEASURES.register(label="steps of the solution found", better=1, span=UNIT_INTERVAL)
 def recall(record: dict[str, Any]) -> float | None:
     """Share of the intermediate values of the worked solution that the answer shows."""
     return _solutions(record, "intermediate_recall")
 
 
-@MEASURES.register(words="answer follows", better=1, span=SHARE)
+@MEASURES.register(label="answer follows", better=1, span=UNIT_INTERVAL)
 def follows(record: dict[str, Any]) -> float | None:
     """Share of answers that state the value of their own last step."""
     return _solutions(record, "answer_follows")
 
 
-@MEASURES.register(words="pay in excess", better=-1, span=(-1.0, 1.0))
+@MEASURES.register(label="pay in excess", better=-1, span=(-1.0, 1.0))
 def excess(record: dict[str, Any]) -> float | None:
     """Reward alignment of RL: mean reward at the end of training minus held-out accuracy.
 
@@ -157,7 +157,7 @@ def excess(record: dict[str, Any]) -> float | None:
     runs on chosen rows have none, because their rows are not like the held-out ones.
     """
     run, held_out = record["run"], _score(record, "sampled")
-    rewards = [point["reward"] for point in record["curve"][-LAST:] if "reward" in point]
+    rewards = [point["reward"] for point in record["curve"][-FINAL_POINTS:] if "reward" in point]
     chosen_rows = run["partition"] not in ("all", "random") or run["select"] or run["on"]
     if not rewards or held_out is None or chosen_rows or not _is_share(run):
         return None
@@ -177,31 +177,31 @@ def _is_share(run: dict[str, Any]) -> bool:
 # ---------------------------------------------------------------- what it costs
 
 
-@MEASURES.register(words="length (tokens)", better=0, span=SIZE)
+@MEASURES.register(label="length (tokens)", better=0, span=NON_NEGATIVE)
 def length(record: dict[str, Any]) -> float | None:
     """Tokens of an answer."""
     return _drift(record, "tokens")
 
 
-@MEASURES.register(words="different answers", better=0, span=SHARE)
+@MEASURES.register(label="different answers", better=0, span=UNIT_INTERVAL)
 def variety(record: dict[str, Any]) -> float | None:
     """Share of the answers to one question that differ in any token."""
     return _drift(record, "distinct")
 
 
-@MEASURES.register(words="KL from the base (nats)", better=-1, span=SIZE)
+@MEASURES.register(label="KL from the base (nats)", better=-1, span=NON_NEGATIVE)
 def distance(record: dict[str, Any]) -> float | None:
     """KL(model || base) of an answer, which predicts forgetting (arXiv:2509.04259)."""
     return _drift(record, "kl")
 
 
-@MEASURES.register(words="corpus loss (nats)", better=-1, span=SIZE)
+@MEASURES.register(label="corpus loss (nats)", better=-1, span=NON_NEGATIVE)
 def corpus(record: dict[str, Any]) -> float | None:
     """Nats per token of what the base was pretrained on: what has been forgotten."""
     return record["facts"].get("drift", {}).get("corpus_loss")
 
 
-@MEASURES.register(words="training (s)", better=-1, span=SIZE)
+@MEASURES.register(label="training (s)", better=-1, span=NON_NEGATIVE)
 def seconds(record: dict[str, Any]) -> float | None:
     """Seconds of this run's own training, without its parents' and without its first stage's."""
     return record["cost"]["train_seconds"]

@@ -228,16 +228,18 @@ def _metric_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     steps, gold = [row["steps"] for row in rows], [row["gold"] for row in rows]
     wrong = [row["label"] >= 0 for row in rows]
     right = [row["final_answer_correct"] for row in rows]
-    table = [{"metric": "final_answer", **_told_apart([*map(float, right)], wrong, "wrong step")}]
+    table = [
+        {"metric": "final_answer", **_detection_row([*map(float, right)], wrong, "wrong step")}
+    ]
     for name, metric in METRICS.items():
         scores = metric(steps, gold=gold)
         if any(score is not None for score in scores):
-            table.append({"metric": name, **_told_apart(scores, wrong, "wrong step")})
-            table.append({"metric": name, **_told_apart(scores, right, "right answer")})
+            table.append({"metric": name, **_detection_row(scores, wrong, "wrong step")})
+            table.append({"metric": name, **_detection_row(scores, right, "right answer")})
     return table
 
 
-def _told_apart(scores: Scores, truth: list[bool], target: str) -> dict[str, Any]:
+def _detection_row(scores: Scores, truth: list[bool], target: str) -> dict[str, Any]:
     """Return precision, recall and AUC of one metric for one target."""
     low_is_positive = target == "wrong step"
     flags = [score is not None and (score < 1) is low_is_positive for score in scores]

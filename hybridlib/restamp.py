@@ -34,7 +34,7 @@ def restamp(profile: Profile, sample: int = 12, seed: int = 0) -> int:
     for record in records:
         run = Run(**record["run"])
         results.find(run, profile)  # raises where run or setting mean something else today
-        code = fingerprint.of(run, profile)
+        code = fingerprint.digests_of(run, profile)
         if code != record["provenance"]["code"]:
             stale[record["id"]] = code
     if not stale:

@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Record = dict[str, Any]
-LIMIT = 20_000
-"""Bytes a record may have: results live in git, and a reader may open one."""
+MAX_RECORD_BYTES = 20_000
+"""Records are kept in git, and a reader may open one."""
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets")
 
 
 class Stale(StudyError):
-    """The stored record answers another question than today's run of the same name."""
+    """The stored record was made by another run or setting than today's of the same id."""
 
 
 def save(record: Record, force: bool = False) -> Path:
@@ -50,18 +50,19 @@ def save(record: Record, force: bool = False) -> Path:
     Returns:
         The file.
     Raises:
-        StudyError: a different record is stored, or this one is larger than LIMIT.
+        StudyError: a different record is stored, or this one is larger than MAX_RECORD_BYTES.
     """
     path = _path(record["profile"], record["id"])
-    record = plain(record)
+    record = as_json(record)
     # One top-level field per line: a change of one shows as one line in a diff.
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in record.items()]
     text = "{\n" + ",\n".join(lines) + "\n}\n"
-    if len(text) > LIMIT:
+    if len(text) > MAX_RECORD_BYTES:
         largest = max(record, key=lambda key: len(json.dumps(record[key])))
         raise StudyError(
-            f"record {record['id']} has {len(text):,} bytes, allowed are {LIMIT:,}; its largest "
-            f"field is {largest!r} with {len(json.dumps(record[largest])):,}: store less of it"
+            f"record {record['id']} has {len(text):,} bytes, allowed are {MAX_RECORD_BYTES:,}; "
+            f"its largest field is {largest!r} with {len(json.dumps(record[largest])):,}: "
+            "store less of it"
         )
     if path.exists() and not force:
         if differences := _differences(_load(path), record):
@@ -76,7 +77,8 @@ def find(run: Run, profile: Profile) -> Record | None:
     """Return the record of a run, or None where it has not finished.
 
     Raises:
-        Stale: run or setting were others; a change of code is for `stale_reason` to tell.
+        Stale: the record's run or setting differs. A change of code does not raise: see
+            `stale_reason`.
     """
     path = _path(profile.name, run.id)
     if not path.exists():
@@ -88,19 +90,22 @@ def find(run: Run, profile: Profile) -> Record | None:
 
 
 def stale_reason(run: Run, profile: Profile) -> str:
-    """Return why this run would have to be repeated, "" where its record is as good as new."""
+    """Return why this run has to be executed (again), or "" where its record is up to date.
+
+    The reasons are "missing", or every difference in run, setting and code.
+    """
     path = _path(profile.name, run.id)
     if not path.exists():
         return "missing"
     record = _load(path)
     reasons = _changes_since(record, run, profile)
-    if changed := _changed_code(record, fingerprint.of(run, profile)):
+    if changed := _changed_code(record, fingerprint.digests_of(run, profile)):
         reasons.append(f"code changed since: {', '.join(changed)}")
     return "; ".join(reasons)
 
 
 def provenance(**facts: Any) -> dict[str, Any]:
-    """Return where a number comes from: versions, commit, machine, time; `facts` are added.
+    """Return versions, commit, device, threads and time of a result, and `facts` beside them.
 
     backend="unsloth" among the facts adds the version of unsloth.
     """
@@ -193,8 +198,8 @@ def run_fields(record: Record) -> dict[str, Any]:
     }
 
 
-def plain(record: Record) -> Record:
-    """Return the record as JSON keeps it: tuples are lists, numbers that are not finite null."""
+def as_json(record: Record) -> Record:
+    """Return the record as JSON stores it: tuples become lists, NaN and infinities None."""
     return json.loads(json.dumps(_finite(record), default=_scalar))
 
 
@@ -209,10 +214,15 @@ def _load(path: Path) -> Record:
 
 @functools.lru_cache(maxsize=4096)
 def _parsed(path: Path, modified: int, size: int) -> Record:
-    """Return one record; a field of a run that it lacks is younger than it: its default."""
+    """Return one record, with the default of each run field that is newer than the record.
+
+    `modified` and `size` are there so that a changed file misses the cache.
+    """
     try:
         record = json.loads(path.read_text("utf-8"))
-        return record | {"run": {**record["run"], **_defaults("run"), **record["run"]}}
+        run = record["run"]
+        missing = {name: value for name, value in _defaults("run").items() if name not in run}
+        return record | {"run": run | missing}
     except (ValueError, KeyError, TypeError) as error:
         raise StudyError(f"{path} is no readable record ({error!r}); delete it to rerun") from error
 
@@ -233,7 +243,7 @@ def _differences(stored: Record, record: Record) -> list[str]:
 
 
 def _changes_since(record: Record, run: Run, profile: Profile) -> list[str]:
-    today = plain({"run": asdict(run), "setting": asdict(profile)})
+    today = as_json({"run": asdict(run), "setting": asdict(profile)})
     return [*_changes("run", record, today), *_changes("setting", record, today)]
 
 
@@ -249,9 +259,9 @@ def _changes(part: str, stored: Record, today: Record) -> list[str]:
 
 @functools.cache
 def _defaults(part: str) -> dict[str, Any]:
-    """Return what a field of a run or of a setting means where nobody has said it."""
+    """Return the default of each field of a `Run` ("run") or a `Profile` ("setting")."""
     kind = Run if part == "run" else Profile
-    return plain({f.name: f.default for f in fields(kind) if f.default is not MISSING})
+    return as_json({f.name: f.default for f in fields(kind) if f.default is not MISSING})
 
 
 def _changed_code(record: Record, code: dict[str, str]) -> list[str]:

@@ -1,7 +1,7 @@
-"""What did each reward of a run pay, and which of them did the advantage listen to?
+"""Which share has each reward in the total reward of a run, and in its advantages?
 
-Everything goes through the trainer's log, which a checkpoint keeps, so that a run that goes on has
-it all.
+The shares go through the trainer's log, which checkpoints store, so that a resumed run has those of
+its earlier steps, too.
 """
 
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ def _shares(rewards: Any, weights: Any, group: int) -> list[float]:
 def facts(
     logged: Sequence[dict[str, Any]], weights: dict[str, float], samples: int
 ) -> dict[str, Any]:
-    """Return what a record keeps of a trainer's log on grading and on pay.
+    """Return what a record stores of a trainer's log about grading and rewards.
 
     Args:
         logged: The trainer's log, one dict a step.
@@ -63,7 +63,7 @@ def facts(
     Returns:
         graded: counts of samples, and of those that could not be compared, by reason (left out
         where no reward grades). pay: for several rewards, by name its weight, its mean over
-        training, its signed share of all that was paid (of_reward) and of the squared advantage
+        training, its signed share of the total reward (of_reward) and of the squared advantage
         (of_advantage).
     """
     summary: dict[str, Any] = {}
@@ -71,20 +71,22 @@ def facts(
         failures = {name: round(_mean(logged, f"graded/{name}") * samples) for name in FAILURES}
         summary["graded"] = {"samples": samples} | failures
     if len(weights) > 1:
-        summary["pay"] = _pay(logged, weights)
+        summary["pay"] = _shares_by_reward(logged, weights)
     return summary
 
 
-def _pay(logged: Sequence[dict[str, Any]], weights: dict[str, float]) -> dict[str, dict]:
+def _shares_by_reward(
+    logged: Sequence[dict[str, Any]], weights: dict[str, float]
+) -> dict[str, dict]:
     means = {name: _mean(logged, f"rewards/{name}/mean") for name in weights}
     shares = {name: _mean(logged, f"advantage/{name}") for name in weights}
-    all_paid = sum(abs(weights[name] * means[name]) for name in weights) or 1.0
+    total_reward = sum(abs(weights[name] * means[name]) for name in weights) or 1.0
     all_shares = sum(shares.values()) or 1.0  # below 1 where groups had no variance
     return {
         name: {
             "weight": weight,
             "mean": round(means[name], 4),
-            "of_reward": round(weight * means[name] / all_paid, 4),
+            "of_reward": round(weight * means[name] / total_reward, 4),
             "of_advantage": round(shares[name] / all_shares, 4),
         }
         for name, weight in weights.items()

@@ -1,11 +1,12 @@
-"""What is a completion paid for? One decorated function per reward, in the form that TRL calls.
+"""What is a completion rewarded for? One decorated function per reward, in the form that TRL calls.
 
 `fn(completions, **columns) -> list[float]`, one number per completion, from `low` to `high` for
 whatever a model may write. A completion is a string or a conversation; columns of the rows (answer,
 kind, and gold, the worked solution) come as lists, beside what TRL adds (prompts, completion_ids).
 `needs` names what `bind` has to supply. Rewards that depend on whether a completion is right share
-one grading of the batch. Every docstring says what the reward can be hacked by: what raises the pay
-without the thing that is meant. Add the others to `correct` with weights that cannot outbid it.
+one grading of the batch. Every docstring says what the reward can be hacked by: what raises the
+reward without the thing that is meant. Add the others to `correct` with weights that cannot
+outbid it.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ from hybridlib.registry import Registry
 REWARDS = Registry("reward", "low", "high", optional=("needs",))
 Column = list[Any]  # one entry per completion
 BETA = 0.05  # of the implicit reward, as in PRIME
-LIMIT = 512  # tokens that an answer may have, where no run says another number
+DEFAULT_LIMIT = 512  # tokens that an answer may have, where no run says another number
 FAILURES = ("timeout", "error", "refused")  # verdicts without a comparison
 TAGGED = re.compile(
     r"\s*<think>((?:(?!</?(?:think|answer)>).)*)</think>"
@@ -94,7 +95,7 @@ def brevity(
     answer: list[str],
     kind: list[str],
     completion_ids: Column | None = None,
-    limit: int = LIMIT,
+    limit: int = DEFAULT_LIMIT,
     **given: Any,
 ) -> list[float]:
     """Shortness of a right answer, 1 - tokens / limit, so 1 to 0; 0 for a wrong answer.
@@ -115,14 +116,14 @@ def cosine(
     answer: list[str],
     kind: list[str],
     completion_ids: Column | None = None,
-    limit: int = LIMIT,
+    limit: int = DEFAULT_LIMIT,
     **given: Any,
 ) -> list[float]:
     """Half a cosine over tokens / limit: best is right and short, worst wrong and short.
 
     From 1 down to 0.5 for right answers, from -1 up to -0.5 for wrong ones: the cosine reward of
     Yeo et al. (2025), with TRL's values. Hacked by padding: whoever cannot find the answer earns
-    more by writing up to the limit (so pay `repetition` beside it, as they do).
+    more by writing up to the limit (so add `repetition`, as they do).
     """
     verdicts = _verdicts(completions, answer, kind, **given)
     scores = []
@@ -150,8 +151,8 @@ def repetition(completions: Column, completion_ids: Column | None = None, **_: A
 def coin(completions: Column, **_: Any) -> list[float]:
     """A coin without information: 0 or 1 at even odds (Shao et al. 2025).
 
-    It is a hash of the text, so that a run can be repeated; equal texts get equal pay. Hacked by
-    saying again and again what once won.
+    It is a hash of the text, so that a run can be repeated; equal texts get equal rewards.
+    Hacked by repeating a text that was once rewarded.
     """
     hashes = [hashlib.sha256(text.encode(errors="replace")) for text in texts(completions)]
     return [float(digest.digest()[0] % 2) for digest in hashes]
@@ -272,8 +273,8 @@ def _verdicts(
 ) -> tuple[grading.Verdict, ...]:
     """Return the verdicts of a batch; log to TRL which share of it could not be compared.
 
-    A program that runs into its time or an exception has itself to blame. Where the comparison of
-    two expressions does, time and again, the grader is broken, and a 0 would teach that silently.
+    A program that times out or raises is a wrong answer. Many comparisons of numbers or expressions
+    that time out or raise mean that the grader is broken, and rewards of 0 would hide that.
 
     Raises:
         StudyError: Too many comparisons failed.

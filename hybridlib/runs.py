@@ -7,13 +7,13 @@ from hybridlib import StudyError
 from hybridlib.profiles import BACKENDS
 from hybridlib.registry import REGISTRIES
 
-SHORT = dict(  # field -> its name in an id
+ID_NAMES = dict(  # field -> its name in an id
     learning_rate="lr", n_train="n", partition="by", rewards="reward", reward_weights="weights",
     start="after", parents="of", merge="by", options="with", objective="loss", teacher="taught-by",
 )  # fmt: skip
 
 
-def entry(kind: str, default: Any) -> Any:
+def registry_field(kind: str, default: Any) -> Any:
     """Declare a field that names an entry, or a tuple of entries, of the registry of this kind."""
     return field(default=default, metadata={"registry": kind})
 
@@ -31,25 +31,27 @@ class Run:
     """
 
     method: str = field(metadata={"registry": "training method"})  # base, sft, grpo, merge, ...
-    adapter: str = entry("adapter", "lora")
+    adapter: str = registry_field("adapter", "lora")
     rank: int = 8
     nf4: bool = False  # 4-bit NormalFloat base: QLoRA
     backend: str = "hf"  # or unsloth
     learning_rate: float = 0.0  # 0 = the profile's
     steps: int = 0  # optimizer steps, 0 = the profile's
     n_train: int = 0  # training rows per dataset, 0 = the profile's
-    partition: str = entry("partition rule", "all")  # rule that gives this method its rows
-    rewards: tuple[str, ...] = entry("reward", ("correct",))
+    partition: str = registry_field("partition rule", "all")  # rule that gives this method its rows
+    rewards: tuple[str, ...] = registry_field("reward", ("correct",))
     reward_weights: tuple[float, ...] = ()  # () = all 1
     start: str = ""  # id of the run whose adapter is trained on
     parents: tuple[str, ...] = ()  # ids of the runs to merge, or to route between
-    merge: str = entry("merge method", "")
+    merge: str = registry_field("merge method", "")
     seed: int = 0
     on: tuple[str, ...] = ()  # the profile's datasets that it trains on, () = all
-    select: str = entry("selection rule", "")  # chooses the n_train rows, "" = by their hash
+    select: str = registry_field(
+        "selection rule", ""
+    )  # chooses the n_train rows, "" = by their hash
     share: float = 0.5  # of the rows that a partition gives to SFT
-    target: str = entry("target", "solution")  # what SFT imitates
-    objective: str = entry("objective", "nll")  # what SFT minimises
+    target: str = registry_field("target", "solution")  # what SFT imitates
+    objective: str = registry_field("objective", "nll")  # what SFT minimises
     options: tuple[str, ...] = ()  # name=value of TRL's config, over the profile's
     overlap: float = 0.0  # share of RL's rows that SFT has seen, too
     also: tuple[str, ...] = ()  # splits that are scored beside the profile's
@@ -137,7 +139,7 @@ class Run:
                 parts.append(spec.name)
             else:
                 text = "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
-                parts.append(f"{SHORT.get(spec.name, spec.name)}-{text}")
+                parts.append(f"{ID_NAMES.get(spec.name, spec.name)}-{text}")
         return "_".join(parts)
 
     @property

@@ -59,7 +59,7 @@ def unpack(*items: dict[str, dict]) -> pd.DataFrame:
 
     def digits(column: str) -> np.ndarray:
         values = [
-            _digits(part[column]) if part.get(column) else np.full(size, np.nan)
+            _parse_digits(part[column]) if part.get(column) else np.full(size, np.nan)
             for part, size in zip(parts, sizes, strict=True)
         ]
         return np.concatenate(values) if values else np.empty(0)
@@ -77,7 +77,7 @@ def unpack(*items: dict[str, dict]) -> pd.DataFrame:
     )
 
 
-def _digits(text: str) -> np.ndarray:
+def _parse_digits(text: str) -> np.ndarray:
     """Return the digits of a string as numbers."""
     import numpy as np
 
@@ -230,10 +230,10 @@ def contrast(
 
     Items are resampled jointly, because all arms met the same ones, an item under another prompt
     being the same item; and so are seeds, because an arm may go on from another one's run of the
-    same seed (Efron and Tibshirani 1993, chapter 16; Owen 2007). Arms whose seeds have nothing in
-    common lose no more by that than a paired test does on unpaired data. The bootstrap gives the
-    standard error; with few seeds its tails are too short, so interval and p are Student's, with
-    Satterthwaite's degrees of freedom for the part of the variance that is the seeds'.
+    same seed (Efron and Tibshirani 1993, chapter 16; Owen 2007). Pairing the seeds of arms that
+    have nothing in common costs no more than a paired test does on unpaired data. The bootstrap
+    gives the standard error; with few seeds its tails are too short, so interval and p are
+    Student's, with Satterthwaite's degrees of freedom for the variance between seeds.
     """
     import numpy as np
 

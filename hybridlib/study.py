@@ -75,7 +75,9 @@ def execute(run: Run, profile: Profile, save: bool = True, force: bool = False) 
         "cost": cost | trained.cost | {"eval_seconds": round(time.perf_counter() - began, 2)},
         "facts": facts | trained.facts,
         "provenance": results.provenance(
-            backend=run.backend, model=models.revision(profile), code=fingerprint.of(run, profile)
+            backend=run.backend,
+            model=models.revision(profile),
+            code=fingerprint.digests_of(run, profile),
         ),
     }
     if save:
@@ -135,7 +137,7 @@ def _workspace(run: Run, profile: Profile) -> Path:
     """Return the run's folder; what another setting or other code left there is thrown away."""
     out = run_folder(run.id, profile.name)
     note = out / "started.json"
-    today = results.plain([asdict(run), asdict(profile), fingerprint.of(run, profile)])
+    today = results.as_json([asdict(run), asdict(profile), fingerprint.digests_of(run, profile)])
     if not (note.exists() and json.loads(note.read_text()) == today):
         shutil.rmtree(out, ignore_errors=True)
         write(note, json.dumps(today))
@@ -150,14 +152,14 @@ def _train(run: Run, profile: Profile, out: Path) -> tuple[Trained, dict[str, An
         profile,
         out,
         rows=rows_for(run, profile) if "rows" in method.needs else None,
-        start=_adapter(run.start, profile),
-        parents=tuple(_adapter(parent, profile) for parent in run.parents),
-        teacher=_adapter(run.teacher, profile),
+        start=_adapter_folder(run.start, profile),
+        parents=tuple(_adapter_folder(parent, profile) for parent in run.parents),
+        teacher=_adapter_folder(run.teacher, profile),
     )
     return method(job), {} if job.rows is None else {"rows": len(job.rows)}
 
 
-def _adapter(run_id: str, profile: Profile) -> Path | None:
+def _adapter_folder(run_id: str, profile: Profile) -> Path | None:
     return run_folder(run_id, profile.name) / "adapter" if run_id else None
 
 
@@ -192,7 +194,7 @@ def plan(runs: Sequence[Run], profile: Profile, force: bool = False) -> dict[Run
         if run in todo:
             return
         for need in run.prerequisites:
-            if not _adapter(need, profile).is_dir():
+            if not _adapter_folder(need, profile).is_dir():
                 visit(known.get(need) or recorded(need, profile), f"{run.id} needs its adapter")
         todo[run] = why
 

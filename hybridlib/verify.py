@@ -36,7 +36,9 @@ def verify(profile: Profile, sample: int = 2, seed: int = 0, ids: Sequence[str] 
     runs = [Run(**records[name]["run"]) for name in chosen]
     with Pool(profile, study.execute) as pool:
         reruns = pool.work(study.plan(runs, profile, force=True), save=False)
-    different = [name for name in chosen if not _equal(records[name], results.plain(reruns[name]))]
+    different = [
+        name for name in chosen if not _equal(records[name], results.as_json(reruns[name]))
+    ]
     if different:
         raise StudyError(f"not equal: {', '.join(different)}; see above for what differs")
     return chosen

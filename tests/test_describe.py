@@ -66,7 +66,7 @@ def test_facts_that_are_kept_are_those_of_today(name, request):
         request.getfixturevalue("hub")
     train, test = (load(name, split).to_list() for split in ("train", "test"))
     stored = describe.facts(name)
-    assert results.plain(describe.measure(train, test)) == stored
+    assert results.as_json(describe.measure(train, test)) == stored
 
 
 def test_facts_are_kept_and_sets_that_are_not_at_hand_left_out(world, monkeypatch):

@@ -104,7 +104,7 @@ def test_the_weights_of_the_base_count(tmp_path, monkeypatch):
     found = []
     for content in (b"one", b"other"):
         weights.write_bytes(content)
-        found.append(fingerprint.of(Run("sft"), PROFILES["tiny"]))
+        found.append(fingerprint.digests_of(Run("sft"), PROFILES["tiny"]))
     assert {name for name in found[0] if found[0][name] != found[1][name]} == {"model.safetensors"}
     assert all(len(digest) == 12 for digest in found[0].values())
 

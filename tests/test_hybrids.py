@@ -312,9 +312,10 @@ def test_an_arm_is_called_by_its_method_and_its_loss():
 def test_runs_that_were_here_before_do_not_hang_on_the_mixed_methods(small):
     """An entry is found by its name in all registries: theirs must be new."""
     for run in (study.Run("sft", objective="chord_phi"), study.Run("grpo"), study.Run("base")):
-        assert "methods/mixed.py" not in fingerprint.of(run, small)
+        assert "methods/mixed.py" not in fingerprint.digests_of(run, small)
     plain, phi = (
-        fingerprint.of(study.Run("chord", objective=name), small) for name in ("nll", "chord_phi")
+        fingerprint.digests_of(study.Run("chord", objective=name), small)
+        for name in ("nll", "chord_phi")
     )
     assert plain["methods/mixed.py"] == phi["methods/mixed.py"]
     assert plain["objectives.py"] != phi["objectives.py"]

@@ -49,7 +49,7 @@ def test_names(run, name):
 def test_numbers_are_written_with_their_interval():
     row = {"value": 0.5, "low": 0.412, "high": 0.6}
     assert labels.interval(row).replace("\N{NO-BREAK SPACE}", " ") == "50.0 [41.2, 60.0]"
-    assert labels.name("n_train") == "training rows" and labels.name("a_b") == "a b"
+    assert labels.heading("n_train") == "training rows" and labels.heading("a_b") == "a b"
 
 
 def test_questions_are_counted_at_the_seeds_that_there_are():

@@ -32,7 +32,7 @@ RECORD = {
 @pytest.mark.parametrize("name", sorted(MEASURES))
 def test_every_measure_says_what_it_is_and_reads_committed_records(name):
     measure = MEASURES[name]
-    assert measure.__doc__ and measure.words and measure.better in (-1, 0, 1)
+    assert measure.__doc__ and measure.label and measure.better in (-1, 0, 1)
     paths = sorted((ROOT / "data/results/tiny-full").glob("*.json"))[:8]
     values = [measure(json.loads(path.read_text())) for path in paths]
     assert any(value is not None for value in values) or not paths

@@ -2,7 +2,7 @@ import pytest
 
 from hybridlib import StudyError, profiles, results, stats
 from hybridlib.data import DATASETS
-from hybridlib.grids import MERGE, MERGES, MIXED, mixed, steps_at_equal_visits
+from hybridlib.grids import MERGE, MERGES, MIXED_RATES, mixed, steps_at_equal_visits
 
 
 @pytest.mark.parametrize("name", profiles.PROFILES)
@@ -45,7 +45,7 @@ def test_nothing_is_told_to_be_better_on_validation_rows_than_what_the_large_gri
         assert stats.paired(rows, *arms, "sampled")["low"] < 0, "the best is told from what is used"
         assert rates.index[0] < min(used, rates.idxmax())  # not at the edge of the search
         assert max(used, rates.idxmax()) < rates.index[-1]
-    for run, rate in MIXED.items():
+    for run, rate in MIXED_RATES.items():
         assert best("learning_rate", method=run.method, objective=run.objective).idxmax() == rate
 
 

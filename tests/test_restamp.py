@@ -28,7 +28,9 @@ def test_equal_reruns_renew_all_records(outdated, capsys):
     assert "bitwise equal" in capsys.readouterr().out
     for record in results.read("small"):
         assert not results.stale_reason(Run(**record["run"]), outdated)
-        assert record["provenance"]["code"] == fingerprint.of(Run(**record["run"]), outdated)
+        assert record["provenance"]["code"] == fingerprint.digests_of(
+            Run(**record["run"]), outdated
+        )
         assert set(record["provenance"]["restamped"]) == {"on", "verified", "commit"}
         assert len(record["provenance"]["restamped"]["verified"]) == 1
     assert restamp(outdated) == 0, "nothing is left to renew"

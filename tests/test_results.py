@@ -34,7 +34,7 @@ def record(run=RUN, profile=PROFILE, **changes):
                                  "samples": 4}},
         "curve": [{"step": 1, "loss": 0.5}], "samples": [],
         "cost": {"train_seconds": 2.0, "tokens": 10}, "facts": {},
-        "provenance": {"code": fingerprint.of(run, profile)},
+        "provenance": {"code": fingerprint.digests_of(run, profile)},
     } | changes  # fmt: skip
 
 

@@ -106,7 +106,7 @@ def test_facts_sum_up_the_log():
 @pytest.mark.slow
 def test_a_record_says_what_the_rewards_paid_and_what_could_not_be_graded(small, world):
     run = study.Run("grpo", rewards=("correct", "format", "recall"), reward_weights=(1, 0.2, 0.2))
-    record = results.plain(study.execute(run, small))
+    record = results.as_json(study.execute(run, small))
     graded, paid = record["facts"]["graded"], record["facts"]["pay"]
     assert graded["samples"] == 2 * 8 and set(graded) == {"samples", "timeout", "error", "refused"}
     assert list(paid) == list(run.rewards)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridlib import StudyError
-from hybridlib.adapters import ADAPTERS, entry_of
+from hybridlib.adapters import ADAPTERS, entry_name
 from hybridlib.merging import geometry
 from hybridlib.merging.operators import OPERATORS
 
@@ -252,7 +252,7 @@ def _obstacles(stored: dict[str, Any]) -> list[str]:
         obstacles.append("it trains biases; train with bias='none'")
     if stored.get("alora_invocation_tokens"):
         obstacles.append("it acts on some tokens only (aLoRA)")
-    name = entry_of(stored)
+    name = entry_name(stored)
     if name and not ADAPTERS[name].mergeable:
         obstacles.append(f"the adapter {name!r} is declared not mergeable")
     return obstacles
