@@ -45,7 +45,9 @@ def main() -> int:
         rows = measure(profile, asked.repeat)
         for row in rows:
             show(row)
-        made = results.provenance(threads=THREADS, code=fingerprint.of(Run("grpo"), profile))
+        made = results.provenance(
+            threads=THREADS, code=fingerprint.digests_of(Run("grpo"), profile)
+        )
         stored = page.stored() | {name: {"rows": rows, "provenance": made}}
         files.write(page.RECORD, json.dumps(stored, indent=1))
     page.write()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 MAX_RECORD_BYTES = 20_000
-"""Records are kept in git, and a reader may open one."""
+"""The largest allowed record: records are kept in git, and a reader may open one."""
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets")
 

@@ -210,7 +210,11 @@ def plan(runs: Sequence[Run], profile: Profile, force: bool = False) -> dict[Run
 
 
 def recorded(run_id: str, profile: Profile) -> Run:
-    """Return the run behind a stored record."""
+    """Return the run of the stored record with this id.
+
+    Raises:
+        StudyError: no such run is stored.
+    """
     for record in results.read(profile.name):
         if record["id"] == run_id:
             return Run(**record["run"])

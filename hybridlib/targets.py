@@ -47,7 +47,7 @@ def own_samples(rows: Dataset, profile: Profile, seed: int) -> Dataset:
     """The base's own answer where one of its samples is right, else the solution.
 
     S3FT (Gupta et al. 2025, arXiv:2502.08130) without its second choice, a paraphrase by the model
-    of the solution, which a base that only answers questions cannot write.
+    of the solution, which a base trained only to answer questions cannot write.
     """
     samples = difficulty.first_right_samples(profile, rows, seed)
 

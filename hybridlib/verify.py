@@ -61,6 +61,7 @@ def draw(records: dict[str, dict[str, Any]], sample: int, seed: int) -> list[str
 
 
 def _equal(recorded: dict[str, Any], rerun: dict[str, Any]) -> bool:
+    """Return whether all COMPARED parts are equal; print the outcome."""
     for key in ("device", "threads", "code"):
         if recorded["provenance"][key] != rerun["provenance"][key]:
             print(f"{recorded['id']}: another {key} than recorded")
