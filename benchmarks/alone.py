@@ -29,7 +29,7 @@ def peak(ours: bool) -> float:
     with tempfile.TemporaryDirectory() as out:
         profile = replace(PROFILES["tiny"], threads=THREADS)
         steps.grpo(profile, ours, out, 3, per_device_train_batch_size=128).train()
-    return train.peak_gb()
+    return train.peak_memory_gib()
 
 
 def one(number: int) -> float:

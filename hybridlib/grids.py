@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from hybridlib.merging import OPERATORS
-from hybridlib.methods.mixed import DEMONSTRATIONS
+from hybridlib.methods.mixed import DEMONSTRATIONS_PER_SAMPLE
 from hybridlib.objectives import OBJECTIVES
 from hybridlib.partition import BUCKETS, RULES
 from hybridlib.profiles import PROFILES, Profile
@@ -292,7 +292,7 @@ def mixed(profile: Profile) -> list[Run]:
     )
     runs = []
     for run, rate in MIXED_RATES.items():
-        imitated = DEMONSTRATIONS if "chord" in run.method else 0
+        imitated = DEMONSTRATIONS_PER_SAMPLE if "chord" in run.method else 0
         steps = round(total / (grpo_step * (1 + imitated)))
         runs.append(replace(run, steps=steps, learning_rate=rate))
     _, phi, relift = runs

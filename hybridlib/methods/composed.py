@@ -31,8 +31,8 @@ CAT_SHARE, CAT_RATE = 0.05, 0.05
 def merge(job: Job) -> Trained:
     """Merge several adapters into one, by a merge method (`hybridlib.merging`).
 
-    Of the mean of two, in the full grids, the facts also say how these lie to each other
-    (`merging.interference`), for which all updates have to fit into memory.
+    For the mean of two adapters in a profile with the full grids, the facts also hold `pair`, the
+    comparison of the two by `merging.interference`; for it both updates have to fit into memory.
     """
     run, profile = job.run, job.profile
     adapter = job.out / "adapter"
@@ -120,7 +120,7 @@ def _weighted(model: Any, names: list[str]) -> dict[str, Any]:
             if layer not in weights:
                 weights[layer] = torch.full((len(names),), 1 / len(names), device=model.device)
             module.scaling = _LearntScaling(module.scaling, names, weights[layer])
-    model.cat_weights = weights  # where the trainer finds what learns
+    model.cat_weights = weights  # registers the parameters, so that the optimizer gets them
     return weights
 
 
@@ -144,7 +144,7 @@ def stack(job: Job) -> Trained:
     """Train a fresh adapter by GRPO on the base with the first adapter merged in.
 
     Differs from going on with the same adapter (`grpo` with a start) by the room that each stage
-    has: its own rank. Saves one adapter that holds both: their factors side by side.
+    has: its own rank. The result is one adapter, the sum of both, of their ranks together.
 
     Raises:
         StudyError: where that would not be the model that was trained: on a 4-bit base, whose
@@ -153,8 +153,10 @@ def stack(job: Job) -> Trained:
     run, profile = job.run, job.profile
     check_mergeable([job.start])
     if job.nf4 or not ADAPTERS[run.adapter].mergeable:
-        what = "a base in 4 bits" if job.nf4 else f"the adapter {run.adapter}"
-        raise StudyError(f"a stack is no sum with {what}; go on with one adapter: --method grpo")
+        obstacle = "a base in 4 bits" if job.nf4 else f"the adapter {run.adapter}"
+        raise StudyError(
+            f"a stack is no sum with {obstacle}; go on with one adapter: --method grpo"
+        )
     merged = job.out / "base"
     model, tokenizer = models.load(profile, start=job.start, trainable=False)
     model.merge_and_unload().save_pretrained(merged)
@@ -175,22 +177,26 @@ def stack(job: Job) -> Trained:
 @METHODS.register(trainer="", needs=("start",), words="spectrum restored", backends=("hf",))
 def isospectral(job: Job) -> Trained:
     """Put the singular values of the base back into the adapted weights (ISO, arXiv:2607.19331)."""
-    return _changed(job, geometry.isospectral)
+    return _rewritten(job, geometry.isospectral)
 
 
 @METHODS.register(trainer="", needs=("start",), words="merged in bfloat16", backends=("hf",))
 def rounded(job: Job) -> Trained:
     """Round the adapted weights to bfloat16, as merging saves them."""
-    return _changed(job, geometry.rounded)
+    return _rewritten(job, geometry.rounded)
 
 
 @METHODS.register(trainer="", needs=("start",), words="base in bfloat16", backends=("hf",))
 def unrounded(job: Job) -> Trained:
     """Keep the adapter beside a base in bfloat16, not merged: the control of `rounded`."""
-    return _changed(job, geometry.unrounded)
+    return _rewritten(job, geometry.unrounded)
 
 
-def _changed(job: Job, change: Callable[..., Any]) -> Trained:
+def _rewritten(job: Job, change: Callable[..., Any]) -> Trained:
+    """Write the start adapter with each delta replaced by change(weight, delta); trains nothing.
+
+    Raises StudyError where the base is no local folder, since its weights are read from there.
+    """
     base: Path | None = model_folder(job.profile.model)
     if base is None:
         raise StudyError(

@@ -1,7 +1,8 @@
 """How does one model learn from another? On-policy distillation: it samples, a teacher corrects.
 
-Imitating a teacher's answers teaches what to do where the teacher goes. Here the student is taught
-where it goes itself, and at every token, where a reward judges an answer as a whole.
+Imitation trains on the teacher's answers, so the student never sees how to go on after its own
+mistakes. Here the teacher scores the student's own samples, and scores every token, whereas a
+reward scores an answer as a whole.
 """
 
 from collections.abc import Callable
@@ -34,7 +35,7 @@ def distil(job: Job) -> Trained:
 
     Raises:
         StudyError: rows that `audit` refuses, options that TRL does not have, or a reward that
-            cannot be had.
+            cannot be computed for these rows.
     """
     audit(job.rows)
     model, tokenizer = load_model(job)
@@ -47,9 +48,10 @@ def distil(job: Job) -> Trained:
 def distilling(trainer: type, teacher: Any) -> type:
     """Return a GRPO trainer class that minimises the divergence from a teacher.
 
-    The loss is the mean over the completion tokens of a generated batch: each micro-batch gives its
-    sum, divided by the tokens of all of them. No gradient goes through the sampling. Prompts whose
-    samples all earned the same count like any other.
+    The loss is the mean divergence over the completion tokens of a generated batch: each
+    micro-batch contributes its sum, divided by the number of tokens in all of them. No gradient
+    goes through the sampling. Unlike in GRPO, prompts whose samples all earned the same reward
+    contribute, too.
 
     Args:
         trainer: trl.GRPOTrainer, or a subclass.
@@ -59,7 +61,7 @@ def distilling(trainer: type, teacher: Any) -> type:
 
     class Distilling(trainer):  # type: ignore[misc, valid-type]
         def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> "Tensor":
-            log_probs_of = shared_pass(self, model, teacher, inputs)
+            log_probs_of = scoring_function(self, model, teacher, inputs)
             log_probs = log_probs_of(model)
             with torch.no_grad(), self.accelerator.autocast():
                 teacher_log_probs = log_probs_of(teacher)
@@ -71,18 +73,20 @@ def distilling(trainer: type, teacher: Any) -> type:
     return Distilling
 
 
-def shared_pass(
+def scoring_function(
     trainer: Any, model: Any, teacher: Any, inputs: dict[str, Any]
 ) -> "Callable[[Any], Tensor]":
-    """Return the pass that both models take: a function model -> log-probabilities.
+    """Return the function model -> log-probabilities that scores both models on one batch.
 
-    They are (completion tokens, vocabulary), where each token stands, at the temperature of the
-    sampling. The engine reads both models or neither, so that its rounding is no divergence.
+    The log-probabilities are those of the next token at every completion token of the batch,
+    padding left out: (completion tokens, vocabulary), at the temperature of the sampling. Both
+    models run on the study's decoder, or both on transformers; if only one did, the difference in
+    rounding would count as divergence.
 
     Args:
         trainer: A GRPO trainer.
-        model, teacher: The two that will be scored; gradients are wanted of `model` only.
-        inputs: Of the trainer's loss.
+        model, teacher: The models that will be scored; only `model` needs gradients.
+        inputs: The batch as the trainer's `_compute_loss` receives it.
     """
     import torch
 

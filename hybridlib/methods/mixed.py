@@ -23,9 +23,9 @@ from hybridlib.methods.train import fit, grpo_facts, grpo_trainer, load_model, t
 from hybridlib.objectives import OBJECTIVES
 from hybridlib.targets import TARGETS
 
-MU_START, MU_END = 0.9, 0.05  # CHORD-mu's weight of the SFT loss, in the first and in the last step
-MU_CONSTANT = 0.1  # CHORD-phi's
-DEMONSTRATIONS = 1 / 4  # rows imitated in a step for each of its samples: 64 to 256 in the paper
+MU_START, MU_END = 0.9, 0.05  # CHORD-mu's weight of the SFT loss in the first and last step
+MU_CONSTANT = 0.1  # CHORD-phi's weight of the SFT loss in every step
+DEMONSTRATIONS_PER_SAMPLE = 1 / 4  # CHORD: 64 demonstrations to 256 samples in a step
 STATE_FILE = "imitation.json"  # in a checkpoint
 
 Wrap = Callable[[type, Any], type]  # (GRPO trainer class, SFT trainer) -> GRPO trainer class
@@ -44,9 +44,10 @@ def chord_mu(job: Job) -> Trained:
 
 @METHODS.register(words="CHORD", **FACTS)
 def chord(job: Job) -> Trained:
-    """The same sum with mu = MU_CONSTANT. CHORD-phi where the run's objective is chord_phi.
+    """(1 - mu) GRPO + mu SFT with constant mu; CHORD-phi where the objective is chord_phi.
 
-    With nll it is that method's control: the mixture without the weights on its tokens.
+    With the objective nll it is the control of CHORD-phi: the same mixture, every token of the
+    demonstrations weighted alike.
     """
     return train_together(job, partial(blended, weight=lambda _: MU_CONSTANT))
 
@@ -59,7 +60,7 @@ def relift(job: Job) -> Trained:
 
 @METHODS.register(words="GRPO with interleaved SFT", **FACTS)
 def interleave(job: Job) -> Trained:
-    """ReLIFT's control: as many prompts as were never solved, but any of their batch."""
+    """ReLIFT's control: as many SFT rows as ReLIFT would take, drawn at random from each batch."""
     return _train_by_turns(job, at_random=True)
 
 
@@ -75,10 +76,10 @@ def _train_by_turns(job: Job, at_random: bool) -> Trained:
 
 
 def with_sft_loss(trainer: type, imitator: Any) -> type:
-    """Return a GRPO trainer class that can ask for the SFT loss of rows.
+    """Return a GRPO trainer class with `_imitate`, which computes the SFT loss of given rows.
 
-    It counts what it imitates, and these tokens count among the run's. A checkpoint keeps the
-    counts and the rows that wait.
+    Counts the imitated rows, steps and tokens in `imitated`, and adds the tokens to the run's own
+    count. `imitated` also holds the rows that wait to be imitated; checkpoints save and restore it.
 
     Args:
         trainer: trl.GRPOTrainer, or a subclass.
@@ -91,7 +92,11 @@ def with_sft_loss(trainer: type, imitator: Any) -> type:
             self.imitated: dict[str, Any] = {"rows": 0, "steps": 0, "tokens": 0, "waiting": []}
 
         def _batches(self, parts: list[list[int]]) -> list[tuple[dict[str, Any], int, int]]:
-            """Return the micro-batches of a step, with the labels of each and of all of them."""
+            """Collate a step's rows into micro-batches; rows are positions in the imitator's set.
+
+            Returns a tuple per micro-batch that is not empty: the batch, the number of its labels,
+            and the number of labels in the whole step.
+            """
             rows = [[imitator.train_dataset[row] for row in part] for part in parts if part]
             batches = [imitator.data_collator(part) for part in rows]
             labels = [int((batch["labels"] != -100).sum()) for batch in batches]
@@ -153,7 +158,7 @@ def blended(trainer: type, imitator: Any, weight: Callable[[float], float]) -> t
         def _draw_rows(self) -> list[int]:
             args, total = self.args, len(imitator.train_dataset)
             samples = args.per_device_train_batch_size * args.gradient_accumulation_steps
-            size = min(total, max(1, int(DEMONSTRATIONS * samples)))
+            size = min(total, max(1, int(DEMONSTRATIONS_PER_SAMPLE * samples)))
             return random.Random(f"{args.seed}/{self._drawn_for}").sample(range(total), size)
 
     return Blended
@@ -165,51 +170,54 @@ def by_turns(
     """Return a GRPO trainer class that also takes SFT steps, on prompts of its batches.
 
     A prompt was never solved where none of its samples earned the reward `correct`. Neither the
-    total reward nor its spread would tell: an answer may be wrong and paid for its form. As soon as
-    as many wait as a batch has prompts (the paper: 128 of 128), one step is taken on just these
-    rows, with the optimizer and the learning rate of the GRPO step before it.
+    total reward nor its spread would show it: a wrong answer may be rewarded for its form. When as
+    many rows wait as a batch has prompts (128 of 128 in the paper), one SFT step is taken on them,
+    with the optimizer and the learning rate of the GRPO step before it.
 
     Args:
         trainer, imitator: see `with_sft_loss`.
         positions: id of a row -> its position among the rows of the imitator.
-        column: of `correct` among the rewards.
-        at_random: rows of the same batch wait, drawn from (seed, step), as many as never solved.
+        column: index of `correct` among the rewards.
+        at_random: as many rows as were never solved, but drawn from the whole batch by
+            (seed, step): the control.
     """
     from transformers import TrainerCallback
 
-    class Turn(TrainerCallback):
-        def __init__(self, take: Callable[[], None]):
-            self.take = take
+    class AfterOptimizerStep(TrainerCallback):
+        def __init__(self, action: Callable[[], None]):
+            self.action = action
 
         def on_optimizer_step(self, *_: Any, **__: Any) -> None:
-            self.take()
+            self.action()
 
     class ByTurns(with_sft_loss(trainer, imitator)):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any):
             super().__init__(*args, **kwargs)
-            self.add_callback(Turn(self._take))
-            self.size = self.args.generation_batch_size // self.num_generations
+            self.add_callback(AfterOptimizerStep(self._take_sft_steps))
+            self.sft_batch_size = self.args.generation_batch_size // self.num_generations
 
         def _calculate_rewards(self, inputs: list[dict[str, Any]], *batch: Any) -> Any:
             rewards = super()._calculate_rewards(inputs, *batch)  # (samples, rewards)
             groups = (rewards[:, column] > 0).unflatten(0, (-1, self.num_generations))
             prompts = [positions[row["id"]] for row in inputs[:: self.num_generations]]
             solved = groups.any(1).tolist()
-            waiting = [prompt for prompt, hit in zip(prompts, solved, strict=True) if not hit]
+            waiting = [
+                prompt for prompt, was_solved in zip(prompts, solved, strict=True) if not was_solved
+            ]
             if at_random:
                 generator = random.Random(f"{self.args.seed}/{self.state.global_step}")
                 waiting = generator.sample(prompts, len(waiting))
             self.imitated["waiting"] += waiting
             return rewards
 
-        def _take(self) -> None:
+        def _take_sft_steps(self) -> None:
             waiting = self.imitated["waiting"]
-            while len(waiting) >= self.size:
-                [rows] = self._batches([waiting[: self.size]])
-                del waiting[: self.size]
-                self.optimizer.zero_grad()  # of the step that has just been taken
+            while len(waiting) >= self.sft_batch_size:
+                [batch_and_counts] = self._batches([waiting[: self.sft_batch_size]])
+                del waiting[: self.sft_batch_size]
+                self.optimizer.zero_grad()  # the GRPO step has been taken, its gradients remain
                 with self.compute_loss_context_manager():
-                    loss = self._imitate(self.model_wrapped, *rows)
+                    loss = self._imitate(self.model_wrapped, *batch_and_counts)
                 self.accelerator.backward(loss)
                 if self.args.max_grad_norm > 0:
                     self._clip_grad_norm(self.model_wrapped)
@@ -220,7 +228,15 @@ def by_turns(
 
 
 def train_together(job: Job, wrap: Wrap) -> Trained:
-    """Train as `train.grpo` does, in a trainer class that `wrap` makes of it and of SFT's trainer.
+    """Train by GRPO and SFT in one trainer, and report what was imitated.
+
+    Args:
+        wrap: (GRPO trainer class, SFT trainer of the same model) -> GRPO trainer class that
+            minimises both losses; see `blended` and `by_turns`.
+
+    Returns:
+        As `train.grpo`; the curve also has `sft_loss` and `mu`, the facts `imitated`: rows, steps,
+        tokens, waiting (rows not yet taken) and mu (first and last), where it has one.
 
     Raises:
         StudyError: rows or targets that `audit` refuses.
@@ -261,13 +277,13 @@ def _with_imitation(
     curve: Sequence[dict[str, float]], logged: Sequence[dict[str, Any]]
 ) -> list[dict[str, float]]:
     """Return the curve with SFT's loss and weight: means over the logged steps of each point."""
-    points, last = [], 0
+    points, previous_step = [], 0
     for point in curve:
-        part = [entry for entry in logged if last < entry["step"] <= point["step"]]
-        last = point["step"]
+        window = [entry for entry in logged if previous_step < entry["step"] <= point["step"]]
+        previous_step = point["step"]
         means = {}
         for name in ("sft_loss", "mu"):
-            if values := [entry[name] for entry in part if name in entry]:
+            if values := [entry[name] for entry in window if name in entry]:
                 means[name] = round(sum(values) / len(values), 4)
         points.append(point | means)
     return points

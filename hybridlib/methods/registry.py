@@ -48,4 +48,4 @@ class Trained(NamedTuple):
     curve: list[dict[str, float]] = []
     cost: dict[str, float] = {}
     facts: dict[str, Any] = {}  # of GRPO: `reward_shares.facts`; of a merge: `merge.combine`'s
-    model: Any = None  # and its tokenizer, where no single adapter says what was made
+    model: Any = None  # (model, tokenizer) to evaluate, where the result is not one adapter

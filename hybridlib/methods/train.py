@@ -69,7 +69,7 @@ def grpo(job: Job) -> Trained:
 
     Raises:
         StudyError: rows that `audit` refuses, options that TRL does not have, or a reward that
-            cannot be had.
+            cannot be computed for these rows.
     """
     audit(job.rows)
     model, tokenizer = load_model(job)
@@ -98,9 +98,11 @@ def load_model(job: Job) -> tuple[Any, Any]:
 
 
 def options(run: Run, profile: Profile, out: Path) -> dict[str, Any]:
-    """Return every option of a run's trainer that is not TRL's default: the profile's, the run's.
+    """Return the options of a run's trainer that differ from TRL's defaults.
 
-    Options that only a GPU has are left out where there is none.
+    Later ones win: the study's, the profile's, the run's steps and learning rate, and last
+    `run.options`. Without a GPU, the profile's options for bf16, vLLM and 8-bit optimizers are
+    dropped.
     """
     trainer = METHODS[run.method].trainer
     chosen: dict[str, Any] = dict(
@@ -166,8 +168,8 @@ def grpo_trainer(
 
     run = job.run
     args = trl_config(GRPOConfig, run, job.profile, job.out)
-    own_sampler = run.backend == "hf" and not args.use_vllm
-    trainer_class = wrap(trainers.grpo(GRPOTrainer) if own_sampler else GRPOTrainer)
+    study_sampler = run.backend == "hf" and not args.use_vllm
+    trainer_class = wrap(trainers.grpo(GRPOTrainer) if study_sampler else GRPOTrainer)
     if len(run.rewards) > 1:
         trainer_class = reward_shares.logging_shares(trainer_class)
     gold = [completion[-1]["content"] for completion in job.rows["completion"]]
@@ -178,7 +180,7 @@ def grpo_trainer(
         # TRL keeps a column named completion from the rewards.
         train_dataset=job.rows.remove_columns(["completion"]).add_column("gold", gold),
         processing_class=tokenizer,
-        rollout_func=sampler(run.seed) if own_sampler else None,
+        rollout_func=sampler(run.seed) if study_sampler else None,
     )
 
 
@@ -195,10 +197,12 @@ def grpo_facts(trainer: Any, run: Run) -> dict[str, Any]:
 
 
 def sampler(seed: int) -> Callable[..., dict[str, list]]:
-    """Return TRL's hook for sampling, filled by the study's one sampler.
+    """Return TRL's `rollout_func`: the study's sampler, with its own random stream for each call.
 
     Every call draws from (seed, optimizer step, call within the step), so that a run that goes on
-    from a checkpoint draws what it would have drawn.
+    from a checkpoint draws what it would have drawn. The hook returns prompt_ids, completion_ids
+    and logprobs, lists with an entry per sample, and raises StudyError for sampling options other
+    than the temperature.
     """
     import torch
 
@@ -247,20 +251,21 @@ def fit(trainer: Any, out: Path) -> Trained:
     adapter = out / "adapter"
     trainer.model.save_pretrained(adapter)
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
-    gpu_gb = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0
+    gpu_gib = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0
     cost = {
         "train_seconds": round(seconds, 2),
         "tokens": int(max(entry.get("num_tokens", 0) for entry in logged)),
         "trainable": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
-        "peak_gb": round(gpu_gb or peak_gb(), 3),
+        "peak_gb": round(gpu_gib or peak_memory_gib(), 3),
     }
     return Trained(adapter, thinned(logged), cost)
 
 
-def peak_gb() -> float:
+def peak_memory_gib() -> float:
     """Return the largest resident memory of this process so far, in GiB.
 
-    From /proc where there is one: `ru_maxrss` of a child starts at that of its parent.
+    Read from /proc where there is one, because `ru_maxrss` of a child process starts at the
+    parent's.
     """
     import resource
 
@@ -272,7 +277,11 @@ def peak_gb() -> float:
 
 
 def thinned(logged: Sequence[dict[str, Any]], points: int = CURVE_POINTS) -> list[dict[str, float]]:
-    """Return the curve in at most `points` points: means of windows, named by their last step."""
+    """Return the curve in at most `points` points: means over windows of consecutive steps.
+
+    Each point carries the last step of its window, and the metrics that this step logged; a step of
+    the window that lacks one of them counts as 0 there.
+    """
     window = -(-len(logged) // points) or 1
     curve = []
     for first in range(0, len(logged), window):
