@@ -85,7 +85,9 @@ def test_the_rule(sft, half_width_sft, rl, half_width_rl):
         return {"estimate": value, "low": value - half_width, "high": value + half_width}
 
     gap = effect(sft - rl, half_width_sft + half_width_rl)
-    verdict, file = choice.decide(effect(sft, half_width_sft), effect(rl, half_width_rl), gap)
+    verdict, file = choice.bucket_advice(
+        effect(sft, half_width_sft), effect(rl, half_width_rl), gap
+    )
     gains = sft > half_width_sft or rl > half_width_rl
     assert (file != "") == gains == (verdict != "leave out")
     if gains:

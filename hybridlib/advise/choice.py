@@ -62,14 +62,14 @@ class FlipEvidence:
         """Return the runs of a method that trained on the rows of a bucket, one for each seed."""
         return arm(self.profile, Run(method, select=bucket, n_train=grids.PER_BUCKET)).runs
 
-    def rows(self, method: str, bucket: str) -> dict[str, Any]:
-        """Return the selection of the rows of such runs that lie in their own bucket."""
+    def selection(self, method: str, bucket: str) -> dict[str, Any]:
+        """Return the selection, for `stats.contrast`, of such runs on the rows of that bucket."""
         return {"id": [run.id for run in self.runs(method, bucket)], "bucket": bucket}
 
     def gain(self, method: str, bucket: str, weight: float = 1.0) -> Terms:
         """Return the terms of a method's gain over the base on a bucket, with a weight."""
         base = {"id": "base", "bucket": bucket}
-        return [(weight, self.rows(method, bucket)), (-weight, base)]
+        return [(weight, self.selection(method, bucket)), (-weight, base)]
 
     def contrast(self, terms: Terms) -> Effect:
         """Return a weighted sum of sampled accuracies, by `stats.contrast`."""
@@ -79,13 +79,14 @@ class FlipEvidence:
 def leave_one_sample_out(items: pd.DataFrame) -> pd.DataFrame:
     """Return a copy of every item for each sample of the base, in the bucket of the others.
 
-    The base's row of such a copy holds the sample left out; the bucket is by the base's other
-    samples of the item. Were all its samples to choose the
-    bucket and to be compared in it, too, bad luck would turn into gains on `zero` and good luck
-    into losses on `high` (regression to the mean; Galton 1886). `split` tells the copies apart:
-    `stats.contrast` takes them for one item.
+    In each copy the base's accuracy is that of the sample left out, and the bucket is that of the
+    base's other samples of the item. If the same samples chose the bucket and were compared in it,
+    bad luck would turn into gains on `zero` and good luck into losses on `high` (regression to the
+    mean; Galton 1886). The column `split` numbers the copies, "test/0" and so on; `stats.contrast`
+    still counts them as one item.
 
-    items: of one split, as `results.items` has them; those of the run "base" are among them.
+    Args:
+        items: of one split, as `results.items` has them; those of the run "base" are among them.
     """
     import pandas as pd
 
@@ -113,13 +114,13 @@ def choose(flip: FlipEvidence) -> list[BucketChoice]:
     choices = []
     for name in BUCKETS:
         sft, rl = (flip.contrast(flip.gain(method, name)) for method in METHOD_OF_FILE.values())
-        gap = flip.contrast([(1, flip.rows("sft", name)), (-1, flip.rows("grpo", name))])
-        advice, file = decide(sft, rl, gap)
+        gap = flip.contrast([(1, flip.selection("sft", name)), (-1, flip.selection("grpo", name))])
+        advice, file = bucket_advice(sft, rl, gap)
         choices.append(BucketChoice(name, advice, file, sft, rl, gap))
     return choices
 
 
-def decide(sft: Effect, rl: Effect, gap: Effect) -> tuple[str, str]:
+def bucket_advice(sft: Effect, rl: Effect, gap: Effect) -> tuple[str, str]:
     """Return the advice on a bucket and the file of its rows, as BucketChoice has them.
 
     A bucket is left out unless one of the gains is surely above 0; it goes to the method with the
@@ -135,9 +136,10 @@ def decide(sft: Effect, rl: Effect, gap: Effect) -> tuple[str, str]:
 def expected_gain(
     flip: FlipEvidence, choices: Sequence[BucketChoice], shares: dict[str, float]
 ) -> Effect | None:
-    """Return the mean gain over rows of which each bucket has that share; None if all are left out.
+    """Return the mean gain expected over a set of rows; None if all of them are left out.
 
-    Rows that are left out gain 0.
+    Args:
+        shares: bucket -> its share of the rows. Rows that are left out gain 0.
     """
     terms: Terms = []
     for choice in choices:

@@ -33,9 +33,10 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 EVIDENCE = "tiny-full"  # the profile whose committed results decide
-OUT_OF_REACH = 0.9
-"""Share of rows that the base never solves above which the set is the wrong one for this base:
-fewer than one row in ten can tell RL anything, and the evidence is from sets half in reach."""
+MAX_NEVER_SOLVED = 0.9
+"""Share of rows that the base never solves above which a set is too hard for this base: fewer than
+one row in ten can earn RL a reward, and of the sets behind the evidence the base solves about half
+the rows at least sometimes."""
 SOLUTIONS_FIRST = "solutions first"  # the advice on `zero` in such a set
 
 Row = dict[str, Any]
@@ -65,7 +66,7 @@ def advise(profile: Profile, out: Path, limit: int = 0) -> str:
     buckets = [bucket(rate) for rate in rates]
     sizes = {name: buckets.count(name) for name in BUCKETS}
     choices = choose(flip)
-    if sizes["zero"] > OUT_OF_REACH * len(rows):
+    if sizes["zero"] > MAX_NEVER_SOLVED * len(rows):
         choices = _solutions_first(choices)
     by_file = _by_file(rows, rates, choices)
     for name in METHOD_OF_FILE:
@@ -76,7 +77,7 @@ def advise(profile: Profile, out: Path, limit: int = 0) -> str:
         "sizes": sizes,
         "by_file": by_file,
         "refused": refused,
-        "out_of_reach": choices[0].advice == SOLUTIONS_FIRST,
+        "too_hard": choices[0].advice == SOLUTIONS_FIRST,
     }
     summary = _summary(flip, choices, facts)
     files.write(out / "report.md", summary + "\n" + _details(flip, facts))
@@ -106,7 +107,7 @@ def _usable_rows(profile: Profile, limit: int) -> tuple[Dataset, dict[str, str]]
 
 
 def _solutions_first(choices: Sequence[BucketChoice]) -> list[BucketChoice]:
-    """The choices, but rows that the base never solves go to SFT."""
+    """Return the choices, changed so that rows that the base never solves go to SFT."""
     zero, *others = choices
     return [replace(zero, advice=SOLUTIONS_FIRST, file="sft"), *others]
 
@@ -114,7 +115,7 @@ def _solutions_first(choices: Sequence[BucketChoice]) -> list[BucketChoice]:
 def _by_file(
     rows: Dataset, rates: Sequence[float], choices: Sequence[BucketChoice]
 ) -> dict[str, list[Row]]:
-    """The rows by file, with their pass rates; those of "" are left out."""
+    """Return file -> its rows, with the column passrate; the file "" has those left out."""
     file_of_bucket = {choice.bucket: choice.file for choice in choices}
     by_file: dict[str, list[Row]] = {name: [] for name in (*METHOD_OF_FILE, "")}
     for row, rate in zip(rows, rates, strict=True):
@@ -126,7 +127,7 @@ def _write_rows(path: Path, rows: Sequence[Row]) -> None:
     if rows:
         files.write(path, "".join(json.dumps(row) + "\n" for row in rows))
     else:
-        path.unlink(missing_ok=True)  # of another time
+        path.unlink(missing_ok=True)  # an earlier report may have written it
 
 
 # ---------------------------------------------------------------- the report
@@ -152,7 +153,7 @@ def _summary(flip: FlipEvidence, choices: Sequence[BucketChoice], facts: dict[st
 
 
 def _details(flip: FlipEvidence, facts: dict[str, Any]) -> str:
-    """What the report has beside its summary: how it was found, and the rows that are of no use."""
+    """Return the Markdown below the summary: the method, and a table of the refused rows."""
     import pandas as pd
 
     samples = int(flip.items["split"].nunique())
@@ -168,13 +169,13 @@ def _details(flip: FlipEvidence, facts: dict[str, Any]) -> str:
 
 
 def _is_answer_alone(row: Row) -> bool:
-    """Whether the solution of a row is its answer and nothing else."""
+    """Return whether the solution of a row is its answer and nothing else."""
     alone = f"#### {row['answer']}", f"\\boxed{{{row['answer']}}}"
     return row["completion"][-1]["content"].strip() in alone
 
 
 def _points(effect: Effect) -> str:
-    """An effect in points with its interval, as in "+8.9 [+2.0, +15.8]"."""
+    """Return an effect in percentage points with its interval, as in "+8.9 [+2.0, +15.8]"."""
     return interval(effect | {"value": effect["estimate"]}, "+")
 
 
@@ -183,7 +184,7 @@ def _percent(part: float, whole: float) -> str:
 
 
 def _table(choices: Sequence[BucketChoice], sizes: dict[str, int], n: int) -> str:
-    """One row per bucket."""
+    """Return the Markdown table of buckets: sizes, advice, gains and numbers behind them."""
     import pandas as pd
 
     rows = []
@@ -220,7 +221,7 @@ def _merge_or_stack(flip: FlipEvidence, by_file: dict[str, list[Row]]) -> str:
 
 
 def _evidence(flip: FlipEvidence) -> dict[str, Any]:
-    """How large the models and sets behind the advice are, and how good their base is."""
+    """Return how large the model and sets behind the advice are, and the base's accuracies."""
     from hybridlib.estimate import parameters
 
     items = flip.evidence.items

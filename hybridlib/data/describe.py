@@ -39,10 +39,12 @@ def facts(name: str) -> dict[str, Any]:
     """Return what is in one of `DATASETS`, from its file; measure and store it where that lacks.
 
     Returns:
-        rows (train, test); levels (of train: level -> rows); question and solution (their words in
-        train: 10 %, median, 90 %); answers (kind -> share of train); seen (share of test questions
-        that have a near-duplicate in train, its 95 % limits, and the share of those that stand
-        there word by word).
+        rows: number of rows in train and in test.
+        levels: level, as text -> number of training rows.
+        question, solution: their lengths in train, in words: 10 % quantile, median, 90 % quantile.
+        answers: kind of answer -> share of the training rows.
+        seen: share of the test questions that have a near-duplicate in train, its 95 % limits, and
+            the share of test questions whose shingles are all and only those of one in train.
 
     Raises:
         StudyError: the facts are not stored and the set cannot be read.
@@ -90,22 +92,22 @@ def _word_quantiles(texts: Sequence[str]) -> list[int]:
 def closest_similarity(train: Sequence[str], test: Sequence[str]) -> list[float]:
     """Return for each test question the similarity of the training question most like it.
 
-    That is the Jaccard similarity of their sets of shingles, runs of SHINGLE_WORDS words or signs:
-    0 where nothing is shared, 1 for the same words in the same order, give or take repeats. Exact,
-    where MinHash estimates it (Broder 1997).
+    The similarity is the Jaccard index of the questions' sets of shingles, each a run of
+    SHINGLE_WORDS words or punctuation marks (Broder 1997): 0 where no shingle is shared, 1 where
+    all are, as in identical texts. It is computed exactly and not estimated by MinHash.
     """
     train_sets = [_shingles(text) for text in train]
     containing: dict[Shingle, list[int]] = {}  # shingle -> the training questions that have it
-    for place, shingles in enumerate(train_sets):
+    for index, shingles in enumerate(train_sets):
         for shingle in shingles:
-            containing.setdefault(shingle, []).append(place)
+            containing.setdefault(shingle, []).append(index)
     similarities = []
     for text in test:
         shingles = _shingles(text)
-        shared = Counter(place for item in shingles for place in containing.get(item, []))
+        shared = Counter(index for item in shingles for index in containing.get(item, []))
         candidates = (
-            count / (len(shingles) + len(train_sets[place]) - count)
-            for place, count in shared.items()
+            count / (len(shingles) + len(train_sets[index]) - count)
+            for index, count in shared.items()
         )
         similarities.append(max(candidates, default=0.0))
     return similarities

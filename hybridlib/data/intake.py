@@ -14,10 +14,10 @@ from hybridlib.data.audit import audit
 from hybridlib.data.rows import (
     DATASETS,
     Source,
-    choose,
     convert_row,
     custom_converter,
     gsm8k_row,
+    limited,
     math_row,
     mbpp_row,
     row_id,
@@ -54,7 +54,7 @@ def usable(
 
     raw_rows, convert = _training_source(name, limit, columns or {})
     rows, refused = [], {}
-    for index, raw in choose(raw_rows, limit):
+    for index, raw in limited(raw_rows, limit):
         try:
             row = convert_row(name, "train", index, raw, convert)
         except ValueError as error:
@@ -63,7 +63,7 @@ def usable(
             rows.append({column: row[column] for column in COLUMNS})
     table = Dataset.from_list(rows)
     unsound = _unsound(table) if rows else {}
-    sound = [place for place, row in enumerate(rows) if row["id"] not in unsound]
+    sound = [index for index, row in enumerate(rows) if row["id"] not in unsound]
     return table.select(sound), refused | unsound
 
 
@@ -75,7 +75,9 @@ def _training_source(name: str, limit: int, columns: dict[str, str]) -> Source:
     tables = sources.read(name)
     required = list(columns.values())
     if not required:
-        required = next(iter(tables.values())).column_names[:1]  # which columns count, rows say
+        # Each row is converted by the columns that it fills, so none can be demanded of the table;
+        # `split_rows` needs one, and any that the table has will do.
+        required = next(iter(tables.values())).column_names[:1]
     raw_rows = sources.split_rows([tables], name, "train", required, carved=())
     level = columns.get("level", "level")  # the one column that a row need not fill
 
@@ -115,8 +117,9 @@ def _prepared_row(raw: RawRow) -> dict[str, Any]:
 def _unsound(rows: Dataset) -> dict[str, str]:
     """Return id -> reason of the rows that `audit` refuses.
 
-    `audit` speaks of a whole batch, which is therefore halved until each part passes or is one row:
-    few batches for the sandbox, and a row that cannot even be read spoils no other.
+    `audit` accepts or refuses a batch as a whole, so a refused batch is halved until each part
+    passes or is a single row. Bisection grades in few batches where few rows are bad, and one
+    unreadable row does not cost the others.
     """
     try:
         audit(rows)

@@ -75,7 +75,7 @@ def load(name: str, split: str, limit: int = 0, columns: dict[str, str] | None =
     Args:
         name: one of DATASETS, or a folder, a data file or a hub id of your own.
         split: train, valid or test; the tiny sets have longer and wording too, mbpp has prompt.
-        limit: at most so many rows, 0 for all; see `choose`.
+        limit: at most so many rows, 0 for all; see `limited`.
         columns: of a custom data set, the names of its columns for `question` and `answer`,
             and where it has them for `completion` and `level`.
 
@@ -98,7 +98,7 @@ def load(name: str, split: str, limit: int = 0, columns: dict[str, str] | None =
             check_known(name)
         raw_rows, convert = custom_source(name, split, columns or {})
     rows = []
-    for index, raw in choose(raw_rows, limit):
+    for index, raw in limited(raw_rows, limit):
         try:
             rows.append(convert_row(name, split, index, raw, convert))
         except ValueError as error:
@@ -121,10 +121,11 @@ def check_known(name: str) -> None:
         )
 
 
-def choose(raw_rows: NumberedRows, limit: int) -> NumberedRows:
+def limited(raw_rows: NumberedRows, limit: int) -> NumberedRows:
     """Return at most `limit` of the rows, in their order; 0 returns all.
 
-    The choice depends on the content of the rows alone, and a larger limit contains a smaller one.
+    The choice depends on the content of the rows alone, by hash, and a larger limit contains the
+    rows of a smaller one.
     """
     if not 0 < limit < len(raw_rows):
         return raw_rows

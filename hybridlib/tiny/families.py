@@ -59,7 +59,10 @@ class Family:
 
     @classmethod
     def wrong_step(cls, step: Any, rng: random.Random) -> Any:
-        """Return a step to slip to: a near number, or for programs another operation."""
+        """Return a plausible but wrong step: a number close by, or in programs another operation.
+
+        The operation may by chance be the right one.
+        """
         return step + rng.choice([-10, -2, -1, 1, 2, 10])
 
     @classmethod
@@ -220,8 +223,8 @@ class Expressions(Family):
             expression = _polynomial(start) + "".join(map(_signed_term, operations))
         else:
             expression = str(start)
-            for place, (operator, number, on_left) in enumerate(operations):
-                inner = f"({expression})" if place else expression
+            for depth, (operator, number, on_left) in enumerate(operations):
+                inner = f"({expression})" if depth else expression
                 expression = (
                     f"{number}{operator}{inner}" if on_left else f"{inner}{operator}{number}"
                 )

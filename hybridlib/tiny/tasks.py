@@ -3,7 +3,7 @@
 Each family mirrors a published set, so that one loader, prompt and grader serve both: `tiny_gsm8k`
 (openai/gsm8k), `tiny_math` (hendrycks_math), `tiny_mbpp` (google-research-datasets/mbpp).
 Splits are disjoint by construction: a question's chain of operations, without its wording, is
-hashed into one of a hundred buckets, and each split owns some of them. No question stands in two
+hashed to a residue modulo 100, and each split owns a range of residues. No question stands in two
 splits.
 """
 
@@ -18,9 +18,9 @@ LEVELS = [1, 2, 3, 4, 5]
 
 
 class Split(NamedTuple):
-    """What belongs to a split: the chains of these buckets, at these levels."""
+    """What belongs to a split: the chains whose hash has these residues, at these levels."""
 
-    buckets: range
+    residues: range
     levels: list[int]
 
 
@@ -40,10 +40,12 @@ def stream(
 ) -> Iterator[tuple[Chain, dict[str, Any]]]:
     """Yield chains and raw rows of one family and split without end, levels taking turns.
 
-    The chain allows for other solutions of the same question, by the family's `solve`.
+    The chain is yielded so that callers can write other solutions of the question, by the family's
+    `solve`. Questions may repeat.
 
     Args:
-        levels: in place of the split's own (pretraining's curriculum).
+        levels: replace the split's own levels; () = the split's. Pretraining passes those of its
+            curriculum.
 
     Raises:
         StudyError: there is no such family.
@@ -51,29 +53,31 @@ def stream(
     family: type[Family] = FAMILIES[name]
     levels = levels or SPLITS[split].levels
     wordings = family.WORDINGS[-1:] if split == "wording" else family.WORDINGS[:-1]
-    place = 0
+    index = 0
     while True:
-        level = levels[place % len(levels)]
-        rng = random.Random(f"{name}/{split}/{seed}/{level}/{place}")
+        level = levels[index % len(levels)]
+        rng = random.Random(f"{name}/{split}/{seed}/{level}/{index}")
         chain = family.draw(level, rng)
         while not _owns(split, chain, family):
             chain = family.draw(level, rng)
         question = family.ask(chain, rng.choice(wordings), rng)
         yield chain, family.row(chain, question, family.solve(chain), rng)
-        place += 1
+        index += 1
 
 
 def _owns(split: str, chain: Chain, family: type[Family]) -> bool:
-    """Tell whether a question belongs to a split. Where two chains ask it, both must.
+    """Return whether the question of a chain belongs to a split.
 
-    Pretraining is excepted: what it takes, the other splits leave.
+    Where two chains ask the same question, both must have a residue of the split, or the question
+    could stand in two splits. Only `pretrain` takes a question with one chain: no other split can
+    take it then.
     """
     chains = [chain] if split == "pretrain" else [chain, family.twin(chain)]
-    return all(_bucket(one) in SPLITS[split].buckets for one in chains)
+    return all(_residue(one) in SPLITS[split].residues for one in chains)
 
 
-def _bucket(chain: Chain) -> int:
-    """Return the bucket in 0..99 that a chain falls into, whatever its wording."""
+def _residue(chain: Chain) -> int:
+    """Return the hash of a chain modulo 100; the wording of its question does not count."""
     return int(hashlib.sha256(repr(chain).encode()).hexdigest(), 16) % 100
 
 
@@ -86,7 +90,7 @@ def raw_rows(name: str, split: str, count: int, seed: int = 0) -> list[dict[str,
     ####
     """
     by_level = [_distinct_rows(name, split, seed, level) for level in SPLITS[split].levels]
-    return [next(by_level[place % len(by_level)]) for place in range(count)]
+    return [next(by_level[index % len(by_level)]) for index in range(count)]
 
 
 def _distinct_rows(name: str, split: str, seed: int, level: int) -> Iterator[dict[str, Any]]:
