@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Effect = dict[str, Any]
-"""What `stats.contrast` returns, with `what` was compared and, of accuracies, `greedy`."""
+"""The keys of `stats.contrast`, `what` (the label of the comparison) and, where accuracies
+are compared, `greedy` (estimate, low, high under greedy decoding)."""
 
 
 class Evidence:
@@ -93,10 +94,12 @@ class Arm:
     bucket: str = ""  # of partition.BUCKETS, "" for all
 
     @property
-    def rows(self) -> dict[str, Any]:
-        """The selection of the arm's rows that `stats.contrast` takes."""
-        rows = {"id": [run.id for run in self.runs], "split": self.split}
-        return rows | {"bucket": self.bucket} if self.bucket else rows
+    def selection(self) -> dict[str, Any]:
+        """Column -> value or values of the items of this arm, as `stats.contrast` takes it."""
+        selection = {"id": [run.id for run in self.runs], "split": self.split}
+        if self.bucket:
+            selection["bucket"] = self.bucket
+        return selection
 
 
 def arm(profile: Profile, run: Run, **where: str) -> Arm:
@@ -132,14 +135,14 @@ class Contrast:
 
     @property
     def runs(self) -> tuple[Run, ...]:
-        arms = [arm for _, arm in self.terms]
-        runs = [run for arm in arms for run in arm.runs]
-        if any(arm.bucket for arm in arms):
-            runs.insert(0, Run("base"))  # its samples make the buckets
+        arms = [term for _, term in self.terms]
+        runs = [run for one in arms for run in one.runs]
+        if any(one.bucket for one in arms):
+            runs.insert(0, Run("base"))  # its pass rates sort the items into buckets
         return tuple(dict.fromkeys(runs))
 
     def measure(self, evidence: Evidence) -> list[Effect]:
-        terms = [(weight, arm.rows) for weight, arm in self.terms]
+        terms = [(weight, term.selection) for weight, term in self.terms]
         sampled, greedy = (
             stats.contrast(evidence.items, terms, metric, self.margin)
             for metric in ("sampled", "greedy")
@@ -161,7 +164,7 @@ class SeedStatistic:
     """A statistic of one value per seed, claimed to be above its margin; see `jackknife`.
 
     columns: tuples of runs, each with one run per seed.
-    value: takes the facts of one run of each column, returns what the seed gives.
+    value: called once per seed with the facts of that seed's run of each column; returns the value.
     """
 
     what: str
@@ -190,13 +193,14 @@ def jackknife(
 ) -> dict[str, Any]:
     """Return a statistic of one value per seed with its 95 % interval, in `stats.contrast`'s keys.
 
-    The standard error is the jackknife's, interval and p (two-sided, of being no other than
-    `margin`) are Student's.
+    The standard error is the jackknife's (Efron and Tibshirani 1993, chapter 11). The interval and
+    the two-sided p of the hypothesis that the statistic equals `margin` are Student's with n - 1
+    degrees of freedom; `se_items`, the items' part of the error, is 0.
 
     Args:
-        overlapping: a value is of a seed and the next one, of the last and the first, so that each
-            seed stands in two values; both are left out together (Efron and Tibshirani 1993,
-            chapter 11).
+        values: one per seed, at least two, in the order of the seeds.
+        overlapping: each value is of a seed and the next one (of the last seed and the first), so
+            that each seed stands in two values, which are left out together.
     """
     import numpy as np
     from scipy.stats import t
@@ -205,7 +209,7 @@ def jackknife(
 
     def without(seed: int) -> list[Any]:
         left_out = {seed, (seed - 1) % n} if overlapping else {seed}
-        return [value for place, value in enumerate(values) if place not in left_out]
+        return [value for index, value in enumerate(values) if index not in left_out]
 
     estimate = float(statistic(values))
     replicates = np.array([statistic(without(seed)) for seed in range(n)])

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 class EqualDistance:
     """Accuracy lost elsewhere grows with distance, and at equal distance methods are equivalent.
 
-    trained: the runs on one family each. Two effects, those of `at_equal_distance`.
+    Measures the two effects of `at_equal_distance`.
+
+    trained: runs that trained on one family each.
+    margin: difference in accuracy between the methods that still counts as equivalent, 0 to 1.
     """
 
     trained: tuple[Run, ...]
@@ -38,9 +41,10 @@ def forgotten(evidence: Evidence, runs: Sequence[Run]) -> tuple[pd.DataFrame, pd
     """Return what runs on one family have lost on the others.
 
     Returns:
-        One row per run: arm, home (its family), kl (from the base, on the home) and its log, lost
-        (mean accuracy over the other families, less than the base's), is_rl (1.0 for GRPO). And the
-        share of each test item in the loss, (runs, items): the sums of its rows are the losses.
+        Two frames. The first has one row per run: arm (id without seed), home (the family it
+        trained on), kl (from the base, on that family, in nats), log_kl, lost (mean accuracy on the
+        other families, base minus run) and is_rl (1.0 for GRPO). The second, (runs, items), holds
+        what each test item contributes to `lost`: its rows sum to that column.
     """
     import pandas as pd
 
@@ -73,44 +77,74 @@ def forgotten(evidence: Evidence, runs: Sequence[Run]) -> tuple[pd.DataFrame, pd
 def at_equal_distance(losses: pd.DataFrame, shares: pd.DataFrame, margin: float) -> list[Effect]:
     """Fit accuracy lost to distance and method, and return the two effects of the fit.
 
-    lost = a_home + b log_kl + c is_rl, by least squares to the rows of `forgotten`, so that
-    families of different height explain nothing. The effects are b, and margin - |c|, which is
-    above 0 where the methods are equivalent within the margin; its error is that of c (two
-    one-sided tests, Schuirmann 1987). Runs are resampled within their arm, the test items, which
-    all runs share, within their family; intervals are Student's with Satterthwaite's degrees of
-    freedom. Where the distances of the two methods do not meet, c is an extrapolation.
+    The model is lost = a_home + b log_kl + c is_rl, by least squares over the rows of `forgotten`.
+    The intercept of each home family absorbs that some families lose more than others. The effects
+    are b, and margin - |c|, which is above 0 where the methods are equivalent within the margin;
+    its error is that of c (two one-sided tests, Schuirmann 1987). Intervals are Student's with
+    Satterthwaite's degrees of freedom. Where the distances of SFT and GRPO do not overlap, c is an
+    extrapolation.
+
+    Args:
+        losses, shares: see `forgotten`.
+        margin: of accuracy, 0 to 1.
     """
     import numpy as np
 
     homes = sorted(losses["home"].unique())
     indicators = [losses["home"] == home for home in homes]
-    inputs = np.column_stack([losses["log_kl"], losses["is_rl"], *indicators]).astype(float)
+    design = np.column_stack([losses["log_kl"], losses["is_rl"], *indicators]).astype(float)
+    arm_rows = [np.flatnonzero(losses["arm"] == arm) for arm in losses["arm"].unique()]
+    solve = np.linalg.pinv(design)[:2]
+    slope, method_effect = solve @ losses["lost"].to_numpy(float)
+    draws, item_draws = _bootstrap(design, shares, arm_rows)
+    se_slope, se_method = draws.std(0)
+    items_slope, items_method = (item_draws @ solve.T).std(0)
+    df = len(losses) - 2 - len(homes)
+    counts = {"n": shares.shape[1], "seeds": [min(map(len, arm_rows))]}
+    equivalence = "margin - |RL - SFT at equal KL|"
+    return [
+        _effect("loss per unit of log KL", slope, se_slope, items_slope, df) | counts,
+        _effect(equivalence, margin - abs(method_effect), se_method, items_method, df) | counts,
+    ]
+
+
+def _bootstrap(
+    design: np.ndarray, shares: pd.DataFrame, arm_rows: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Resample test items within their family, and runs within their arm; the seed is fixed.
+
+    All runs share the test items, so a draw of items moves the losses of all runs together.
+
+    Args:
+        design: (runs, coefficients).
+        arm_rows: for each arm, the positions of its runs.
+
+    Returns:
+        b and c of each draw of items and runs, (draws, 2); the losses of each draw of items alone,
+        (draws, runs).
+    """
+    import numpy as np
+
     rng = np.random.default_rng(0)
     sizes = shares.columns.get_level_values("family").value_counts(sort=False)
     weights = np.hstack([n * bootstrap_shares(rng, n) for n in sizes])
-    resampled = weights @ shares.to_numpy().T  # (draws, runs)
-    places = [np.flatnonzero(losses["arm"] == arm) for arm in losses["arm"].unique()]
+    item_draws = weights @ shares.to_numpy().T
     draws = []
-    for row in resampled:
-        picked = np.concatenate([rng.choice(place, len(place)) for place in places])
-        draws.append(np.linalg.lstsq(inputs[picked], row[picked], rcond=None)[0][:2])
-    solve = np.linalg.pinv(inputs)[:2]
-    slope, method = solve @ losses["lost"].to_numpy(float)
-    se_slope, se_method = np.array(draws).std(0)
-    items_slope, items_method = (resampled @ solve.T).std(0)
-    df = len(losses) - 2 - len(homes)
-    facts = {"n": shares.shape[1], "seeds": [min(map(len, places))]}
-    equivalence = "margin - |RL - SFT at equal KL|"
-    return [
-        _effect("loss per unit of log KL", slope, se_slope, items_slope, df) | facts,
-        _effect(equivalence, margin - abs(method), se_method, items_method, df) | facts,
-    ]
+    for losses in item_draws:
+        drawn_runs = np.concatenate([rng.choice(rows, len(rows)) for rows in arm_rows])
+        fit = np.linalg.lstsq(design[drawn_runs], losses[drawn_runs], rcond=None)[0]
+        draws.append(fit[:2])
+    return np.array(draws), item_draws
 
 
 def _effect(
     what: str, estimate: np.floating, se: np.floating, se_items: np.floating, residual_df: int
 ) -> Effect:
-    """A coefficient against 0; the runs' part of its error has `residual_df` degrees of freedom."""
+    """Test an estimate against 0; return it in the keys of `Effect`, less the counts.
+
+    By Satterthwaite: only the runs' part of the variance, se^2 - se_items^2, is estimated from few
+    values and has `residual_df` degrees of freedom; the items' part counts as known.
+    """
     from scipy.stats import t
 
     value, se = float(estimate), max(float(se), 1e-12)

@@ -40,7 +40,7 @@ from hybridlib.grids import (
 from hybridlib.profiles import Profile
 from hybridlib.runs import Run
 
-# As registered. The grids that run them may grow and choose anew; what is below stays.
+# As registered with the claims. The grids may change their own sizes later; these never change.
 PER_BUCKET, PER_BUDGET = 32, 128  # training rows of each family
 SIZES = (16, 32, 64, 128, 256, 1024)  # distinct training rows of each family
 TEMPLATES = ("test@plain", "test@label", "test@polite", "test@steps", "test@exam")
@@ -276,12 +276,14 @@ def spectrum_kept(profile: Profile) -> list[SeedStatistic | Contrast]:
         ),
         difference(
             "GRPO on the base's spectrum - GRPO",
-            _changed(profile, "isospectral", "grpo"),
+            _arm_of_changed_adapters(profile, "isospectral", "grpo"),
             grpo,
             margin=-0.02,
         ),
         difference(
-            "SFT - SFT on the base's spectrum", sft, _changed(profile, "isospectral", "sft")
+            "SFT - SFT on the base's spectrum",
+            sft,
+            _arm_of_changed_adapters(profile, "isospectral", "sft"),
         ),
     ]
 
@@ -318,11 +320,18 @@ def orthogonal(profile: Profile) -> list[SeedStatistic]:
     return [parallel("cosine"), parallel("functional")]
 
 
-def corrected_cosine(cosines: Sequence[tuple[float, float, float]]) -> float:
-    """Return the mean cosine across two kinds over the geometric mean of those within each of them.
+def relative(cosines: Sequence[tuple[float, float, float]]) -> float:
+    """Return the mean cosine between two methods over the geometric mean of those within each.
 
-    One where both kinds point the same way, whatever makes single updates differ (Spearman 1904,
-    correction for attenuation). Raises StudyError where a kind does not agree with itself.
+    1 where both methods move the weights the same way but for the noise of single updates
+    (correction for attenuation, Spearman 1904).
+
+    Args:
+        cosines: per seed, of two updates of different methods, of two of the first method, and of
+            two of the second.
+
+    Raises:
+        StudyError: the mean cosine within a method is not above 0.
     """
     across, *within = (fmean(column) for column in zip(*cosines, strict=True))
     if min(within) <= 0:
@@ -346,8 +355,8 @@ def lost_in_rounding(profile: Profile) -> list[Contrast]:
 
     def loss(sign: int, method: str) -> list[tuple[float, Arm]]:
         return [
-            (sign, _changed(profile, "unrounded", method)),
-            (-sign, _changed(profile, "rounded", method)),
+            (sign, _arm_of_changed_adapters(profile, "unrounded", method)),
+            (-sign, _arm_of_changed_adapters(profile, "rounded", method)),
         ]
 
     return [
@@ -356,5 +365,6 @@ def lost_in_rounding(profile: Profile) -> list[Contrast]:
     ]
 
 
-def _changed(profile: Profile, how: str, method: str) -> Arm:
-    return arm_by_seed(profile, lambda seed: modified(how, method, seed))
+def _arm_of_changed_adapters(profile: Profile, how: str, method: str) -> Arm:
+    """Return the arm of the adapters of a method, each changed by another: see `grids.changed`."""
+    return arm_by_seed(profile, lambda seed: changed(how, method, seed))

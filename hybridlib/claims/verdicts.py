@@ -42,16 +42,17 @@ class Judgement:
 def ledger(profile: Profile) -> list[Judgement]:
     """Return the judgement on every claim from the runs that a profile has finished.
 
-    Nothing is run. Profiles that are not `full` have small grids and judge no claim. Holm's family
-    is all that is registered, run or not, so that no verdict lapses when other runs finish.
+    Nothing is run. Profiles that are not `full` have small grids and judge no claim. Holm's
+    correction is over the effects of all registered claims; those not yet measured enter with
+    p = 1, so that no verdict weakens when other runs finish.
     """
     if not profile.full:
         return [Judgement(name, NOT_RUN) for name in CLAIMS]
     evidence = Evidence(profile)
     judgements = [_measured(name, evidence) for name in CLAIMS]
-    unknown = sum(CLAIMS[one.name].effects for one in judgements if not one.effects)
+    unmeasured = sum(CLAIMS[one.name].effects for one in judgements if not one.effects)
     p_values = [effect["p"] for one in judgements for effect in one.effects]
-    adjusted = iter(stats.holm([*p_values, *[1.0] * unknown]))
+    adjusted = iter(stats.holm([*p_values, *[1.0] * unmeasured]))
     decided = []
     for one in judgements:
         effects = tuple(effect | {"holm": next(adjusted)} for effect in one.effects)
@@ -68,7 +69,10 @@ def runs(name: str, profile: Profile) -> tuple[Run, ...]:
 
 
 def _measured(name: str, evidence: Evidence) -> Judgement:
-    """The claim's effects, without a verdict; none where runs are missing."""
+    """Return the effects of a claim, or how many runs are missing; NOT_RUN stands as the verdict.
+
+    `ledger` decides once the effects of all claims are known, since Holm's correction needs them.
+    """
     missing = evidence.missing(runs(name, evidence.profile))
     if missing:
         return Judgement(name, NOT_RUN, missing=len(missing))
@@ -99,10 +103,10 @@ def beyond_margins(judgements: Sequence[Judgement], name: str) -> pd.DataFrame:
 
 
 def seeds_needed(effect: Effect) -> float:
-    """Return with how many seeds an effect of this size is found 4 times in 5 at 5 %.
+    """Return how many seeds would detect an effect of this size with power 80 % at 5 %.
 
-    Infinity where no number would do: more seeds shrink their own part of the error, and the part
-    of the test rows stays.
+    Infinity where no number would do: more seeds shrink the seeds' part of the standard error, and
+    the test items' part stays.
     """
     target = abs(effect["estimate"] - effect["margin"]) / stats.detectable(1.0)
     room = target**2 - effect["se_items"] ** 2
@@ -153,7 +157,7 @@ def _rounded(effect: Effect) -> Effect:
 
 
 def summary(judgements: Sequence[Judgement]) -> str:
-    """Return what was found as a paragraph of Markdown for the first page."""
+    """Return the claims' codes by verdict as a paragraph of Markdown for the book's first page."""
     codes = {}
     for verdict in ("supported", "refuted", "undecided"):
         names = [one.name for one in sorted(judgements, key=_number) if one.verdict == verdict]
@@ -187,7 +191,7 @@ def _anchor(one: Judgement) -> str:
 
 
 def _overview(judgements: Sequence[Judgement]) -> str:
-    """One row per claim: its title, linked to its section, and its verdict."""
+    """Return a Markdown table of the claims: title, linked to its section, and verdict."""
     import pandas as pd
 
     titles = [
@@ -198,7 +202,7 @@ def _overview(judgements: Sequence[Judgement]) -> str:
 
 
 def _outcome(one: Judgement) -> str:
-    """Such as "refuted by hybrid - SFT"."""
+    """Return the verdict and the effects that refute, such as "refuted by hybrid - SFT"."""
     failed = [
         markdown.cell(effect["what"])
         for effect in one.effects
@@ -208,7 +212,7 @@ def _outcome(one: Judgement) -> str:
 
 
 def _section(profile: Profile, one: Judgement, past: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What the template says of one claim."""
+    """Return the variables of one claim for the page's template."""
     claim = CLAIMS[one.name]
     verdicts = [f"{e['verdict']} ({e['on']})" for e in past if e["claim"] == one.name]
     return {
@@ -230,7 +234,7 @@ def _section(profile: Profile, one: Judgement, past: Sequence[dict[str, Any]]) -
 
 
 def _arms(name: str, profile: Profile) -> str:
-    """The ids of a claim's runs without their seeds, each once."""
+    """Return the ids of a claim's runs without their seeds, each once, as Markdown."""
     ids = [re.sub(r"_seed-\d+", "", run.id) for run in runs(name, profile)]
     return ", ".join(f"`{name}`" for name in dict.fromkeys(ids))
 
