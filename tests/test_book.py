@@ -126,7 +126,7 @@ def test_other_numbers_may_be_typed(text):
 
 @rendered
 def test_pages_load_nothing_from_the_network():
-    assert pages.external(HTML) == []
+    assert pages.external_loads(HTML) == []
 
 
 @rendered

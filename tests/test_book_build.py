@@ -148,7 +148,7 @@ def test_new_prose_meets_old_outputs_and_nothing_changed_costs_nothing(root, cap
     chapter = page.parent / "notebooks" / "01_a.html"
     drawn = shown("01_a")[0].strip()
     assert drawn in chapter.read_text() and "Profile <code" in chapter.read_text()
-    assert "Injected" not in chapter.read_text() and pages.external(page.parent) == []
+    assert "Injected" not in chapter.read_text() and pages.external_loads(page.parent) == []
     assert not (page.parent / "_static" / "mathjax" / "tex-svg.js").exists()
     assert (page.parent / "_static" / "mathjax" / "tex-chtml.js").exists()
     write(root, "01_a", code, prose="Words of today.")

@@ -43,9 +43,9 @@ def build(
     only = tuple(only)
     everything = force is not None and not tuple(force)
     force = tuple(chapters) if everything else tuple(force or ())
-    _check(chapters, only, force, parameters)
+    _check_names(chapters, only, force, parameters)
     wanted = plan.with_upstream(chapters, only)
-    _train([chapters[name] for name in sorted(wanted)], profile, everything, dry_run)
+    _execute_missing_runs([chapters[name] for name in sorted(wanted)], profile, everything, dry_run)
     steps = plan.steps(chapters, profile, force, parameters)
     wanted_steps = [step for step in steps if step.chapter.name in wanted]
     if dry_run:
@@ -62,7 +62,7 @@ def build(
     return first_page
 
 
-def _check(
+def _check_names(
     chapters: dict[str, Chapter],
     only: Iterable[str],
     force: Iterable[str],
@@ -75,7 +75,9 @@ def _check(
         plan.check_names(f"parameter of {name}", values, chapters[name].parameters)
 
 
-def _train(chapters: list[Chapter], profile: Profile, force: bool, dry_run: bool) -> None:
+def _execute_missing_runs(
+    chapters: list[Chapter], profile: Profile, force: bool, dry_run: bool
+) -> None:
     """Execute the runs that the chapters show and that are missing; a dry run prints them."""
     runs = plan.runs_shown(chapters, profile)
     if not runs:

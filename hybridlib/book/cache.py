@@ -16,15 +16,16 @@ from hybridlib import imports
 from hybridlib.profiles import Profile
 
 PACKAGE = Path(__file__).parents[1]
-Parts = dict[str, dict[str, Any]]  # part of the key -> name -> value or hash
+KeyParts = dict[str, dict[str, Any]]
+"""Part of a key, such as "modules" -> name -> its value or hash."""
 
 
-def parts(
+def key_parts(
     code: Iterable[str],
     parameters: dict[str, Any],
     result_files: dict[str, Path],
     upstream: dict[str, str],
-) -> Parts:
+) -> KeyParts:
     """Return what goes into the key of a chapter, as JSON would read it back.
 
     Args:
@@ -34,7 +35,7 @@ def parts(
         upstream: chapter -> key, of those that it comes after.
     """
     paths = imports.modules(PACKAGE)
-    found = {
+    parts = {
         "parameters": parameters,
         "code": {f"cell {i}": digest(text.encode()) for i, text in enumerate(code, 1)},
         "modules": {name: file_digest(paths[name]) for name in imported(code)},
@@ -42,15 +43,15 @@ def parts(
         "results": {name: file_digest(path) for name, path in result_files.items()},
         "upstream": upstream,
     }
-    return json.loads(json.dumps(found))
+    return json.loads(json.dumps(parts))  # as a stored record has them, so that they compare equal
 
 
-def key(parts: Parts) -> str:
+def key(parts: KeyParts) -> str:
     """Return the one hash over all parts."""
     return digest(json.dumps(parts, sort_keys=True).encode())
 
 
-def differences(old: Parts, new: Parts) -> str:
+def differences(old: KeyParts, new: KeyParts) -> str:
     """Say what differs between two sets of key parts: at most three differences; "" if none.
 
     >>> differences({"modules": {"stats": "a"}, "upstream": {"01": "x"}},
@@ -72,12 +73,12 @@ def imported(code: Iterable[str]) -> list[str]:
 
     Imports for annotations only do not count.
     """
-    arrows = imports.graph(imports.modules(PACKAGE))
+    import_graph = imports.graph(imports.modules(PACKAGE))
     direct: set[str] = set()
     for cell in code:
         python = [line for line in cell.splitlines() if not line.startswith(("%", "!"))]
-        direct |= imports.imports(ast.parse("\n".join(python)), arrows)
-    return sorted(imports.closure(direct, arrows))
+        direct |= imports.imports(ast.parse("\n".join(python)), import_graph)
+    return sorted(imports.closure(direct, import_graph))
 
 
 def executed_folder(profile: Profile) -> Path:

@@ -31,8 +31,8 @@ def run(steps: list[Step], profile: Profile, jobs: int) -> None:
     """Execute the stale chapters, `jobs` at a time, upstream first.
 
     Writes each executed notebook and its record into `cache.executed_folder`, prints a line per
-    chapter, and fills in the steps' status, seconds, record and error. A failed chapter stops
-    nobody but those that come after it, which are skipped.
+    chapter, and fills in the steps' status, seconds, record and error. Chapters that come after a
+    failed one are skipped; the others still run.
     """
     cache.executed_folder(profile).mkdir(parents=True, exist_ok=True)
     jobs = max(jobs, 1)
@@ -78,11 +78,11 @@ def run(steps: list[Step], profile: Profile, jobs: int) -> None:
 
 
 def work() -> None:
-    """Execute one chapter, in a process that this is the body of.
+    """Execute one chapter: the main function of a worker process, which it ends.
 
-    Reads the job, a line of JSON, from stdin and prints a line of JSON, empty or with the
-    error. The parent holds stdin open; when it goes away, also by kill -9, so does this process,
-    and the kernel follows because it watches its own parent.
+    Reads the job, one line of JSON, from stdin and prints one line of JSON: {} on success, else
+    {"error": message}. The parent keeps stdin open. When the parent ends, even by kill -9, stdin
+    closes and this process exits; the kernel exits in turn because it watches its own parent.
     """
     job = json.loads(sys.stdin.readline())
 
@@ -111,7 +111,7 @@ def work() -> None:
         )
         answer = {}
     except PapermillExecutionError as error:
-        # One cell was injected before it, and indices start at 0: this is its place in the source.
+        # Papermill counts from 0 and has inserted a cell before it, so this is its number from 1.
         message = _first_line(error.evalue)
         answer = {"error": f"cell {error.cell_index}: {error.ename}: {message}"}
     except Exception as error:  # a dead kernel, a timeout: anything must reach the parent as a line
@@ -124,7 +124,7 @@ def _execute(step: Step, profile: Profile, workers: list[subprocess.Popen]) -> N
     """Execute one chapter and put its files in place, or note its error in the step."""
     started = time.time()
     partial = cache.executed_folder(profile) / f"{step.chapter.name}.partial.ipynb"
-    answer = _answer(step, partial, workers)
+    answer = _run_worker(step, partial, workers)
     step.seconds = time.time() - started
     if error := answer.get("error"):
         if partial.exists():
@@ -134,8 +134,12 @@ def _execute(step: Step, profile: Profile, workers: list[subprocess.Popen]) -> N
         _store(step, profile, partial)
 
 
-def _answer(step: Step, partial: Path, workers: list[subprocess.Popen]) -> dict[str, Any]:
-    """Return what the worker process of one chapter answers; it writes the notebook `partial`."""
+def _run_worker(step: Step, partial: Path, workers: list[subprocess.Popen]) -> dict[str, Any]:
+    """Execute one chapter in a worker process; return the worker's answer, {} or {"error": ...}.
+
+    The worker writes the executed notebook to `partial`. While it runs it stands in `workers`, so
+    that an interrupted build can kill it.
+    """
     with tempfile.TemporaryDirectory(prefix="hl") as scratch, tempfile.TemporaryFile("w+") as log:
         job = {
             "source": str(step.chapter.path),

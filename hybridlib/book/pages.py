@@ -18,14 +18,14 @@ from hybridlib.profiles import PROFILES, Profile
 
 HIDING_TAGS = {"hide-input", "hide-cell", "remove-input", "remove-cell", "show-input"}
 MATHJAX = ("tex-chtml.js", "input/tex/extensions", "output/chtml/fonts")
-"""What pages ask of MathJax; the other 20 MB are variants for other inputs and outputs."""
+"""Files of MathJax that the pages load; the other 20 MB are for other inputs and outputs."""
 
 
 def render(profile: Profile, steps: list[Step]) -> Path:
     """Render the book into _build/html and return its first page.
 
-    Nothing happens if no page and no setting has changed. Strict (a warning is an error) once every
-    chapter is there.
+    Returns at once if no page and no setting has changed since the last rendering. A warning of
+    Jupyter Book is an error once every chapter has outputs.
 
     Raises:
         StudyError: Jupyter Book fails, or a page would load something from the network; the last
@@ -41,7 +41,7 @@ def render(profile: Profile, steps: list[Step]) -> Path:
     _run_jupyter_book(source, draft, strict=all(step.has_outputs for step in steps))
     fresh = draft / "_build" / "html"
     _prune(fresh / "_static" / "mathjax")
-    if loads := external(fresh):
+    if loads := external_loads(fresh):
         raise StudyError(f"the book would load from the network: {', '.join(loads[:3])}")
     key_file.unlink(missing_ok=True)
     shutil.rmtree(html, ignore_errors=True)
@@ -80,8 +80,9 @@ def graft(source: dict[str, Any], executed: dict[str, Any]) -> None:
 
     The key of a chapter says that the code cells are the same ones, so their order is enough.
     """
-    for cell, done in zip(_output_cells(source), _output_cells(executed), strict=True):
-        cell["outputs"], cell["execution_count"] = done["outputs"], done["execution_count"]
+    for cell, run_cell in zip(_output_cells(source), _output_cells(executed), strict=True):
+        cell["outputs"] = run_cell["outputs"]
+        cell["execution_count"] = run_cell["execution_count"]
         tags = cell["metadata"].setdefault("tags", [])
         if not HIDING_TAGS & {*tags}:
             tags.append("hide-input")
@@ -90,10 +91,10 @@ def graft(source: dict[str, Any], executed: dict[str, Any]) -> None:
             cell["metadata"]["tags"].append("hide-cell")
 
 
-def external(html: Path) -> list[str]:
-    """Return what a reader's browser would load from elsewhere: page and tag; empty is good.
+def external_loads(html: Path) -> list[str]:
+    """Return what pages and stylesheets would load from the network, as "file: tag"; [] if nothing.
 
-    Plain links are fine.
+    Links that a reader has to follow do not count.
     """
     tag = re.compile(
         r"<(?:script|img|iframe|source|video|audio|embed|object|link)\b[^>]*?"
@@ -277,7 +278,7 @@ def _run_jupyter_book(source: Path, draft: Path, strict: bool) -> None:
 
 
 def _prune(mathjax: Path) -> None:
-    """Delete what pages do not ask of MathJax."""
+    """Delete the files of MathJax that no page loads."""
     for path in [p for p in mathjax.rglob("*") if p.is_file()]:
         if not path.relative_to(mathjax).as_posix().startswith(MATHJAX):
             path.unlink()

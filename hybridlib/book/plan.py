@@ -40,7 +40,7 @@ class Step:
 
     chapter: Chapter
     parameters: dict[str, Any]
-    parts: cache.Parts
+    parts: cache.KeyParts
     reason: str  # why it has to run; "" if the stored outputs are good
     record: dict[str, Any] | None  # of the last good execution
     status: str  # cached, stale, ran, "reran, identical", failed or skipped
@@ -93,7 +93,7 @@ def steps(
         if "profile" in values:
             values["profile"] = profile.name
         upstream = {name: planned[name].key for name in chapter.after}
-        parts = cache.parts(chapter.code, values, _result_files(chapter, profile), upstream)
+        parts = cache.key_parts(chapter.code, values, _result_files(chapter, profile), upstream)
         record = cache.read_record(profile, chapter.name)
         reason = _reason(chapter, profile, parts, record)
         if chapter.name in force:
@@ -181,7 +181,7 @@ def _result_files(chapter: Chapter, profile: Profile) -> dict[str, Path]:
 
 
 def _reason(
-    chapter: Chapter, profile: Profile, parts: cache.Parts, record: dict[str, Any] | None
+    chapter: Chapter, profile: Profile, parts: cache.KeyParts, record: dict[str, Any] | None
 ) -> str:
     """Say why the stored outputs of a chapter are not good; "" if they are."""
     if record is None:
