@@ -292,7 +292,8 @@ def isospectral(weight: Tensor, delta: Tensor) -> Tensor:
     """Return the update without its change of the spectrum: U+ S0 V+^T - W (ISO, arXiv:2607.19331).
 
     U+ and V+ are the singular vectors of W + dW, S0 the singular values of W, both in descending
-    order. W + dW has no nearer matrix with that spectrum: residual ||dW|| is what is taken away.
+    order. Of all matrices with the spectrum of W, W plus the result is the nearest to W + dW; their
+    distance is `residual` ||dW|| (see `spectral_measures`).
     """
     import torch
 
@@ -318,12 +319,12 @@ def unrounded(weight: Tensor, delta: Tensor) -> Tensor:
 
 
 def _ratio(value: float, divisor: float) -> float:
-    """Return the quotient, 0 where nothing is there to divide by."""
+    """Return value / divisor, or 0 where the divisor is 0."""
     return value / divisor if divisor else 0.0
 
 
 def _mean_principal_angle(before: Tensor, after: Tensor) -> float:
-    """Return it in degrees, for two spaces given by orthonormal columns (size, k)."""
+    """Return the mean principal angle, in degrees, of two spaces given as orthonormal (size, k)."""
     import torch
 
     shared = before.T @ after
@@ -333,7 +334,7 @@ def _mean_principal_angle(before: Tensor, after: Tensor) -> float:
 
 
 def _largest_entries(scores: Tensor) -> Tensor:
-    """Return the mask of the TOP_SHARE of entries with the highest scores; ties come on top."""
+    """Return the mask of the TOP_SHARE of entries with the highest scores, and all that tie."""
     count = max(1, round(TOP_SHARE * scores.numel()))
     return scores >= scores.flatten().topk(count).values[-1]
 

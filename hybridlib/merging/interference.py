@@ -78,7 +78,7 @@ def layer_of(module: str) -> str:
 
 
 def _load(profile: Profile, adapters: Sequence[Path]) -> tuple[Any, Texts]:
-    """Load the base with both adapters, and the texts: N_ROWS of each data set of the profile."""
+    """Load the base with both adapters, and N_ROWS validation rows of each data set as texts."""
     import torch
     from peft import PeftModel
 
@@ -116,7 +116,10 @@ def _solution_logits(model: Any, tokens: Tensor, start: int) -> Tensor:
 
 @contextmanager
 def _active(model: Any, names: Sequence[str]) -> Iterator[None]:
-    """Make these adapters the active ones; without a name, switch all off for the while."""
+    """Run the block with just these adapters active, or with none.
+
+    Named adapters stay active after the block; disabling all of them is undone.
+    """
     if names:
         model.base_model.set_adapter(list(names))
         yield
@@ -197,7 +200,7 @@ def _input_moments(model: Any, texts: Texts) -> dict[str, Tensor]:
 
 
 def _with_cosines_only(similarity: dict[str, Any]) -> dict[str, Any]:
-    """Return a similarity whose single modules keep the cosines alone: records are kept small."""
+    """Return a similarity without the other measures of single modules, to keep records small."""
     modules = {
         module: {name: measures[name] for name in ("cosine", "functional")}
         for module, measures in similarity["modules"].items()
@@ -206,7 +209,7 @@ def _with_cosines_only(similarity: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rounded(facts: Any) -> Any:
-    """Return facts with all numbers at five digits, lists for tuples: records are kept small."""
+    """Return facts with all numbers at five digits and lists for tuples, to keep records small."""
     if isinstance(facts, dict):
         return {key: _rounded(value) for key, value in facts.items()}
     if isinstance(facts, list | tuple):

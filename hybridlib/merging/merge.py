@@ -77,10 +77,11 @@ def combine(
         lambdas: factors of the deltas before they are merged (task arithmetic); () = all 1.
 
     Returns:
-        norms: the Frobenius norm of each adapter over all modules, lambdas apart.
-        norm: that of the result.
-        cosine: of each adapter to each (adapters x adapters).
-        truncation: mean over modules of the relative error of the new factors.
+        norms: the Frobenius norm of each adapter over all modules, before `lambdas`.
+        norm: that of the merged delta.
+        cosine: of each adapter with each, (adapters, adapters); 0 for an adapter of norm 0.
+        truncation: relative Frobenius error of the new factors, B A against the merged delta, mean
+            over modules.
         rank: the largest of any module; alpha equals rank in each (scaling 1).
         modules: how many there are.
         bf16_loss (with `base`): the share of the delta that is lost when it is merged into a

@@ -41,7 +41,7 @@ def mean(stack: Tensor, generator: torch.Generator) -> Tensor:
 
 @OPERATORS.register
 def norm_matched(stack: Tensor, generator: torch.Generator) -> Tensor:
-    """The average of deltas of one norm, so that SFT's do not drown those of RL, far smaller.
+    """The average of deltas rescaled to one norm, since SFT's are far larger than those of RL.
 
     Each nonzero delta of a module is rescaled to their mean Frobenius norm, then all are averaged.
     A zero delta has no direction: it counts in the average and not in the mean norm.
@@ -123,7 +123,7 @@ def knots(stack: Tensor, generator: torch.Generator) -> Tensor:
     """
     import torch
 
-    # Truncated: directions of no length are noise, and would take their share of what is kept.
+    # Truncated, since noise in directions of zero length would use up part of DENSITY.
     left, values, right = geometry.truncated_svd(torch.cat([*stack], 1))
     blocks = torch.stack((values[:, None] * right.T).chunk(len(stack), 1))
     return (left @ _elected(_trimmed(blocks))).to(stack.dtype)
