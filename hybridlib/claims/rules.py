@@ -276,14 +276,14 @@ def spectrum_kept(profile: Profile) -> list[SeedStatistic | Contrast]:
         ),
         difference(
             "GRPO on the base's spectrum - GRPO",
-            _arm_of_changed_adapters(profile, "isospectral", "grpo"),
+            _arm_of_modified(profile, "isospectral", "grpo"),
             grpo,
             margin=-0.02,
         ),
         difference(
             "SFT - SFT on the base's spectrum",
             sft,
-            _arm_of_changed_adapters(profile, "isospectral", "sft"),
+            _arm_of_modified(profile, "isospectral", "sft"),
         ),
     ]
 
@@ -320,7 +320,7 @@ def orthogonal(profile: Profile) -> list[SeedStatistic]:
     return [parallel("cosine"), parallel("functional")]
 
 
-def relative(cosines: Sequence[tuple[float, float, float]]) -> float:
+def corrected_cosine(cosines: Sequence[tuple[float, float, float]]) -> float:
     """Return the mean cosine between two methods over the geometric mean of those within each.
 
     1 where both methods move the weights the same way but for the noise of single updates
@@ -355,8 +355,8 @@ def lost_in_rounding(profile: Profile) -> list[Contrast]:
 
     def loss(sign: int, method: str) -> list[tuple[float, Arm]]:
         return [
-            (sign, _arm_of_changed_adapters(profile, "unrounded", method)),
-            (-sign, _arm_of_changed_adapters(profile, "rounded", method)),
+            (sign, _arm_of_modified(profile, "unrounded", method)),
+            (-sign, _arm_of_modified(profile, "rounded", method)),
         ]
 
     return [
@@ -365,6 +365,6 @@ def lost_in_rounding(profile: Profile) -> list[Contrast]:
     ]
 
 
-def _arm_of_changed_adapters(profile: Profile, how: str, method: str) -> Arm:
-    """Return the arm of the adapters of a method, each changed by another: see `grids.changed`."""
-    return arm_by_seed(profile, lambda seed: changed(how, method, seed))
+def _arm_of_modified(profile: Profile, how: str, method: str) -> Arm:
+    """Return the arm of the adapters of a method, each modified by the method `how`: see `grids.modified`."""
+    return arm_by_seed(profile, lambda seed: modified(how, method, seed))
