@@ -366,5 +366,5 @@ def lost_in_rounding(profile: Profile) -> list[Contrast]:
 
 
 def _arm_of_modified(profile: Profile, how: str, method: str) -> Arm:
-    """Return the arm of the adapters of a method, each modified by the method `how`: see `grids.modified`."""
+    """Return the arm of a method's adapters, modified by another method: see `grids.modified`."""
     return arm_by_seed(profile, lambda seed: modified(how, method, seed))
