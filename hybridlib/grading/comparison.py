@@ -11,9 +11,12 @@ from hybridlib.grading import equality, latex, notation
 
 LONGEST = 300  # characters of an expression that is read at all
 
-SYMPY_ONLY = re.compile(  # commands that sympy may know and `latex` does not
-    r"\\(?:[pb]?mod|gcd|lcm|max|min|det|setminus|cap|mid|operatorname|begin|int|lim|sum|prod)"
-    r"(?![a-zA-Z])"
+SETS = re.compile(
+    r"\\(?:setminus|cap|mid|backslash)(?![a-zA-Z])"
+)  # which sympy knows and we do not
+TO_CARRY_OUT = re.compile(  # operations that an answer may not leave to be done
+    r"\\(?:[pb]?mod|gcd|lcm|max|min|det|operatorname|int|lim|sum|prod)(?![a-zA-Z])"
+    r"|\\begin\s*\{(?:vmatrix|cases)"
 )
 NESTED = re.compile(r"(?:[({\[][^({\[)}\]]*){13}|(?:\\sqrt\s*){6}")  # open brackets in a row
 ENDLESS = re.compile(  # sympy may never come back: factorials, sums, large or stacked powers
@@ -44,8 +47,10 @@ def compare_expressions(gold: str, given: str) -> str | tuple[str, str]:
         return "error"
     if notation.normalise(gold) == notation.normalise(given):
         return "pass"
-    if gold_answer and not SYMPY_ONLY.search(given):
-        return "wrong"  # malformed: math-verify would pick a part that it can read
+    if not gold_answer:
+        return "refused"  # math-verify would compare a part of the gold that it can read
+    if not SETS.search(given) or TO_CARRY_OUT.search(given):
+        return "wrong"  # malformed, or not worked out
     if _could_hang(gold) or _could_hang(given):
         return "refused"
     return gold, given

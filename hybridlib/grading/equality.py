@@ -15,7 +15,7 @@ from functools import lru_cache
 from threading import Lock
 from typing import Any
 
-from hybridlib.grading import latex, notation, structure
+from hybridlib.grading import evaluated, latex, notation, structure
 from hybridlib.grading.latex import Expression, Unreadable
 from hybridlib.grading.numeric import PRECISE, WORKING, Evaluator, is_close, is_real, to_float
 
@@ -63,7 +63,9 @@ def equal(gold: Answer, given: Answer) -> bool:
             for other in given.readings:
                 # The sign may be left out, or be worth a hundredth: 50\% is answered by 50 and 1/2.
                 percents = (1, 100) if structure.contains([one, other], {"percent"}) else (1,)
-                if any(_Comparison(percent).equal(one, other) for percent in percents):
+                if any(
+                    _Comparison(percent).equal(one, other) for percent in percents
+                ) and evaluated.is_evaluated(other, one):
                     return True
     return False
 

@@ -170,7 +170,8 @@ class _Parser:
         fraction = self.parse_atom()
         if _is_proper_fraction(fraction):
             whole, exponent = factors[-1]
-            mixed = ("sum", [(1, whole), (1, fraction)])
+            (above, _), (below, _) = fraction[1]
+            mixed = ("number", whole[1] + above[1] / below[1])
             factors[-1] = (self.parse_postfixes(mixed), exponent)
         else:
             factors.append((self.parse_power(fraction), 1))
