@@ -7,7 +7,7 @@ to math-verify (`symbolic`), unless it could hang sympy.
 import re
 from functools import lru_cache
 
-from hybridlib.grading import equality, latex, notation
+from hybridlib.grading import equality, forms, frames, latex, notation
 
 LONGEST = 300  # characters of an expression that is read at all
 
@@ -31,10 +31,24 @@ def compare_expressions(gold: str, given: str) -> str | tuple[str, str]:
 
     Reasons are `pass`, `wrong`, `refused` and `error`. Never raises.
     """
+    reason = _compare(gold, given)
+    if reason == "wrong":
+        answer = frames.answer_in_sentence(given)
+        if answer:
+            return _compare(gold, answer)
+    return reason
+
+
+def _compare(gold: str, given: str) -> str | tuple[str, str]:
     if gold == given:
         return "pass"
     gold_answer = None
+    if len(gold) > LONGEST:
+        return "wrong"
     try:
+        by_form = forms.compare(gold, given)
+        if by_form is not None:
+            return "pass" if by_form else "wrong"
         gold_answer = equality.parse_answer(gold)
         given_answer = equality.parse_answer(given) if gold_answer else None
         if gold_answer and given_answer:
@@ -54,6 +68,16 @@ def compare_expressions(gold: str, given: str) -> str | tuple[str, str]:
     if _could_hang(gold) or _could_hang(given):
         return "refused"
     return gold, given
+
+
+@lru_cache(maxsize=65_536)
+def is_list(gold: str) -> bool:
+    """Say whether a gold has several answers, which may stand in a box each."""
+    try:
+        answer = equality.parse_answer(gold) if len(gold) <= LONGEST else None
+    except latex.TooLarge:
+        return False
+    return answer is not None and any(reading[0] == "list" for reading in answer.readings)
 
 
 def _could_hang(expression: str) -> bool:

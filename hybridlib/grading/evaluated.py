@@ -50,7 +50,7 @@ def _forms(given: Expression, gold: Expression) -> Iterator[Expression]:
     """Yield what may count as the answer: of `2 + 3 = 5`, unless the gold is one, each side."""
     yield given
     if given[0] == "relation" and gold[0] != "relation" and set(given[2]) <= {"=", "≈"}:
-        yield from (side for side in given[1] if not structure.is_name(side))
+        yield from (side for side in given[1] if not structure.is_quantity(side))
 
 
 def _is_solved(expression: Expression) -> bool:
@@ -161,11 +161,11 @@ def _square_free(factor: Expression) -> Expression:
 
 
 def _multiplies_out(term: Expression) -> bool:
-    """Say whether a term is a number or letters times a bracket, as in `3(x + 1) + 2`."""
+    """Say whether a term has a bracket to multiply or to divide, as in `3(x + 1) + 2`."""
     factors = _flat(_unsigned(term))
     sums = [factor for factor, exponent in factors if exponent == 1 and _is_sum(factor)]
     powers = [factor for factor, _ in factors if factor[0] == "power" and _is_sum(factor[1])]
-    divided = any(exponent == -1 for _, exponent in factors)
+    divided = any(exponent == -1 and not _is_number(factor) for factor, exponent in factors)
     whole = [power for power in powers if _is_number(power[2])]
     return bool((sums and not divided) or whole)
 

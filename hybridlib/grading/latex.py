@@ -234,7 +234,7 @@ class _Parser:
             return self.parse_bracket(token)
         if token[0] == "\\":
             return self.parse_command(token)
-        if token.isalpha():
+        if token.replace(" ", "").isalpha():
             return self.parse_symbol(token.lower() if len(token) > 2 else token)
         raise Unreadable(f"{token} is not known")
 
