@@ -58,6 +58,7 @@ FACTOR_AFTER = re.compile(  # the same, or a rest of a division
 )
 ROUNDED_DOWN = re.compile(r"round(?:ed|ing|s)? (?:it )?down|truncat|\bfloor", re.IGNORECASE)
 ROUNDED_UP = re.compile(r"round(?:ed|ing|s)? (?:it )?up|\bceiling", re.IGNORECASE)
+LINE_WITH_DASH = re.compile(r"^[ \t]*-", re.MULTILINE)
 LINE_START = re.compile(r"(?:\A|;)\s*\Z")
 BINARY_OPERATOR = re.compile(r"[\d)%]\s*[-+*/^]")
 NUMBER = re.compile(r"-?\d*\.?(\d*)\s*%?")
@@ -115,6 +116,7 @@ def find_equations(text: str) -> tuple[Equation, ...]:
     """
     text = text[:LONGEST_TEXT]
     equations = [_check(True, left, right) for left, right in CALCULATOR_MARK.findall(text)]
+    is_list = len(LINE_WITH_DASH.findall(text)) > 1
     text = _rewrite(text)
     for run in ARITHMETIC_RUN.finditer(text):
         before, after = text[: run.start()][-20:], text[run.end() :][:99]
@@ -123,8 +125,8 @@ def find_equations(text: str) -> tuple[Equation, ...]:
             if BINARY_OPERATOR.search(f"{left} = {right}"):
                 remark = before + after[:40]
                 equation = _check(False, left, right, remark)
-                dash = left.lstrip().startswith("-") and LINE_START.search(before)
-                if equation and not equation.holds and dash:  # `-48 / 2 = 24` in a list
+                dash = is_list and left.lstrip().startswith("-") and LINE_START.search(before)
+                if equation and not equation.holds and dash:  # `-48 / 2 = 24`
                     equation = _check(False, left.lstrip()[1:], right, remark)
                 equations.append(equation)
     return tuple(equation for equation in equations if equation)

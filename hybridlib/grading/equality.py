@@ -73,16 +73,17 @@ def equal(gold: Answer, given: Answer) -> bool:
         gold_readings = tuple(map(_in_radians, gold_readings))
     elif one_angle:
         given_readings = tuple(map(_in_radians, given_readings))
+    candidates = list(zip(given_readings, given.readings, strict=True))
     if given.decimal and gold.readings[0][0] != "list":
-        given_readings += (given.decimal,)
+        candidates.append((given.decimal, given.decimal))
     with LOCK:
         for one in gold_readings:
-            for other in given_readings:
+            for other, as_written in candidates:
                 # The sign may be left out, or be worth a hundredth: 50\% is answered by 50 and 1/2.
                 percents = (1, 100) if structure.contains([one, other], {"percent"}) else (1,)
                 if any(
                     _Comparison(percent).equal(one, other) for percent in percents
-                ) and evaluated.is_evaluated(other, one):
+                ) and evaluated.is_evaluated(as_written, one):
                     return True
     return False
 

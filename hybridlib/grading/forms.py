@@ -42,7 +42,7 @@ def _agrees(read: Callable[[str], Value | None], value: Value, given: str) -> bo
     if read is _choice:
         letter = _letter(given)
         return letter is not None and letter == value[0]
-    other = read(given)
+    other = _words(given) if read is _text else read(given)
     if other is None:
         return False
     if read is _time:
@@ -54,7 +54,7 @@ def _agrees(read: Callable[[str], Value | None], value: Value, given: str) -> bo
 def as_text(answer: str) -> str:
     """Return the words of an answer without commands, frames and signs round them, lower-case."""
     text = notation.plain(answer).replace("\\\\", " ")
-    text = GROUP.sub(r" \1 ", text)
+    text = GROUP.sub(r" \1 ", text).replace("\\!", "")
     text = re.sub(r"\\(?:left|right|[,;:! ]|quad|qquad)|[$~{}\"`*]|\\\(|\\\)", " ", text)
     text = " ".join(text.split()).strip(" .,;:!?")
     return text
@@ -147,14 +147,22 @@ def _text(answer: str) -> Value | None:
     text = _bare(answer)
     if not TEXT.fullmatch(text):
         return None
-    words = re.split(r"[ .-]+", text.lower())
+    words = _words(answer) or ()
     if any(word in MATHEMATICAL for word in words) and not _in_text_commands(answer):
         return None
     if notation.CONNECTIVES_OF_LISTS & set(words):
         return None
     if max(map(len, words)) < 2 or not (_in_text_commands(answer) or _is_word(text)):
         return None
-    return tuple(word for word in words if word)
+    return words
+
+
+def _words(answer: str) -> Value | None:
+    """Return the words of an answer that is nothing but words, whether they may be letters or not."""
+    text = _bare(answer)
+    if not TEXT.fullmatch(text):
+        return None
+    return tuple(word for word in re.split(r"[ .-]+", text.lower()) if word)
 
 
 def _in_text_commands(answer: str) -> bool:

@@ -14,7 +14,7 @@ VERBS = (
     "es|son|vale|ist|sind|beträgt|lautet|est|sont|vaut|è|sono|é|são|wynosi|равно|равен|равна|составляет"
 )
 STATEMENT = re.compile(
-    rf"(?P<frame>[^\W\d_][^\d\\^_{{}}+*/|<>=]{{1,{LONGEST_FRAME}}}?)"
+    rf"(?P<frame>[^\W\d_][^\d\\^_{{}}+*/|<>=]{{1,{LONGEST_FRAME}}})"
     rf"(?:(?<=\s)(?:{VERBS})(?=[\s:])|[:=])\s*:?\s*(?P<answer>[^\s:=].*)",
     re.IGNORECASE,
 )
@@ -37,7 +37,7 @@ def answer_in_sentence(text: str) -> str | None:
     if match is None or TURNED_ROUND.search(sentence):
         return None
     frame = match.groupdict().get("frame")
-    if frame is not None and not re.search(r"[^\W\d_]{3}", frame):
+    if frame is not None and not re.search(r"[^\W\d_]{2}", frame):
         return None
     answer = match["answer"].strip(" .")
     return answer if answer and answer != text else None

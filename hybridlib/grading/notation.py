@@ -70,7 +70,7 @@ BARE_UNIT = re.compile(
     rf"(?<![\\a-zA-Z])([{WORD}a-zA-Z][{WORD}a-zA-Z./ ]*)(?:\^\s*\{{?(\d)\}}?)?\s*\Z"
 )
 MODULUS = re.compile(r"\\pmod\s*\{?\s*(\w+)\s*\}?\s*\Z")
-DOUBLED = re.compile(r"(?<!\\)\\\\[a-zA-Z]")
+DOUBLED = re.compile(r"(?<!\\)\\\\[a-zA-Z%$]")
 SINGLE = re.compile(r"(?<!\\)\\[a-zA-Z]")
 DECIMAL_COMMA = re.compile(
     r"[\s$]*(?:\\[$])?([-+]?\d{1,40}),(\d{1,2}|\d{4,40})(?:\s?(?:\\?%|[€£¥₹]))?[\s$.]*"

@@ -102,8 +102,15 @@ def is_quantity(expression: Expression) -> bool:
         case ("call", "sin" | "cos" | "tan" | "cot" | "sec" | "csc", argument):
             return is_name(argument)
         case ("product", [(("symbol", name), 1), *others]) if name not in CONSTANTS:
-            return all(part[0] == "number" or is_name(part) for part, power in others if power == 1)
+            return all(power == 1 and (_is_number(part) or is_name(part)) for part, power in others)
     return is_name(expression)
+
+
+def _is_number(expression: Expression) -> bool:
+    """Say whether this is a number with or without a sign."""
+    if expression[0] == "sum" and len(expression[1]) == 1:
+        return _is_number(expression[1][0][1])
+    return expression[0] == "number"
 
 
 def without_names(
