@@ -25,7 +25,7 @@ NUMBER = r"[-+]?\$?(?:\d{1,3}(?:,\d{3}){1,13}|\d{1,40})(?:\.\d{1,40})?|[-+]?\.\d
 NUMBER_AFTER_MARK = re.compile(rf"[ \t]*({NUMBER})\.?[ \t]*(?:\n|\Z)")
 MARKED_LINE = re.compile(rf"#### ({NUMBER})")
 ANY_NUMBER = re.compile(  # none of the digits in a word such as B12C
-    rf"(?<![\w)]){NUMBER}(?![\dA-Z])|(?<![^\W_])\$?\d{{1,40}}(?:\.\d{{1,40}})?(?![\dA-Z])"
+    rf"(?<![\w)])(?:{NUMBER})(?![\dA-Z])|(?<![^\W_])\$?\d{{1,40}}(?:\.\d{{1,40}})?(?![\dA-Z])"
 )
 STATED_ANSWER = re.compile(  # after "answer is", in bold type, in a formula
     r"answer(?![^\n]*answer)(?: is)?[ *:=]*([^\s:=*][^\n]*?)(?=\.?\*{0,2}\s*(?:\n|\Z)|\. )"

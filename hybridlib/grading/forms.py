@@ -55,7 +55,7 @@ def as_text(answer: str) -> str:
     """Return the words of an answer without commands, frames and signs round them, lower-case."""
     text = notation.plain(answer).replace("\\\\", " ")
     text = GROUP.sub(r" \1 ", text).replace("\\!", "")
-    text = re.sub(r"\\(?:left|right|[,;:! ]|quad|qquad)|[$~{}\"`*]|\\\(|\\\)", " ", text)
+    text = re.sub(r"\\(?:left|right|[,;:! ]|q?quad|(?=\s|\Z))|[$~{}\"`*]|\\\(|\\\)", " ", text)
     text = " ".join(text.split()).strip(" .,;:!?")
     return text
 
@@ -158,7 +158,7 @@ def _text(answer: str) -> Value | None:
 
 
 def _words(answer: str) -> Value | None:
-    """Return the words of an answer that is nothing but words, whether they may be letters or not."""
+    """Return the words of an answer that is nothing but words, or letters that may be a product."""
     text = _bare(answer)
     if not TEXT.fullmatch(text):
         return None
