@@ -125,9 +125,9 @@ def find_equations(text: str) -> tuple[Equation, ...]:
             if BINARY_OPERATOR.search(f"{left} = {right}"):
                 remark = before + after[:40]
                 equation = _check(False, left, right, remark)
-                dash = is_list and left.lstrip().startswith("-") and LINE_START.search(before)
-                if equation and not equation.holds and dash:  # `-48 / 2 = 24`
-                    equation = _check(False, left.lstrip()[1:], right, remark)
+                if equation and not equation.holds and is_list:  # `-48 / 2 = 24`
+                    if left.lstrip().startswith("-") and LINE_START.search(before):
+                        equation = _check(False, left.lstrip()[1:], right, remark)
                 equations.append(equation)
     return tuple(equation for equation in equations if equation)
 
@@ -225,7 +225,7 @@ def _check(marked: bool, left: str, right: str, remark: str = "") -> Equation | 
     The remark is the text round it, which may say that the right side is rounded up or down.
     """
     holds, value = False, None
-    for percent in ("", "/100"):
+    for percent in ("", "/100") if "%" in left or "%" in right else ("",):
         left_value, right_value = _evaluate(left, percent), _evaluate(right, percent)
         if left_value is None or right_value is None:
             return None

@@ -32,12 +32,14 @@ COMPOUND = {"list", "seq", "union", "matrix"}
 class Answer:
     """What a text says: its readings, as 100,200 is a number or a list, and its unit or "".
 
-    `decimal` is what the text says if its comma is a decimal one, which only a gold can tell.
+    `decimal` is what the text says if its comma is a decimal one, which only a gold can tell;
+    `percent` says whether a percent sign stands in it.
     """
 
     readings: tuple[Expression, ...]
     unit: str
     decimal: Expression | None = None
+    percent: bool = False
 
 
 @lru_cache(maxsize=65_536)
@@ -52,7 +54,10 @@ def parse_answer(text: str) -> Answer | None:
         with suppress(Unreadable):
             readings.append(latex.parse(tokens))
     decimal = notation.with_decimal_point(text)
-    return Answer(tuple(readings), unit, _number(decimal)) if readings else None
+    if not readings:
+        return None
+    percent = structure.contains(readings, {"percent"})
+    return Answer(tuple(readings), unit, _number(decimal), percent)
 
 
 def _number(text: str) -> Expression | None:
@@ -65,6 +70,8 @@ def equal(gold: Answer, given: Answer) -> bool:
     Raises Unreadable where an expression has no value that `numeric` knows, TooLarge for numbers
     out of all proportion. Safe in threads.
     """
+    # The sign may be left out, or be worth a hundredth: 50\% is answered by 50 and 1/2.
+    percents = (1, 100) if gold.percent or given.percent else (1,)
     one_angle = _is_angle_in_degrees(gold, given)
     if gold.unit and given.unit and gold.unit != given.unit and not one_angle:
         return False
@@ -79,8 +86,6 @@ def equal(gold: Answer, given: Answer) -> bool:
     with LOCK:
         for one in gold_readings:
             for other, as_written in candidates:
-                # The sign may be left out, or be worth a hundredth: 50\% is answered by 50 and 1/2.
-                percents = (1, 100) if structure.contains([one, other], {"percent"}) else (1,)
                 if any(
                     _Comparison(percent).equal(one, other) for percent in percents
                 ) and evaluated.is_evaluated(as_written, one):

@@ -34,6 +34,7 @@ STATED_ANSWER = re.compile(  # after "answer is", in bold type, in a formula
 )
 LATE_FENCE = re.compile(r"(.*[^\s`])[ \t]*(```)(\w*)[ \t]*")  # behind text, or behind code
 FENCE = re.compile(r"[ \t]*(?:>[ \t]?)?(`{3,}|~{3,})([^\n`]*)")
+HAS_FENCE = re.compile("```|~~~")
 PYTHON = {"python", "python3", "py", "py3", "ipython", "pycon", "python2", "code", ""}
 CODE_MARKS = re.compile(r"^[ \t]*\[/?(?:BEGIN|DONE|END|PYTHON|CODE)\][ \t]*$", re.MULTILINE)
 DEFINITION = re.compile(r"^[ \t]*(?:async def|def|class)\b|=[ \t]*lambda\b", re.MULTILINE)
@@ -53,7 +54,10 @@ def parse_number(text: str) -> Decimal | None:
 
 
 def number_after_mark(text: str) -> str | None:
-    """Return the number that starts this text and ends its line, as it is written."""
+    """Return the number that starts this text and ends its line, where need be in ASCII."""
+    match = NUMBER_AFTER_MARK.match(text)
+    if match:
+        return match[1]
     line = text[: LONGEST_LINE + 1].partition("\n")[0]
     if len(line) > LONGEST_LINE:
         return None
@@ -134,12 +138,15 @@ def extract_program(text: str) -> str | None:
     those of other languages do not count. None where no code defines a function, a class or a named
     lambda.
     """
-    text = text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
+    if "\r" in text or text[:1] == "\ufeff":
+        text = text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
+    if not HAS_FENCE.search(text):
+        code = CODE_MARKS.sub("", text) if "[" in text else text
+        return code.strip("\n") if DEFINITION.search(code) else None
     blocks = [code for code in _fenced(text) if DEFINITION.search(code)]
     if blocks:
         return blocks[-1].strip("\n")
-    code = "" if any(True for _ in _fenced(text)) else CODE_MARKS.sub("", text)
-    return code.strip("\n") if DEFINITION.search(code) else None
+    return None
 
 
 def _lines_with_fences_apart(text: str) -> Iterator[str]:

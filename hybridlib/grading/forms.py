@@ -15,6 +15,10 @@ Value = tuple  # what two answers of one form have to agree in
 GROUP = re.compile(notation.TEXT_COMMAND + r"\{([^{}]*)\}")
 LETTERS = re.compile(r"[^\W\d_]")
 TEXT = re.compile(r"[^\W\d_]+(?:(?:[ '.]|-(?=[^\W\d_]))+[^\W\d_]+)*")
+PERHAPS = re.compile(  # quick to see: words, letters in brackets, digits with a sign between
+    r"(?<![\\a-zA-Z])[^\W\d_]{2}|\\(?:text|math|mbox|oper)|\(\s*[A-J]\s*\)|\d\s*[^\w\s+*^(){},=|]\s*\d"
+    r"|\\!:|\d\s*[ap]\b"
+)
 DATE = re.compile(r"(\d{1,4})([-/.])(\d{1,2})\2(\d{1,4})(?:[T ]00:00(?::00)?)?")
 RANGE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(?:-|\bto\b|\bbis\b)\s*(\d{1,9}(?:\.\d{1,9})?)")
 TIME = re.compile(
@@ -31,10 +35,17 @@ MATHEMATICAL = {word for word in notation.COMMANDS if word not in ("and", "or")}
 
 def compare(gold: str, given: str) -> bool | None:
     """Say whether two answers agree as the gold's form asks; None where it has no such form."""
+    form = _form(gold) if PERHAPS.search(gold) else None
+    return _agrees(*form, given) if form else None
+
+
+@lru_cache(maxsize=65_536)
+def _form(gold: str) -> tuple[Callable[[str], Value | None], Value] | None:
+    """Return the form of a gold and what it says, None where it is mathematics."""
     for read in (_choice, _date, _time, _range, _text):
         value = read(gold)
         if value is not None:
-            return _agrees(read, value, given)
+            return read, value
     return None
 
 

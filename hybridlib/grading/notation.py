@@ -131,6 +131,7 @@ REWRITE_RULES = [  # (pattern, replacement), in this order
     # punctuation at the ends
     (r"[.,;:\s]+\Z|\A[,;:\s]+", ""),
 ]  # fmt: skip
+NOTHING_TO_REWRITE = re.compile(r"[0-9a-df-zA-DF-TV-Z+\-^()=/]*")
 REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in REWRITE_RULES]
 SPACES = (
     "\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
@@ -173,7 +174,8 @@ def normalise(text: str) -> tuple[list[list[str]], str]:
 
 def plain(text: str) -> str:
     """Return the text in ASCII signs, with single backslashes where JSON has doubled them all."""
-    text = text.translate(UNICODE_SIGNS)
+    if not text.isascii():
+        text = text.translate(UNICODE_SIGNS)
     if DOUBLED.search(text) and not SINGLE.search(text):
         text = text.replace("\\\\", "\\")
     return text
@@ -193,6 +195,8 @@ def _words_of_group(match: re.Match) -> str:
 
 
 def _rewrite(text: str) -> str:
+    if NOTHING_TO_REWRITE.fullmatch(text):
+        return text
     for sign in CURRENCIES:
         text = text.replace(sign, " ")
     text = text.replace("\\%", "%")

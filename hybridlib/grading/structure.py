@@ -68,9 +68,16 @@ def _with_sign(expression: Any, sign: int) -> Any:
 
 def contains(expression: Any, words: Set[str]) -> bool:
     """Say whether one of these words stands anywhere in an expression or a list of them."""
-    if isinstance(expression, tuple | list):
-        return any(contains(part, words) for part in expression)
-    return isinstance(expression, str) and expression in words
+    parts = [expression]
+    while parts:  # a loop, as most of the time of a verdict would go into the calls
+        part = parts.pop()
+        kind = part.__class__
+        if kind is str:
+            if part in words:
+                return True
+        elif kind is tuple or kind is list:
+            parts.extend(part)
+    return False
 
 
 def has_letters(expression: Any) -> bool:
