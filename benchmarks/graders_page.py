@@ -28,6 +28,9 @@ SPOILT = {
     "math-verify tried": "math-verify tried",
     "let through by it": "math-verify",
 }
+COPIES = {"rows of": "set", "rows": "rows", "formulas tried": "formulas", "rows that pay": "paid"}
+PAID = {"gold": "gold", "formula of the question": "answer"}
+KINDS = {"kind": "kind", "the pairs are": "are", "pairs": "pairs", "accepted": "accepted"}
 PAIRS = {
     "grader": "grader",
     "equal": "equal",
@@ -73,6 +76,9 @@ def text(record: dict[str, Any]) -> str:
         tried=_total(spoilt, "ours tried"),
         through=_total(spoilt, "ours"),
         theirs=f"{_total(spoilt, 'math-verify')} of {_total(spoilt, 'math-verify tried')}",
+        copies=table([row | {"paid": len(row["paid"])} for row in record["copies"]], COPIES),
+        paid=table([paid for row in record["copies"] for paid in row["paid"]], PAID),
+        kinds=table(record["kinds"], KINDS),
         pairs=table(record["pairs"], PAIRS),
         rates=table(rates["rows"], RATES),
         layers=table([rates["layers"]], {name: name for name in rates["layers"]}),
