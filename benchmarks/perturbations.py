@@ -290,6 +290,10 @@ def uncollected(gold: str) -> str | None:
     return f"{match[1]}{int(match[2]) - 1}+1"
 
 
+EQUAL_IN_VALUE = ("unevaluated", "unsolved", "uncollected")
+"""Ways whose results are wrong only by the rule that an answer is worked out."""
+
+
 def spoilt(gold: str) -> dict[str, str]:
     """Return what every perturbation that applies makes of an answer, by its name."""
     texts = {name: perturb(gold) for name, perturb in WAYS.items()}

@@ -8,7 +8,7 @@ import pytest
 from benchmarks import graders
 from hybridlib import grading
 from hybridlib.grading import arithmetic
-from tests.kinds import ACCEPTED, REFUSED
+from tests.kinds import ACCEPTED, REFUSED, UNSEEN_RIGHT, UNSEEN_WRONG
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
 TESTS = "assert f(2) == 4"
@@ -33,6 +33,11 @@ def test_near_ones_and_copies_are_refused(kind):
     assert len(REFUSED[kind]) >= 9
     for gold, _ in REFUSED[kind]:
         assert is_right(gold, gold)
+
+
+def test_pairs_that_were_written_afterwards():
+    assert [pair for pair in UNSEEN_WRONG if is_right(*pair)] == []
+    assert sum(is_right(*pair) for pair in UNSEEN_RIGHT) >= 0.92 * len(UNSEEN_RIGHT)
 
 
 def test_a_gold_that_cannot_be_read_is_compared_as_it_stands_or_not_at_all():

@@ -35,12 +35,12 @@ MATHEMATICAL = {word for word in notation.COMMANDS if word not in ("and", "or")}
 
 def compare(gold: str, given: str) -> bool | None:
     """Say whether two answers agree as the gold's form asks; None where it has no such form."""
-    form = _form(gold) if PERHAPS.search(gold) else None
+    form = form_of(gold) if PERHAPS.search(gold) else None
     return _agrees(*form, given) if form else None
 
 
 @lru_cache(maxsize=65_536)
-def _form(gold: str) -> tuple[Callable[[str], Value | None], Value] | None:
+def form_of(gold: str) -> tuple[Callable[[str], Value | None], Value] | None:
     """Return the form of a gold and what it says, None where it is mathematics."""
     for read in (_choice, _date, _time, _range, _text):
         value = read(gold)
