@@ -46,9 +46,8 @@ class Run:
     merge: str = registry_field("merge method", "")
     seed: int = 0
     on: tuple[str, ...] = ()  # the profile's datasets that it trains on, () = all
-    select: str = registry_field(
-        "selection rule", ""
-    )  # chooses the n_train rows, "" = by their hash
+    # chooses the n_train rows, "" = by their hash
+    select: str = registry_field("selection rule", "")
     share: float = 0.5  # of the rows that a partition gives to SFT
     target: str = registry_field("target", "solution")  # what SFT imitates
     objective: str = registry_field("objective", "nll")  # what SFT minimises

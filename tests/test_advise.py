@@ -46,8 +46,11 @@ def evidence(monkeypatch, gain=lambda run: 0.0, runs=None, items=150):
         samples = 6 if run.method == "base" else 3
         truth = np.clip(rates + (0 if run.method == "base" else gain(run)), 0, 1)
         right = rng.binomial(samples, truth)
-        rows += [(run.id, run.seed, family, "test", item, 1, 0, right[f, item], samples)
-                 for f, family in enumerate(FAMILIES) for item in range(items)]  # fmt: skip
+        rows += [
+            (run.id, run.seed, family, "test", item, 1, 0, right[f, item], samples)
+            for f, family in enumerate(FAMILIES)
+            for item in range(items)
+        ]
     monkeypatch.setattr(results, "items", lambda name: frame(rows))
     monkeypatch.setattr(results, "distances", lambda name: pd.DataFrame())
 
@@ -56,8 +59,10 @@ def evidence(monkeypatch, gain=lambda run: 0.0, runs=None, items=150):
 
 
 def test_each_bucket_goes_where_it_gains(monkeypatch):
-    gains = {"sft": {"zero": 0.3, "low": 0, "middle": 0.2, "high": 0},
-             "grpo": {"zero": 0, "low": 0, "middle": 0.2, "high": 0.3}}  # fmt: skip
+    gains = {
+        "sft": {"zero": 0.3, "low": 0, "middle": 0.2, "high": 0},
+        "grpo": {"zero": 0, "low": 0, "middle": 0.2, "high": 0.3},
+    }
     evidence(monkeypatch, lambda run: gains[run.method][run.select])
     choices = choice.choose(FlipEvidence(FULL))
     assert [c.advice for c in choices] == ["sft", "leave out", "either", "rl"]
@@ -194,19 +199,34 @@ def test_a_file_may_mix_the_forms(tmp_path):
 
 
 def test_every_bad_row_is_named_with_its_reason_and_the_rest_goes_on(tmp_path):
-    good, bad = mixture(2), {
-        "'answer' is empty": {"question": "2+2?", "answer": None},
-        "no '#### number'": {"question": "2+2?", "answer": "It is four."},
-        "no \\boxed": {"problem": "2+2?", "solution": "4"},
-        "no asserts": {"text": "Add.", "code": "def f(): pass", "test_list": []},
-        "invalid syntax": {"text": "Add.", "code": "def f(:", "test_list": ["assert f() == 1"]},
-        "its own solution gives 'wrong'": {
-            "text": "Add.", "code": "def f(): return 2", "test_list": ["assert f() == 1"]},
-        "unknown kind 'essay'": {"kind": "essay", "prompt": [], "completion": [], "answer": "x"},
-        "list index out of range": {
-            "kind": "number", "prompt": [], "completion": [], "answer": "1"},
-        "no column question, problem, test_list, kind": {"text": "2+2?"},
-    }  # fmt: skip
+    good, bad = (
+        mixture(2),
+        {
+            "'answer' is empty": {"question": "2+2?", "answer": None},
+            "no '#### number'": {"question": "2+2?", "answer": "It is four."},
+            "no \\boxed": {"problem": "2+2?", "solution": "4"},
+            "no asserts": {"text": "Add.", "code": "def f(): pass", "test_list": []},
+            "invalid syntax": {"text": "Add.", "code": "def f(:", "test_list": ["assert f() == 1"]},
+            "its own solution gives 'wrong'": {
+                "text": "Add.",
+                "code": "def f(): return 2",
+                "test_list": ["assert f() == 1"],
+            },
+            "unknown kind 'essay'": {
+                "kind": "essay",
+                "prompt": [],
+                "completion": [],
+                "answer": "x",
+            },
+            "list index out of range": {
+                "kind": "number",
+                "prompt": [],
+                "completion": [],
+                "answer": "1",
+            },
+            "no column question, problem, test_list, kind": {"text": "2+2?"},
+        },
+    )
     rows, refused = intake.usable(write(tmp_path / "a.jsonl", [*good, *bad.values()]))
     assert list(rows["id"]) == [f"a/train/{i}" for i in range(len(good))]
     assert sorted(refused) == sorted(f"a/train/{len(good) + i}" for i in range(len(bad)))
@@ -239,8 +259,10 @@ def test_rows_come_out_ready_to_train_on(monkeypatch, world, small, tmp_path, ca
     evidence(monkeypatch, lambda run: 0.3 * (run.select in both[run.method]), items=60)
     mine = profile_of(write(tmp_path / "mix.jsonl", [*mixture(5), {"text": "?"}]), small)
     summary = advise(mine, tmp_path / "out")
-    parts = {name: load_dataset("json", data_files=str(tmp_path / "out" / f"{name}.jsonl"))["train"]
-             for name in ("sft", "rl")}  # fmt: skip
+    parts = {
+        name: load_dataset("json", data_files=str(tmp_path / "out" / f"{name}.jsonl"))["train"]
+        for name in ("sft", "rl")
+    }
     assert len(parts["sft"]) + len(parts["rl"]) == 15
     assert all(set(part.column_names) == COLUMNS for part in parts.values())
     assert set(parts["sft"]["passrate"]) == {0} and min(parts["rl"]["passrate"]) > 0

@@ -197,8 +197,12 @@ def test_what_is_forgotten_is_shared_out_to_the_items(monkeypatch):
 
 def test_methods_that_differ_within_chance_are_not_called_equal():
     rng = np.random.default_rng(1)
-    rows = [{"arm": f"{m}{home}", "home": home, "log_kl": rng.normal(), "is_rl": float(m == "rl")}
-            for home in "ab" for m in ("rl", "sft") for _ in range(3)]  # fmt: skip
+    rows = [
+        {"arm": f"{m}{home}", "home": home, "log_kl": rng.normal(), "is_rl": float(m == "rl")}
+        for home in "ab"
+        for m in ("rl", "sft")
+        for _ in range(3)
+    ]
     columns = pd.MultiIndex.from_product([["a", "b"], range(8)], names=["family", "item"])
     for noise, sure in ((0.5, False), (0.01, True)):
         shares = pd.DataFrame(rng.normal(0, noise / 16**0.5, (len(rows), 16)), columns=columns)

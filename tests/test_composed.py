@@ -19,13 +19,25 @@ def trained(tmp_path_factory):
     from hybridlib import profiles
 
     small = replace(
-        profiles.PROFILES["tiny"], name="small", n_train=8, n_eval=4, n_samples=2,
-        max_completion_tokens=48, splits=("test",), seeds=(0,),
-        sft=dict(max_steps=3, per_device_train_batch_size=8, learning_rate=1e-2,
-                 save_strategy="no"),
-        grpo=dict(max_steps=3, per_device_train_batch_size=8, num_generations=4,
-                  learning_rate=1e-2, save_strategy="no"),
-    )  # fmt: skip
+        profiles.PROFILES["tiny"],
+        name="small",
+        n_train=8,
+        n_eval=4,
+        n_samples=2,
+        max_completion_tokens=48,
+        splits=("test",),
+        seeds=(0,),
+        sft=dict(
+            max_steps=3, per_device_train_batch_size=8, learning_rate=1e-2, save_strategy="no"
+        ),
+        grpo=dict(
+            max_steps=3,
+            per_device_train_batch_size=8,
+            num_generations=4,
+            learning_rate=1e-2,
+            save_strategy="no",
+        ),
+    )
     folder = tmp_path_factory.mktemp("trained")
     runs = {"sft": Run("sft"), "grpo": Run("grpo", seed=1)}
     return small, {
@@ -187,10 +199,13 @@ def test_composed_runs_go_through_the_study(small, world):
     parents = (sft.id, grpo.id)
     made = [
         Run("merge", parents=parents, merge="sum", lambdas=(0.5, 1.0)),
-        Run("merge", parents=parents, merge="mean"), Run("cat", parents=parents),
-        Run("stack", start=sft.id), Run("isospectral", start=grpo.id),
-        Run("rounded", start=grpo.id), Run("unrounded", start=grpo.id),
-    ]  # fmt: skip
+        Run("merge", parents=parents, merge="mean"),
+        Run("cat", parents=parents),
+        Run("stack", start=sft.id),
+        Run("isospectral", start=grpo.id),
+        Run("rounded", start=grpo.id),
+        Run("unrounded", start=grpo.id),
+    ]
     for run in (sft, grpo, *made):
         study.execute(run, small)
     records = {record["id"]: record for record in results.read("small")}

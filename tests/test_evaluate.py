@@ -85,5 +85,11 @@ def test_more_is_said_of_solutions_than_right_or_wrong():
     assert facts["steps_shown"] == 0.75
     assert facts["steps_right"] == pytest.approx(held / 3, abs=1e-5)
     assert 0.5 <= facts["agreement"] <= 1 and facts["majority_accuracy"] >= 0.5
-    assert set(facts) == {"steps_right", "steps_shown", "intermediate_recall", "answer_follows",
-                         "agreement", "majority_accuracy"}  # fmt: skip
+    assert set(facts) == {
+        "steps_right",
+        "steps_shown",
+        "intermediate_recall",
+        "answer_follows",
+        "agreement",
+        "majority_accuracy",
+    }

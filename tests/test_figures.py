@@ -19,11 +19,19 @@ def summary():
         for method in ("base", "sft", "grpo"):
             for level in (1, 2, 3):
                 value = 0.9 - 0.2 * level
-                rows.append({"family": family, "method": method, "level": level,
-                             "n_train": 0 if method == "base" else 32 * 4**level,
-                             "partition": "all" if level == 1 else "random",
-                             "train_seconds": 10.0 * level, "value": value, "low": value - 0.1,
-                             "high": value + 0.1})  # fmt: skip
+                rows.append(
+                    {
+                        "family": family,
+                        "method": method,
+                        "level": level,
+                        "n_train": 0 if method == "base" else 32 * 4**level,
+                        "partition": "all" if level == 1 else "random",
+                        "train_seconds": 10.0 * level,
+                        "value": value,
+                        "low": value - 0.1,
+                        "high": value + 0.1,
+                    }
+                )
     return pd.DataFrame(rows)
 
 
@@ -88,10 +96,13 @@ def test_frontier_never_falls_with_cost(summary, tmp_path):
 
 def test_curves_join_seeds_and_tell_arms_apart_by_what_differs(tmp_path):
     records = [
-        {"run": {"method": "grpo", "rank": rank, "seed": seed, "rewards": ["correct"]},
-         "curve": [{"step": t, "reward": t / 10 + seed, "loss": None} for t in range(5)]}
-        for rank in (1, 8) for seed in (0, 1)
-    ]  # fmt: skip
+        {
+            "run": {"method": "grpo", "rank": rank, "seed": seed, "rewards": ["correct"]},
+            "curve": [{"step": t, "reward": t / 10 + seed, "loss": None} for t in range(5)],
+        }
+        for rank in (1, 8)
+        for seed in (0, 1)
+    ]
     figure = figures.curves(records, "reward")
     drawn(figure, tmp_path)
     assert legend(figure) == ["1", "8"]
@@ -100,8 +111,9 @@ def test_curves_join_seeds_and_tell_arms_apart_by_what_differs(tmp_path):
 
 
 def test_histogram_shows_empty_bins_with_what_they_could_hold(tmp_path):
-    rates = pd.DataFrame({"family": ["gsm8k"] * 4 + ["math"] * 4,
-                          "passrate": [0, 0, 0, 1, 0.5, 0.5, 1, 1]})  # fmt: skip
+    rates = pd.DataFrame(
+        {"family": ["gsm8k"] * 4 + ["math"] * 4, "passrate": [0, 0, 0, 1, 0.5, 0.5, 1, 1]}
+    )
     figure = figures.histogram(rates)
     assert drawn(figure, tmp_path) == [2]
     bars = figure.axes[0].containers[0]
@@ -120,9 +132,17 @@ def test_methods_look_the_same_in_every_figure(summary, tmp_path):
 
 
 def test_distance_draws_an_interval_both_ways_and_never_below_zero(tmp_path):
-    arms = pd.DataFrame({"method": ["sft", "grpo"], "x": [2.0, 0.1], "x_low": [1.5, -0.1],
-                         "x_high": [3.0, 0.3], "value": [1.0, 0.0], "low": [0.5, -0.5],
-                         "high": [1.5, 0.5]})  # fmt: skip
+    arms = pd.DataFrame(
+        {
+            "method": ["sft", "grpo"],
+            "x": [2.0, 0.1],
+            "x_low": [1.5, -0.1],
+            "x_high": [3.0, 0.3],
+            "value": [1.0, 0.0],
+            "low": [0.5, -0.5],
+            "high": [1.5, 0.5],
+        }
+    )
     figure = figures.distance(arms, "accuracy lost (points)")
     assert drawn(figure, tmp_path) == [2]
     assert sorted(legend(figure)) == ["grpo", "sft"]

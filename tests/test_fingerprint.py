@@ -14,10 +14,16 @@ from hybridlib.runs import Run
 def named(method, **more):
     """What a run of this method names, by kind of registry; `more` adds or replaces entries."""
     kinds = {
-        "training method": method, "adapter": "lora", "partition rule": "all",
-        "target": "solution", "objective": "nll", "dataset": "tiny_gsm8k",
-        "tiny task": "tiny_gsm8k", "reward": "correct", "merge method": "",
-    }  # fmt: skip
+        "training method": method,
+        "adapter": "lora",
+        "partition rule": "all",
+        "target": "solution",
+        "objective": "nll",
+        "dataset": "tiny_gsm8k",
+        "tiny task": "tiny_gsm8k",
+        "reward": "correct",
+        "merge method": "",
+    }
     kinds |= {kind.replace("_", " "): name for kind, name in more.items()}
     return tuple((kind, frozenset({name})) for kind, name in kinds.items() if name)
 

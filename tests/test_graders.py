@@ -38,10 +38,26 @@ def test_the_record_holds_what_the_page_says_in_words():
 @pytest.mark.parametrize("way", perturbations.WAYS)
 def test_every_way_to_spoil_a_gold_applies_somewhere_and_is_seen(way):
     golds = [
-        "5", "-3", r"\frac{5}{6}", "(1,2)", r"[1,\infty)", "5x-3", r"2\sqrt{3}", r"3\pi", "6+9i",
-        "x^2", r"5\text{ cm}^2", r"7 \text{ feet}", r"12\%", "52_8", "3, 5, 7", r"x \le 5",
-        r"\text{even}", r"(0,1)\cup(2,3)", r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}",
-    ]  # fmt: skip
+        "5",
+        "-3",
+        r"\frac{5}{6}",
+        "(1,2)",
+        r"[1,\infty)",
+        "5x-3",
+        r"2\sqrt{3}",
+        r"3\pi",
+        "6+9i",
+        "x^2",
+        r"5\text{ cm}^2",
+        r"7 \text{ feet}",
+        r"12\%",
+        "52_8",
+        "3, 5, 7",
+        r"x \le 5",
+        r"\text{even}",
+        r"(0,1)\cup(2,3)",
+        r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}",
+    ]
     spoilt = [(gold, wrong) for gold in golds if (wrong := perturbations.WAYS[way](gold))]
     assert spoilt
     for gold, wrong in spoilt:

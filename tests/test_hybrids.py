@@ -71,8 +71,9 @@ def _gradient(small, start, rows, weigh):
     (torch.cat(losses) * torch.cat(weights)).mean().backward()
     return {
         name.replace(".default", ""): weight.grad
-        for name, weight in model.named_parameters() if weight.requires_grad
-    }  # fmt: skip
+        for name, weight in model.named_parameters()
+        if weight.requires_grad
+    }
 
 
 @pytest.mark.slow
@@ -115,17 +116,20 @@ def test_accumulated_micro_batches_give_the_update_of_one_batch(
     import torch
 
     def correct(completions, id, **_):  # pays nothing for every other row
-        return [float(len(str(text)) % 3 == 0 and zlib.crc32(name.encode()) % 2)
-                for text, name in zip(completions, id, strict=True)]  # fmt: skip
+        return [
+            float(len(str(text)) % 3 == 0 and zlib.crc32(name.encode()) % 2)
+            for text, name in zip(completions, id, strict=True)
+        ]
 
     monkeypatch.setitem(REWARDS, "correct", correct)
     start = _tuned(small, world / "sft")
     options = "optim=sgd", "lr_scheduler_type=constant", f"loss_type={loss}"
     run = study.Run(method, options=options, learning_rate=0.5, steps=3)
     whole = replace(
-        small, sft=small.sft | dict(per_device_train_batch_size=1),
+        small,
+        sft=small.sft | dict(per_device_train_batch_size=1),
         grpo=small.grpo | dict(per_device_train_batch_size=8),
-    )  # fmt: skip
+    )
     parts = replace(
         whole, grpo=whole.grpo | dict(per_device_train_batch_size=2, gradient_accumulation_steps=4)
     )
@@ -182,9 +186,13 @@ def _turns(small, steps=6, micro=1):
     """Two prompts a step, so that two rows are imitated together."""
     return replace(
         small,
-        grpo=small.grpo | dict(max_steps=steps, per_device_train_batch_size=8 // micro,
-                               gradient_accumulation_steps=micro),
-    )  # fmt: skip
+        grpo=small.grpo
+        | dict(
+            max_steps=steps,
+            per_device_train_batch_size=8 // micro,
+            gradient_accumulation_steps=micro,
+        ),
+    )
 
 
 @pytest.mark.slow

@@ -23,8 +23,13 @@ def computed(notebook, cell_id, **given):
     source = "".join(next(cell for cell in cells if cell["id"] == cell_id)["source"])
     tree = ast.parse(source)
     names = {"pd": pd} | given
-    assigned = {target.id for node in tree.body if isinstance(node, ast.Assign)
-                for target in node.targets if isinstance(target, ast.Name)}  # fmt: skip
+    assigned = {
+        target.id
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
     assert given.keys() <= assigned
     tree.body = [
         node

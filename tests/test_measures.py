@@ -40,8 +40,7 @@ def test_every_measure_says_what_it_is_and_reads_committed_records(name):
 
 
 def test_values_are_means_over_families_and_missing_ones_stay_missing(monkeypatch):
-    bare = RECORD | {"id": "base", "run": RUN | {"method": "base"},
-                     "curve": [], "facts": {}}  # fmt: skip
+    bare = RECORD | {"id": "base", "run": RUN | {"method": "base"}, "curve": [], "facts": {}}
     monkeypatch.setattr(results, "read", lambda name: [RECORD, bare])
     runs = table("toy").set_index("id")
     assert runs.loc["grpo", "sampled"] == pytest.approx(0.6)
@@ -62,9 +61,13 @@ def test_values_are_means_over_families_and_missing_ones_stay_missing(monkeypatc
 
 
 def test_intervals_end_where_the_measure_ends():
-    runs = pd.DataFrame({"arm": ["x"] * 2, "follows": [0.9, 1.0], "excess": [-0.1, 0.1],
-                         "distance": [0.0, 5.0]})  # fmt: skip
-    ends = {name: over_seeds(runs, ["arm"], name).loc[0, ["low", "high"]].tolist()
-            for name in runs if name != "arm"}  # fmt: skip
+    runs = pd.DataFrame(
+        {"arm": ["x"] * 2, "follows": [0.9, 1.0], "excess": [-0.1, 0.1], "distance": [0.0, 5.0]}
+    )
+    ends = {
+        name: over_seeds(runs, ["arm"], name).loc[0, ["low", "high"]].tolist()
+        for name in runs
+        if name != "arm"
+    }
     assert ends["follows"][1] == 1 and ends["distance"][0] == 0 and ends["distance"][1] > 5
     assert ends["excess"] == [-1, 1]

@@ -34,8 +34,10 @@ def one(name, solution, gold=GOLD):
 
 @names
 @settings(deadline=None)
-@given(solution=st.one_of(st.text(max_size=80), st.lists(st.text(max_size=40), max_size=4)),
-       gold=st.text(max_size=80))  # fmt: skip
+@given(
+    solution=st.one_of(st.text(max_size=80), st.lists(st.text(max_size=40), max_size=4)),
+    gold=st.text(max_size=80),
+)
 def test_every_metric_is_in_range_for_any_text(name, solution, gold):
     score = one(name, solution, gold)
     assert score is None or (isinstance(score, float) and 0 <= score <= 1)
@@ -154,8 +156,10 @@ def test_majority_and_entropy_by_hand():
 
 def test_the_majority_beats_the_mean_where_most_are_right():
     rng = random.Random(0)
-    groups = [["1" if rng.random() < 0.7 else str(rng.randrange(2, 9)) for _ in range(9)]
-              for _ in range(200)]  # fmt: skip
+    groups = [
+        ["1" if rng.random() < 0.7 else str(rng.randrange(2, 9)) for _ in range(9)]
+        for _ in range(200)
+    ]
     right = [[a == "1" for a in group] for group in groups]
     mean = sum(map(sum, right)) / (9 * 200)
     assert sum(metrics.majority_accuracy(groups, right)) / 200 > mean + 0.1
@@ -261,8 +265,13 @@ def test_a_bad_row_is_named(function, arguments, row):
 
 
 def labelled(steps, label, right, gold=""):
-    return {"subset": "a", "steps": steps, "label": label, "final_answer_correct": right,
-            "gold": gold}  # fmt: skip
+    return {
+        "subset": "a",
+        "steps": steps,
+        "label": label,
+        "final_answer_correct": right,
+        "gold": gold,
+    }
 
 
 def test_validity_by_hand():
@@ -315,8 +324,11 @@ def test_the_page_is_what_the_record_says():
 def test_what_the_page_says_in_words_holds_in_the_record():
     rows = validity.stored()["labelled"]
     for subset in validity.SUBSETS:
-        by_metric = {row["metric"]: row for row in rows
-                if row["subset"] == subset and row["target"] == "wrong step"}  # fmt: skip
+        by_metric = {
+            row["metric"]: row
+            for row in rows
+            if row["subset"] == subset and row["target"] == "wrong step"
+        }
         final = by_metric.pop("final_answer")["auc"]
         assert final[1] > max(row["auc"][2] for row in by_metric.values())
         assert by_metric["arithmetic_validity"]["precision"][1] > 0.7

@@ -78,7 +78,10 @@ def test_it_reruns_and_diffs_cleanly(path):
     ids = [cell["id"] for cell in notebook["cells"]]
     assert len({*ids}) == len(ids)
     assert notebook["metadata"]["kernelspec"] == {
-        "display_name": "Python 3", "language": "python", "name": "python3"}  # fmt: skip
+        "display_name": "Python 3",
+        "language": "python",
+        "name": "python3",
+    }
     assert {*notebook["metadata"]} <= {"kernelspec", "language_info", "hybridlib"}
     assert {*notebook["metadata"]["hybridlib"]} <= {"after", "grids", "full", "reads"}
 

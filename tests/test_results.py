@@ -26,16 +26,30 @@ PROFILE = Profile("tiny", model="none", n_eval=10, splits=("test", "longer"))
 
 def record(run=RUN, profile=PROFILE, **changes):
     return {
-        "id": run.id, "profile": profile.name,
-        "run": asdict(run), "setting": asdict(profile),
-        "scores": [{"family": "gsm8k", "split": "test", "metric": "greedy", "value": 0.5,
-                    "low": 0.2, "high": 0.8, "n": 4}],
-        "items": {"gsm8k/test": {"level": "1122", "greedy": "0110", "correct": "0340",
-                                 "samples": 4}},
-        "curve": [{"step": 1, "loss": 0.5}], "samples": [],
-        "cost": {"train_seconds": 2.0, "tokens": 10}, "facts": {},
+        "id": run.id,
+        "profile": profile.name,
+        "run": asdict(run),
+        "setting": asdict(profile),
+        "scores": [
+            {
+                "family": "gsm8k",
+                "split": "test",
+                "metric": "greedy",
+                "value": 0.5,
+                "low": 0.2,
+                "high": 0.8,
+                "n": 4,
+            }
+        ],
+        "items": {
+            "gsm8k/test": {"level": "1122", "greedy": "0110", "correct": "0340", "samples": 4}
+        },
+        "curve": [{"step": 1, "loss": 0.5}],
+        "samples": [],
+        "cost": {"train_seconds": 2.0, "tokens": 10},
+        "facts": {},
         "provenance": {"code": fingerprint.digests_of(run, profile)},
-    } | changes  # fmt: skip
+    } | changes
 
 
 @pytest.fixture(autouse=True)
@@ -98,12 +112,15 @@ def test_the_numbers_of_numpy_torch_and_divergence_fit_into_json():
     import numpy as np
     import torch
 
-    curve = [{"step": np.int64(1), "loss": np.float32(0.5), "reward": torch.tensor(0.25)},
-             {"step": 2, "loss": float("nan"), "reward": np.float64("inf")}]  # fmt: skip
+    curve = [
+        {"step": np.int64(1), "loss": np.float32(0.5), "reward": torch.tensor(0.25)},
+        {"step": 2, "loss": float("nan"), "reward": np.float64("inf")},
+    ]
     results.save(record(curve=curve))
     assert results.read("tiny")[0]["curve"] == [
-        {"step": 1, "loss": 0.5, "reward": 0.25}, {"step": 2, "loss": None, "reward": None},
-    ]  # fmt: skip
+        {"step": 1, "loss": 0.5, "reward": 0.25},
+        {"step": 2, "loss": None, "reward": None},
+    ]
     with pytest.raises(TypeError, match="object does not belong in a record"):
         results.save(record(curve=[object()]))
 

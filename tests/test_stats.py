@@ -16,10 +16,21 @@ def table(right, seeds=None, **fields):
     """Items of one arm from a seeds x items matrix of 0 and 1."""
     right = np.atleast_2d(np.asarray(right, float))
     parts = [
-        pd.DataFrame({"family": "gsm8k", "split": "test", "item": np.arange(len(row)), "level": 1,
-                      "greedy": row, "correct": 4 * row, "samples": 4, "seed": seed, **fields})
+        pd.DataFrame(
+            {
+                "family": "gsm8k",
+                "split": "test",
+                "item": np.arange(len(row)),
+                "level": 1,
+                "greedy": row,
+                "correct": 4 * row,
+                "samples": 4,
+                "seed": seed,
+                **fields,
+            }
+        )
         for seed, row in zip(seeds or range(len(right)), right, strict=True)
-    ]  # fmt: skip
+    ]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -52,8 +63,10 @@ def test_wilson_knows_nothing_without_items():
     assert proportions.wilson(0, 0) == (0.0, 1.0)
 
 
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=9),
-       st.lists(st.integers(0, 5), min_size=1, max_size=9))  # fmt: skip
+@given(
+    st.lists(st.integers(0, 5), min_size=1, max_size=9),
+    st.lists(st.integers(0, 5), min_size=1, max_size=9),
+)
 @settings(deadline=None, max_examples=25)
 def test_auc_is_that_of_mann_and_whitney(yes, no):
     from scipy.stats import mannwhitneyu
@@ -81,8 +94,10 @@ def test_each_metric_scores_an_item():
 
 
 def test_unpack_reads_the_items_of_a_record():
-    stored = {"gsm8k/test": {"level": "12", "greedy": "01", "correct": "34", "samples": 4},
-              "org/set/test": {"level": "5", "greedy": "1"}}  # fmt: skip
+    stored = {
+        "gsm8k/test": {"level": "12", "greedy": "01", "correct": "34", "samples": 4},
+        "org/set/test": {"level": "5", "greedy": "1"},
+    }
     frame = stats.unpack(stored)
     assert frame["family"].tolist() == ["gsm8k", "gsm8k", "org/set"]
     assert frame["item"].tolist() == [0, 1, 0]
@@ -92,12 +107,17 @@ def test_unpack_reads_the_items_of_a_record():
 
 
 def test_scores_give_one_row_per_set_and_measured_metric():
-    stored = {"gsm8k/test": {"level": "1122", "greedy": "0110", "correct": "0440", "samples": 4},
-              "math/test": {"level": "1", "greedy": "1", "correct": "", "samples": 0}}  # fmt: skip
+    stored = {
+        "gsm8k/test": {"level": "1122", "greedy": "0110", "correct": "0440", "samples": 4},
+        "math/test": {"level": "1", "greedy": "1", "correct": "", "samples": 0},
+    }
     rows = stats.scores(stored)
     assert [(row["family"], row["metric"]) for row in rows] == [
-        ("gsm8k", "greedy"), ("gsm8k", "sampled"), ("gsm8k", "pass@4"), ("math", "greedy"),
-    ]  # fmt: skip
+        ("gsm8k", "greedy"),
+        ("gsm8k", "sampled"),
+        ("gsm8k", "pass@4"),
+        ("math", "greedy"),
+    ]
     assert all(row["value"] == 0.5 and row["n"] == 4 for row in rows[:3])
     assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 1 for row in rows)
 
@@ -261,11 +281,24 @@ def test_a_verdict_asks_every_interval_to_lie_above_the_margin(intervals, margin
 
 def frame(rows):
     """Items of runs: (id, seed, right ones of 8 by item)."""
-    return pd.DataFrame([
-        {"id": name, "arm": name.split("_")[0], "seed": seed, "family": "f", "split": "test",
-         "item": item, "level": 1, "greedy": 0, "correct": right, "samples": 8}
-        for name, seed, counts in rows for item, right in enumerate(counts)
-    ])  # fmt: skip
+    return pd.DataFrame(
+        [
+            {
+                "id": name,
+                "arm": name.split("_")[0],
+                "seed": seed,
+                "family": "f",
+                "split": "test",
+                "item": item,
+                "level": 1,
+                "greedy": 0,
+                "correct": right,
+                "samples": 8,
+            }
+            for name, seed, counts in rows
+            for item, right in enumerate(counts)
+        ]
+    )
 
 
 def test_a_contrast_is_the_weighted_sum_and_turns_with_its_signs():

@@ -102,8 +102,14 @@ def test_a_method_that_imitates_by_sft_gets_the_rows_of_sft(small, monkeypatch, 
 @pytest.mark.slow
 def test_a_grid_runs_resumes_and_verifies(small, world, capsys):
     sft, grpo = Run("sft"), Run("grpo")
-    runs = [Run("base"), sft, grpo, Run("merge", parents=(sft.id, grpo.id), merge="mean"),
-            Run("grpo", start=sft.id), Run("route", parents=(sft.id, grpo.id))]  # fmt: skip
+    runs = [
+        Run("base"),
+        sft,
+        grpo,
+        Run("merge", parents=(sft.id, grpo.id), merge="mean"),
+        Run("grpo", start=sft.id),
+        Run("route", parents=(sft.id, grpo.id)),
+    ]
     study.execute_all(runs, small, workers=1)
     table = results.table("small")
     assert set(table.id) == {run.id for run in runs}
@@ -162,9 +168,13 @@ def test_another_model_and_dataset_run_by_one_parameter(small, world, stranger, 
         {"question": "frage", "answer": "loesung"},
     )
     mine = replace(
-        mine, n_train=8, n_eval=3, n_samples=2, max_completion_tokens=8,
+        mine,
+        n_train=8,
+        n_eval=3,
+        n_samples=2,
+        max_completion_tokens=8,
         sft=dict(max_steps=1, per_device_train_batch_size=4, save_strategy="no"),
-    )  # fmt: skip
+    )
     study.execute_all([Run("base"), Run("sft")], mine, workers=1)
     table = results.table(mine.name)
     assert set(table.id) == {"base", "sft"} and set(table.split) == {"test"}

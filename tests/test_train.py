@@ -160,9 +160,11 @@ def test_accumulated_micro_batches_of_grpo_give_the_update_of_one_batch(
 
     from hybridlib.rewards import REWARDS
 
-    monkeypatch.setitem(REWARDS, "correct", lambda completions, **_: [
-        float(len(str(text)) % 3 == 0) for text in completions
-    ])  # fmt: skip
+    monkeypatch.setitem(
+        REWARDS,
+        "correct",
+        lambda completions, **_: [float(len(str(text)) % 3 == 0) for text in completions],
+    )
     start = _tuned(small, world / "sft")
     options = "optim=sgd", "lr_scheduler_type=constant", f"loss_type={loss}"
     run = study.Run("grpo", options=options, learning_rate=0.5, steps=2)
@@ -195,10 +197,14 @@ def test_draws_depend_on_seed_and_step_alone(small):
     def trainer(step, **sampling):
         return SimpleNamespace(
             args=GRPOConfig(output_dir="x", report_to="none", use_cpu=True, bf16=False, **sampling),
-            num_generations=4, model=model, processing_class=tokenizer, temperature=1.0,
-            max_completion_length=16, state=SimpleNamespace(global_step=step),
+            num_generations=4,
+            model=model,
+            processing_class=tokenizer,
+            temperature=1.0,
+            max_completion_length=16,
+            state=SimpleNamespace(global_step=step),
             accelerator=SimpleNamespace(unwrap_model=lambda m: m),
-        )  # fmt: skip
+        )
 
     whole, resumed = train.sampler(1), train.sampler(1)
     first, second, third = (whole(prompts, trainer(step)) for step in (0, 1, 1))
