@@ -76,6 +76,38 @@ def score(
     return scored
 
 
+def greedy(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    profile: Profile,
+    splits: tuple[str, ...],
+) -> dict[str, str]:
+    """Return which rows the likeliest answer is right for; leaves the model in eval mode.
+
+    Returns:
+        {"family/split": a digit per row, 1 = right}, as `greedy` in the items of `score`.
+    """
+    from datasets import concatenate_datasets
+
+    parts = _held_out(profile, splits)
+    rows = concatenate_datasets(list(parts.values()))
+    answers = rollout.sample(
+        model.eval(),
+        tokenizer,
+        rows["prompt"],
+        1,
+        profile.max_completion_tokens,
+        temperature=0,
+        batch=profile.n_batch,
+    )
+    digits = _correct_digits(_grade(answers, rows))
+    right, start = {}, 0
+    for name, part in parts.items():
+        right[name] = digits[start : start + len(part)]
+        start += len(part)
+    return right
+
+
 def solution_facts(
     rows: "Dataset", sampled: list[list[str]], verdicts: list[list[grading.Verdict]]
 ) -> dict[str, float | None]:

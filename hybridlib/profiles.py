@@ -39,6 +39,7 @@ class Profile:
     n_difficulty: int = 8  # answers per training row, for its pass rate
     n_batch: int = 256  # sequences that are sampled at once
     drift: bool = True  # measure each run's distance from the base
+    checkpoints: tuple[float, ...] = ()  # shares of the steps after which accuracy is read
     seeds: tuple[int, ...] = (0,)
     full: bool = False  # the large grids: published evidence, not computed while a reader waits
     threads: int = 1  # per worker process

@@ -190,6 +190,44 @@ def distances(profile_name: str) -> pd.DataFrame:
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
 
 
+def checkpoints(profile_name: str, ids: Collection[str] | None = None) -> pd.DataFrame:
+    """Return the accuracies read during trainings, one row per run, point, family and split.
+
+    Columns: run fields, step, sequences, prompts, tokens, operations (see `methods.checkpoints`),
+    seconds, family, split, value (the share of greedy answers that are right), n (rows). What the
+    runs before it have cost is not in the columns.
+
+    Args:
+        ids: of these runs; None: of all.
+    """
+    import pandas as pd
+
+    rows = []
+    for record in read(profile_name):
+        if ids is not None and record["id"] not in ids:
+            continue
+        points = record.get("checkpoints", [])
+        seconds = record["cost"].get("checkpoint_seconds", [])
+        for point, elapsed in zip(points, seconds, strict=True):
+            spent = {name: value for name, value in point.items() if name != "greedy"}
+            for name, digits in point["greedy"].items():
+                family, _, split = name.rpartition("/")
+                rows.append(
+                    run_fields(record)
+                    | spent
+                    | {
+                        "seconds": elapsed,
+                        "family": family,
+                        "split": split,
+                        "value": digits.count("1") / len(digits),
+                        "n": len(digits),
+                    }
+                )
+    columns = ["id", "step", "sequences", "prompts", "tokens", "operations", "seconds"]
+    columns += ["family", "split", "value", "n"]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+
+
 def run_fields(record: Record) -> dict[str, Any]:
     """Return id and run fields as table cells; several values of one field are joined by +."""
     return {"id": record["id"]} | {

@@ -72,6 +72,7 @@ def execute(run: Run, profile: Profile, save: bool = True, force: bool = False) 
         "setting": asdict(profile),
         **evaluated,
         "curve": trained.curve,
+        **({"checkpoints": trained.checkpoints} if trained.checkpoints else {}),
         "cost": cost | trained.cost | {"eval_seconds": round(time.perf_counter() - began, 2)},
         "facts": facts | trained.facts,
         "provenance": results.provenance(

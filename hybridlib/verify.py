@@ -9,7 +9,7 @@ from hybridlib.pool import Pool
 from hybridlib.profiles import Profile
 from hybridlib.runs import Run
 
-COMPARED = ("scores", "items", "curve", "samples", "facts")
+COMPARED = ("scores", "items", "curve", "checkpoints", "samples", "facts")
 
 
 def verify(profile: Profile, sample: int = 2, seed: int = 0, ids: Sequence[str] = ()) -> list[str]:
@@ -65,7 +65,7 @@ def _equal(recorded: dict[str, Any], rerun: dict[str, Any]) -> bool:
     for key in ("device", "threads", "code"):
         if recorded["provenance"][key] != rerun["provenance"][key]:
             print(f"{recorded['id']}: another {key} than recorded")
-    differs = [part for part in COMPARED if recorded[part] != rerun[part]]
+    differs = [part for part in COMPARED if recorded.get(part) != rerun.get(part)]
     items = sum(len(item["greedy"]) for item in rerun["items"].values())
     outcome = f"differs in {', '.join(differs)}" if differs else "bitwise equal"
     counts = f"{len(rerun['scores'])} scores, {items} items, {len(rerun['curve'])} curve points"

@@ -24,11 +24,12 @@ ORDER = """
     grading.arithmetic grading
     fingerprint stats results
     data.sources data.rows data.audit data.intake data.describe data
-    engine.decoder engine.rollout engine.critics engine.trainers engine
+    engine.operations engine.decoder engine.rollout engine.critics engine.trainers engine
     models
     merging.geometry merging.operators merging.merge merging.interference merging
     metrics rewards reward_shares difficulty targets pretrain drift evaluate
-    methods.registry methods.train methods.mixed methods.composed methods.distillation methods
+    methods.registry methods.checkpoints methods.train methods.mixed methods.composed
+    methods.distillation methods
     labels figures measures
     grids pool study chapter verify restamp estimate
     claims.registry claims.contrasts claims.forgetting claims.rules claims.verdicts claims

@@ -10,6 +10,8 @@ Equality with transformers, gradients included, is tested for every supported mo
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hybridlib.engine import operations
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -131,6 +133,11 @@ class Decoder:
         self.head = effective_weight(inner.get_output_embeddings())
         self.norm, self.rotary = inner.model.norm.weight, inner.model.rotary_emb
         self.layers = [self._layer_weights(layer) for layer in inner.model.layers]
+        self.body_size = sum(
+            matrix.numel()
+            for layer in self.layers
+            for matrix in (layer.qkv, layer.out, layer.gate_up, layer.down)
+        )
 
     def _layer_weights(self, layer: Any) -> LayerWeights:
         attention, mlp = layer.self_attn, layer.mlp
@@ -176,6 +183,7 @@ class Decoder:
         from torch import cat
         from torch.nn.functional import embedding, linear, rms_norm, silu
 
+        operations.count_read(len(tokens), self.body_size)
         x = embedding(tokens, self.embedding)
         cos, sin = (t[0, :, None] for t in self.rotary(x, positions[None]))
         half, rotated = self.head_dim // 2, self.heads + self.kv_heads
@@ -197,6 +205,7 @@ class Decoder:
 
     def logits(self, hidden: "Tensor") -> "Tensor":
         """Return the scores (rows, vocabulary) of the token after each hidden state."""
+        operations.count_scored(len(hidden), self.head.numel())
         return hidden @ self.head.T
 
 

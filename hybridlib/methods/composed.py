@@ -100,7 +100,7 @@ def cat(job: Job) -> Trained:
         train_dataset=rows.select_columns(["prompt", "completion"]),
         processing_class=tokenizer,
     )
-    trained = fit(trainer, job.out)
+    trained = fit(trainer, job)
     learnt = {layer: weight.detach().tolist() for layer, weight in weights.items()}
     facts = concatenate(
         job.parents, job.out / "adapter", lambda module: learnt[interference.layer_of(module)]

@@ -41,7 +41,7 @@ def distil(job: Job) -> Trained:
     model, tokenizer = load_model(job)
     teacher, _ = models.load(job.profile, start=job.teacher, nf4=job.nf4, trainable=False)
     trainer = grpo_trainer(job, model, tokenizer, partial(distilling, teacher=teacher.eval()))
-    trained = fit(trainer, job.out)
+    trained = fit(trainer, job)
     return trained._replace(facts=grpo_facts(trainer, job.run))
 
 

@@ -248,7 +248,7 @@ def train_together(job: Job, wrap: Wrap) -> Trained:
     model, tokenizer = load_model(job)
     imitator = _imitator(job, demonstrations, model, tokenizer)
     trainer = grpo_trainer(job, model, tokenizer, partial(wrap, imitator=imitator))
-    trained, logged = fit(trainer, job.out), trainer.state.log_history
+    trained, logged = fit(trainer, job), trainer.state.log_history
     imitated = trainer.imitated | {"waiting": len(trainer.imitated["waiting"])}
     if mus := [entry["mu"] for entry in logged if "mu" in entry]:
         imitated["mu"] = [round(mu, 4) for mu in (mus[0], mus[-1])]

@@ -49,3 +49,4 @@ class Trained(NamedTuple):
     cost: dict[str, float] = {}
     facts: dict[str, Any] = {}  # of GRPO: `reward_shares.facts`; of a merge: `merge.combine`'s
     model: Any = None  # (model, tokenizer) to evaluate, where the result is not one adapter
+    checkpoints: list[dict[str, Any]] = []  # see `methods.checkpoints`

@@ -8,7 +8,8 @@ from typing import Any
 
 from hybridlib import StudyError, models, reward_shares, rewards
 from hybridlib.data.audit import audit
-from hybridlib.engine import rollout, trainers
+from hybridlib.engine import operations, rollout, trainers
+from hybridlib.methods.checkpoints import Checkpoints
 from hybridlib.methods.registry import METHODS, Job, Trained
 from hybridlib.objectives import OBJECTIVES
 from hybridlib.profiles import Profile
@@ -60,7 +61,7 @@ def sft(job: Job) -> Trained:
         train_dataset=job.rows.select_columns(["prompt", "completion"]),
         processing_class=tokenizer,
     )
-    return fit(trainer, job.out)
+    return fit(trainer, job)
 
 
 @METHODS.register(trainer="grpo", needs=("rows",), words="GRPO", backends=("hf", "unsloth"))
@@ -74,7 +75,7 @@ def grpo(job: Job) -> Trained:
     audit(job.rows)
     model, tokenizer = load_model(job)
     trainer = grpo_trainer(job, model, tokenizer)
-    trained = fit(trainer, job.out)
+    trained = fit(trainer, job)
     return trained._replace(facts=grpo_facts(trainer, job.run))
 
 
@@ -235,19 +236,24 @@ def sampler(seed: int) -> Callable[..., dict[str, list]]:
     return sample
 
 
-def fit(trainer: Any, out: Path) -> Trained:
-    """Train, from the last checkpoint if there is one; save the adapter into `out`/adapter.
+def fit(trainer: Any, job: Job) -> Trained:
+    """Train, from the last checkpoint if there is one; save the adapter into the job's folder.
 
     Returns:
-        The adapter, the thinned curve and the cost: train_seconds, tokens, trainable (parameters),
-        peak_gb (GiB, of the GPU where there is one, else of this process).
+        The adapter, the thinned curve, the points of `checkpoints`, and the cost: train_seconds,
+        tokens, operations, trainable (parameters), peak_gb (GiB, of the GPU where there is one,
+        else of this process), and checkpoint_seconds of training until each point.
     """
     import torch
     from transformers.trainer_utils import get_last_checkpoint
 
-    began = time.perf_counter()
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out)) if out.is_dir() else None)
-    seconds = time.perf_counter() - began
+    out = job.out
+    with operations.counting(trainer.model) as meter:
+        observer = Checkpoints(job, trainer, meter)
+        began = time.perf_counter()
+        last = get_last_checkpoint(str(out)) if out.is_dir() else None
+        trainer.train(resume_from_checkpoint=last)
+        seconds = time.perf_counter() - began
     adapter = out / "adapter"
     trainer.model.save_pretrained(adapter)
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
@@ -255,10 +261,13 @@ def fit(trainer: Any, out: Path) -> Trained:
     cost = {
         "train_seconds": round(seconds, 2),
         "tokens": int(max(entry.get("num_tokens", 0) for entry in logged)),
-        "trainable": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        "operations": meter.operations(observer.parameters),
+        "trainable": observer.parameters,
         "peak_gb": round(gpu_gib or peak_memory_gib(), 3),
     }
-    return Trained(adapter, thinned(logged), cost)
+    if observer.points:
+        cost["checkpoint_seconds"] = observer.seconds
+    return Trained(adapter, thinned(logged), cost, checkpoints=observer.points)
 
 
 def peak_memory_gib() -> float:

@@ -1,0 +1,88 @@
+from dataclasses import replace
+
+import pytest
+
+from hybridlib import results, study
+from hybridlib.methods import checkpoints, train
+from hybridlib.methods.registry import Job
+from hybridlib.runs import Run
+
+SHARES = (0.25, 0.5, 1.0)
+
+
+@pytest.fixture
+def measured(small):
+    constant = dict(max_steps=4, lr_scheduler_type="constant", learning_rate=5e-3)
+    return replace(
+        small,
+        name="measured",
+        checkpoints=SHARES,
+        sft=small.sft | constant,
+        grpo=small.grpo | constant,
+    )
+
+
+def trained(profile, run, out):
+    return train.METHODS[run.method](Job(run, profile, out, rows=study.rows_for(run, profile)))
+
+
+def test_steps_are_distinct_and_begin_with_one():
+    assert checkpoints.steps_of((0.001, 0.002, 0.26, 1), 100) == [1, 26, 100]
+    assert checkpoints.steps_of((), 100) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["sft", "grpo"])
+def test_a_point_is_what_a_run_of_so_many_steps_scores(measured, world, method):
+    whole = study.execute(Run(method), measured)
+    assert [point["step"] for point in whole["checkpoints"]] == [1, 2, 4]
+    for point in whole["checkpoints"]:
+        shorter = Run(method, steps=point["step"])
+        record = study.execute(shorter, replace(measured, checkpoints=(), drift=False))
+        greedy = {name: item["greedy"] for name, item in record["items"].items()}
+        assert {k: v for k, v in point["greedy"].items() if k.endswith("test")} == greedy
+        assert point["operations"] == record["cost"]["operations"] > 0
+        assert 0 < point["tokens"]
+    per_step = measured.grpo["per_device_train_batch_size"]
+    last = whole["checkpoints"][-1]
+    assert last["sequences"] == 4 * per_step
+    assert last["prompts"] == 4 * per_step // (4 if method == "grpo" else 1)
+    table = results.checkpoints("measured")
+    assert len(table) == 3 * 2 * 3 and set(table["split"]) == {"valid", "test"}
+    assert table["value"].between(0, 1).all() and table["seconds"].is_monotonic_increasing
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["sft", "grpo"])
+def test_reading_changes_nothing_in_the_training(measured, world, method):
+    read = trained(measured, Run(method), world / "read")
+    unread = trained(replace(measured, checkpoints=()), Run(method), world / "unread")
+    files = [t.adapter / "adapter_model.safetensors" for t in (read, unread)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert read.curve == unread.curve and unread.checkpoints == []
+
+
+@pytest.mark.slow
+def test_a_resumed_training_has_the_points_of_one_without_a_break(measured, world, monkeypatch):
+    saving = dict(save_strategy="steps", save_steps=1)
+    profile = replace(measured, sft=measured.sft | saving)
+    whole = trained(profile, Run("sft"), world / "whole")
+
+    class Killed(Exception):
+        pass
+
+    point = checkpoints.Checkpoints._point
+
+    def killed_at_the_end(self, step):
+        if step == 4:
+            raise Killed
+        return point(self, step)
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "_point", killed_at_the_end)
+    with pytest.raises(Killed):
+        trained(profile, Run("sft"), world / "broken")
+    monkeypatch.setattr(checkpoints.Checkpoints, "_point", point)
+    resumed = trained(profile, Run("sft"), world / "broken")
+    assert resumed.checkpoints == whole.checkpoints
+    assert resumed.cost["operations"] == whole.cost["operations"]
+    assert len(resumed.cost["checkpoint_seconds"]) == 3
