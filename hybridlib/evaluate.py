@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 GIVEN_UP = ("refused", "timeout", "error")
 """Reasons for which the grader gives up on an answer."""
+MAJORITY = 8
+"""The fewest samples of a row of which a majority is kept."""
 EXAMPLES = 6  # answers that a record stores to look at
 EXAMPLES_PER_SPLIT, EXAMPLE_CHARACTERS = 2, 400
 
@@ -27,15 +29,19 @@ def score(
     splits: tuple[str, ...] = (),
     seed: int = 0,
     samples: int = 0,
+    temperature: float = 1.0,
 ) -> dict[str, Any]:
     """Answer and grade every dataset and split of the profile; leaves the model in eval mode.
 
     Args:
         splits: () = the profile's; selection passes ("valid",). "test@polite" are test
             rows under that prompt template of `data.TEMPLATES`.
-        samples: answers per row at temperature 1, at most 9; 0 = the profile's.
+        samples: answers per row, at most 9; 0 = the profile's.
+        temperature: of the sampled answers.
     Returns:
-        items: {"family/split": {level, greedy, correct: one character per row, samples}};
+        items: {"family/split": {level, greedy, correct: one character per row, samples}}, and from
+            MAJORITY samples on majority: whether the most frequent answer is right, a number per
+            row, a share where several are equally frequent;
         scores: one dict per family, split and metric (value, 95 % low and high, n rows); that of
             `lenient`, the share of sampled answers that are right wherever the answer stands, also
             counts those the grader gave up on: `refused`, `timeout`, `error`;
@@ -50,7 +56,9 @@ def score(
     rows = concatenate_datasets(list(parts.values()))
     sampler = (model.eval(), tokenizer, rows["prompt"])
     greedy = rollout.sample(*sampler, 1, limit, temperature=0, batch=profile.n_batch)
-    sampled = rollout.sample(*sampler, n_samples, limit, seed=seed, batch=profile.n_batch)
+    sampled = rollout.sample(
+        *sampler, n_samples, limit, temperature, seed=seed, batch=profile.n_batch
+    )
     greedy_verdicts, verdicts = _grade(greedy, rows), _grade(sampled, rows)
     lenient = _grade_leniently(sampled, rows, verdicts)
     scored: dict[str, Any] = {"items": {}, "scores": [], "samples": [], "solutions": {}}
@@ -64,6 +72,8 @@ def score(
             "correct": _correct_digits(verdicts[here]),
             "samples": n_samples,
         }
+        if n_samples >= MAJORITY:
+            item["majority"] = [round(share, 4) for share in _majorities(verdicts[here])]
         scored["items"][name] = item
         if "@" not in name:  # templates are compared item by item
             scored["scores"] += stats.scores({name: item}, profile.n_samples)
@@ -119,10 +129,9 @@ def solution_facts(
     to which a metric applies; None where it applies to none.
     """
     groups = [[verdict.extracted for verdict in row] for row in verdicts]
-    right = [[verdict.correct for verdict in row] for row in verdicts]
     scores: dict[str, list] = {
         "agreement": [sum(row) / len(row) for row in metrics.agreement(groups)],
-        "majority_accuracy": metrics.majority_accuracy(groups, right),
+        "majority_accuracy": _majorities(verdicts),
     }
     n_samples, kinds = len(sampled[0]), set(rows["kind"])
     if "program" not in kinds:
@@ -140,6 +149,12 @@ def solution_facts(
         name: round(sum(values) / len(values), 5) if values else None
         for name, values in applicable.items()
     }
+
+
+def _majorities(verdicts: list[list[grading.Verdict]]) -> list[float]:
+    """Return whether the most frequent answer to each row is right, 0 to 1."""
+    groups = [[verdict.extracted for verdict in row] for row in verdicts]
+    return metrics.majority_accuracy(groups, [[v.correct for v in row] for row in verdicts])
 
 
 def _held_out(profile: Profile, splits: tuple[str, ...]) -> "dict[str, Dataset]":

@@ -55,6 +55,7 @@ def _unusual(run: dict[str, Any]) -> list[str]:
         *((option.replace("=", " "), True) for option in run["options"]),
         (f"taught by {_stage(run['teacher'])}", run["teacher"]),
         ("asked otherwise", run["also"]),
+        (f"at temperature {run['temperature']:g}", run["temperature"] != 1),
     ]
     return [words for words, unusual in phrases if unusual]
 

@@ -56,6 +56,7 @@ class Run:
     also: tuple[str, ...] = ()  # splits that are scored beside the profile's
     lambdas: tuple[float, ...] = ()  # factors of the parents in a merge by sum, () = all 1
     teacher: str = ""  # id of the run whose model teaches, "" = none
+    temperature: float = 1.0  # of the answers that are sampled to test the base
 
     def __post_init__(self) -> None:
         for spec in fields(self):  # JSON and flags give lists
@@ -97,6 +98,11 @@ class Run:
                     if "teacher" in needs
                     else f"a {self.method} has no teacher; leave out --teacher"
                 )
+        if self.temperature != 1 and (self.method != "base" or self.temperature <= 0):
+            raise StudyError(
+                "a temperature is a positive number and goes with --method base; trained models "
+                "are tested at 1, and every model greedily beside that"
+            )
         if self.lambdas and (self.merge != "sum" or len(self.lambdas) != len(self.parents)):
             raise StudyError("lambdas go with --merge sum, one for each parent")
         if self.reward_weights and len(self.reward_weights) != len(self.rewards):

@@ -21,7 +21,17 @@ if TYPE_CHECKING:
 
 ITEM = ["family", "split", "item"]
 """The columns that name one evaluated item; its position is the same in every run of a profile."""
-NOT_A_RUN_FIELD = {*ITEM, "id", "level", "greedy", "correct", "samples", "seed", "value"}
+NOT_A_RUN_FIELD = {
+    *ITEM,
+    "id",
+    "level",
+    "greedy",
+    "correct",
+    "samples",
+    "majority",
+    "seed",
+    "value",
+}
 
 Selection = Mapping[str, Any]
 """Rows of an items table: field -> its value, or a list or a set of which any will do."""
@@ -31,24 +41,25 @@ Selection = Mapping[str, Any]
 
 
 def item_scores(items: pd.DataFrame, metric: str) -> np.ndarray:
-    """Return the score of each item, in 0..1, under "greedy", "sampled" or "pass@k".
+    """Return the score of each item, in 0..1, under "greedy", "sampled", "majority" or "pass@k".
 
     Raises StudyError for another metric, or where there are fewer than k samples.
     """
-    if metric == "greedy":
-        return items["greedy"].to_numpy(float)
+    if metric in ("greedy", "majority"):
+        return items[metric].to_numpy(float)
     if metric == "sampled":
         return items["correct"].to_numpy(float) / items["samples"].to_numpy(float)
     if match := re.fullmatch(r"pass@(\d+)", metric):
         return pass_at_k(items["samples"], items["correct"], int(match[1]))
-    raise StudyError(f"unknown metric {metric!r}; valid: greedy, sampled, pass@k")
+    raise StudyError(f"unknown metric {metric!r}; valid: greedy, sampled, majority, pass@k")
 
 
 def unpack(*items: dict[str, dict]) -> pd.DataFrame:
     """Return the `items` of records as one row per item, in order.
 
     Columns: family, split, item (position), level, greedy (0 or 1), correct (right ones among
-    `samples`), samples; greedy and correct are NaN where they were not measured.
+    `samples`), samples, majority (0 to 1, whether the most frequent answer is right); greedy,
+    correct and majority are NaN where they were not measured.
     """
     import numpy as np
     import pandas as pd
@@ -73,6 +84,10 @@ def unpack(*items: dict[str, dict]) -> pd.DataFrame:
             "greedy": digits("greedy"),
             "correct": digits("correct"),
             "samples": np.repeat([part.get("samples", 0) for part in parts], sizes),
+            "majority": np.concatenate(
+                [part.get("majority", [np.nan] * n) for part, n in zip(parts, sizes, strict=True)]
+                or [[]]
+            ),
         }
     )
 
@@ -87,8 +102,9 @@ def _parse_digits(text: str) -> np.ndarray:
 def scores(items: dict[str, dict], draws: int = 0) -> list[dict]:
     """Return the scores of one run, a dict per family, split and metric of its record's `items`.
 
-    Keys: family, split, metric, value, low, high (95 %, over items), n. Metrics: greedy, sampled
-    and, from more than one sample, pass@k with k = `draws` (0 = as many as there are samples).
+    Keys: family, split, metric, value, low, high (95 %, over items), n. Metrics: greedy, sampled,
+    from more than one sample pass@k with k = `draws` (0 = as many as there are samples), and
+    majority where it is stored.
     """
     rows = []
     for name, stored in items.items():
@@ -99,6 +115,8 @@ def scores(items: dict[str, dict], draws: int = 0) -> list[dict]:
             metrics.append("sampled")
             if samples > 1:
                 metrics.append(f"pass@{draws or samples}")
+        if stored.get("majority"):
+            metrics.append("majority")
         for metric in metrics:
             row = summarise(frame, ["family", "split"], metric).iloc[0]
             numbers = {key: round(float(row[key]), 6) for key in ("value", "low", "high")}

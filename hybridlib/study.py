@@ -60,7 +60,9 @@ def execute(run: Run, profile: Profile, save: bool = True, force: bool = False) 
     # Every arm is compared with the base: its noise would be in all differences at once.
     samples = min(9, 2 * profile.n_samples) if run.method == "base" else 0
     splits = (*profile.splits, *run.also)
-    evaluated = evaluate.score(model, tokenizer, profile, splits, samples=samples)
+    evaluated = evaluate.score(
+        model, tokenizer, profile, splits, samples=samples, temperature=run.temperature
+    )
     facts = row_facts | {"solutions": evaluated.pop("solutions")}
     if profile.drift:
         facts["drift"] = drift.measure(model, tokenizer, profile)

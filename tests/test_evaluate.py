@@ -1,6 +1,7 @@
 import pytest
 
-from hybridlib import evaluate, files, results
+from hybridlib import StudyError, evaluate, files, results, study
+from hybridlib.runs import Run
 
 
 @pytest.mark.slow
@@ -26,6 +27,29 @@ def test_scores_are_those_of_the_items(tiny, small):
         assert all(
             s["low"] <= s["value"] <= s["high"] and s["n"] == small.n_eval for s in value.values()
         )
+
+
+@pytest.mark.slow
+def test_the_base_is_tested_at_other_temperatures_and_by_its_majority(small, world, monkeypatch):
+    monkeypatch.setattr(evaluate, "MAJORITY", 4)  # the base is asked twice as often as others
+    records = {t: study.execute(Run("base", temperature=t), small) for t in (1.0, 1e-4)}
+    for temperature, record in records.items():
+        for name, item in record["items"].items():
+            assert item["samples"] == 4 and len(item["majority"]) == small.n_eval
+            family = name.split("/")[0]
+            mean = sum(item["majority"]) / small.n_eval
+            facts = record["facts"]["solutions"][family]
+            assert facts["majority_accuracy"] == pytest.approx(mean, abs=1e-4)
+            if temperature < 1:  # as good as greedy
+                assert item["correct"] == item["greedy"].replace("1", "4")
+                assert item["majority"] == [float(digit) for digit in item["greedy"]]
+    assert records[1.0]["items"] != records[1e-4]["items"]
+
+
+@pytest.mark.parametrize("fields", [dict(method="sft"), dict(method="base", temperature=0)])
+def test_a_temperature_is_of_a_base(fields):
+    with pytest.raises(StudyError, match="goes with --method base"):
+        Run(**dict(temperature=0.5) | fields)
 
 
 @pytest.mark.slow

@@ -31,6 +31,7 @@ def test_arms_that_differ_in_more_than_the_seed_have_names_of_their_own(grid, pr
     ("run", "name"),
     [
         (Run("base"), "base"),
+        (Run("base", temperature=0.5), "base, at temperature 0.5"),
         (Run("grpo", start="sft_loss-chord_phi_seed-1"), "SFT loss chord_phi, then GRPO"),
         (Run("cat", parents=("sft_by-length", "grpo_by-length")), "learnt merge, length halves"),
         (

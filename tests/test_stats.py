@@ -89,16 +89,20 @@ def test_each_metric_scores_an_item():
     assert stats.item_scores(items, "greedy").tolist() == [1, 0]
     assert stats.item_scores(items, "sampled").tolist() == [0.25, 0.75]
     assert stats.item_scores(items, "pass@2").tolist() == [0.5, 1.0]
-    with pytest.raises(StudyError, match="unknown metric 'pass'; valid: greedy, sampled, pass@k"):
+    items = items.assign(majority=[0.5, 1])
+    assert stats.item_scores(items, "majority").tolist() == [0.5, 1]
+    valid = "greedy, sampled, majority, pass@k"
+    with pytest.raises(StudyError, match=f"unknown metric 'pass'; valid: {valid}"):
         stats.item_scores(items, "pass")
 
 
 def test_unpack_reads_the_items_of_a_record():
     stored = {
         "gsm8k/test": {"level": "12", "greedy": "01", "correct": "34", "samples": 4},
-        "org/set/test": {"level": "5", "greedy": "1"},
+        "org/set/test": {"level": "5", "greedy": "1", "majority": [0.5]},
     }
     frame = stats.unpack(stored)
+    assert math.isnan(frame["majority"][1]) and frame["majority"][2] == 0.5
     assert frame["family"].tolist() == ["gsm8k", "gsm8k", "org/set"]
     assert frame["item"].tolist() == [0, 1, 0]
     assert frame["level"].tolist() == [1, 2, 5] and frame["greedy"].tolist() == [0, 1, 1]
@@ -111,13 +115,17 @@ def test_scores_give_one_row_per_set_and_measured_metric():
         "gsm8k/test": {"level": "1122", "greedy": "0110", "correct": "0440", "samples": 4},
         "math/test": {"level": "1", "greedy": "1", "correct": "", "samples": 0},
     }
+    stored["mbpp/test"] = {"level": "1", "greedy": "1", "majority": [0.5]}
     rows = stats.scores(stored)
     assert [(row["family"], row["metric"]) for row in rows] == [
         ("gsm8k", "greedy"),
         ("gsm8k", "sampled"),
         ("gsm8k", "pass@4"),
         ("math", "greedy"),
+        ("mbpp", "greedy"),
+        ("mbpp", "majority"),
     ]
+    assert rows[-1]["value"] == 0.5
     assert all(row["value"] == 0.5 and row["n"] == 4 for row in rows[:3])
     assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 1 for row in rows)
 
