@@ -1,10 +1,16 @@
-"""Where does the study keep its files, and how are they written?"""
+"""Where does the study keep its files, and how are they written? What can be said of any file."""
 
+import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from hybridlib import ROOT
+from hybridlib import ROOT, StudyError
+
+LFS_POINTER = b"version https://git-lfs"
+"""How the file begins that stands in a clone for one that Git LFS has not fetched."""
+PROBE_BYTES = 1 << 20  # written to see whether a folder takes files: a small adapter
 
 
 def results_folder(profile_name: str) -> Path:
@@ -40,3 +46,56 @@ def write(path: Path, text: str) -> Path:
         Path(temporary).unlink(missing_ok=True)
         raise
     return path
+
+
+def check_content(path: Path) -> None:
+    """Check that a file is there, can be read, and is neither empty nor a pointer of Git LFS.
+
+    Raises:
+        StudyError: names the file, and what is wrong with it.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(LFS_POINTER))
+    except OSError as error:
+        raise StudyError(f"{path} cannot be read: {error.strerror}") from None
+    if start == LFS_POINTER:
+        raise StudyError(f"{path} is a pointer of Git LFS and not the file; fetch it: git lfs pull")
+    if not start:
+        raise StudyError(f"{path} is empty; restore it")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a file that holds one object of JSON.
+
+    Raises:
+        StudyError: names the file that is absent, cut or something else.
+    """
+    check_content(path)
+    try:
+        content = json.loads(path.read_text("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise StudyError(f"{path} is no readable JSON ({error}); restore it") from None
+    if not isinstance(content, dict):
+        raise StudyError(f"{path} holds no object of JSON; restore it")
+    return content
+
+
+def check_writable(folder: Path) -> None:
+    """Check that files can be written below a folder, which need not exist yet; leaves nothing.
+
+    Writes PROBE_BYTES and removes them, since permissions tell nothing of full or read-only disks.
+
+    Raises:
+        StudyError: names the folder, and why it takes no file.
+    """
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        with tempfile.NamedTemporaryFile(dir=existing, prefix=".probe") as file:
+            file.write(bytes(PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise StudyError(
+            f"cannot write to {folder}: {error.strerror}; make room there or choose another folder"
+        ) from None

@@ -15,7 +15,8 @@ import pytest
 import hybridlib
 from hybridlib import files, profiles
 
-HUB = Path(__file__).resolve().parents[2] / "shared" / "hub" / "datasets"
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+HUB, CASES = SHARED / "hub" / "datasets", SHARED / "cases"
 
 
 @pytest.fixture
@@ -24,6 +25,14 @@ def hub(monkeypatch):
     if not HUB.is_dir():
         pytest.skip("no copy of the real sets beside the repository")
     monkeypatch.setenv("HYBRIDLIB_HUB", str(HUB))
+
+
+@pytest.fixture
+def cases():
+    """Inputs that once failed, where a copy lies beside the repository."""
+    if not CASES.is_dir():
+        pytest.skip("no copy of the inputs that failed beside the repository")
+    return CASES
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ ORDER = """
     grading.comparison grading.symbolic grading.extraction grading.grader
     grading.arithmetic grading
     fingerprint stats results
-    data.sources data.rows data.audit data.intake data.describe data
+    data.textfiles data.sources data.rows data.audit data.intake data.describe data
     engine.operations engine.decoder engine.rollout engine.critics engine.trainers engine
     models
     merging.geometry merging.operators merging.merge merging.interference merging

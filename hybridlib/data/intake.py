@@ -17,12 +17,14 @@ from hybridlib.data.rows import (
     convert_row,
     custom_converter,
     gsm8k_row,
+    level_number,
     limited,
     math_row,
     mbpp_row,
     row_id,
+    text_of,
 )
-from hybridlib.data.sources import RawRow
+from hybridlib.data.textfiles import RawRow
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -73,19 +75,10 @@ def _training_source(name: str, limit: int, columns: dict[str, str]) -> Source:
         return DATASETS[name]("train", limit)
     convert = custom_converter(name, columns) if columns else _convert_by_form
     tables = sources.read(name)
-    required = list(columns.values())
-    if not required:
-        # Each row is converted by the columns that it fills, so none can be demanded of the table;
-        # `split_rows` needs one, and any that the table has will do.
-        required = next(iter(tables.values())).column_names[:1]
-    raw_rows = sources.split_rows([tables], name, "train", required, carved=())
-    level = columns.get("level", "level")  # the one column that a row need not fill
-
-    def convert_filled(raw: RawRow) -> dict[str, Any]:
-        filled = {column: value for column, value in raw.items() if value is not None}
-        return convert({level: 0} | filled)
-
-    return raw_rows, convert_filled
+    # Without `columns` each row is converted by the columns that it fills, so none can be demanded
+    # of the table; `split_rows` needs one, and any that the table has will do.
+    required = list(columns.values()) or list(next(iter(tables.values()))[0])[:1]
+    return sources.split_rows([tables], name, "train", required, carved=()), convert
 
 
 def _convert_by_form(raw: RawRow) -> dict[str, Any]:
@@ -103,14 +96,13 @@ def _prepared_row(raw: RawRow) -> dict[str, Any]:
     """Convert a row that has the columns of `rows.load` already, such as `advise` writes."""
     if raw["kind"] not in grading.KINDS:
         raise ValueError(f"unknown kind {raw['kind']!r}; valid: {', '.join(grading.KINDS)}")
-    if not str(raw["answer"]).strip():
-        raise ValueError("the column 'answer' is empty")
-    optional = {column: raw[column] for column in ("family", "level") if column in raw}
+    optional = {"family": text_of(raw, "family")} if "family" in raw else {}
     return optional | {
         "kind": raw["kind"],
-        "question": raw["prompt"][-1]["content"],
-        "answer": str(raw["answer"]),
-        "completion": raw["completion"][-1]["content"],
+        "level": level_number(raw.get("level", 0)),
+        "question": text_of(raw["prompt"][-1], "content"),
+        "answer": text_of(raw, "answer"),
+        "completion": text_of(raw["completion"][-1], "content"),
     }
 
 

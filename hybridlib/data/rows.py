@@ -7,14 +7,18 @@ saying which of its columns holds what.
 """
 
 import ast
+import datetime
 import os
+import re
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridlib import StudyError, grading
 from hybridlib.data import sources
-from hybridlib.data.sources import NumberedRows, RawRow
+from hybridlib.data.sources import NumberedRows
+from hybridlib.data.textfiles import RawRow
 from hybridlib.registry import Registry
 from hybridlib.tiny import tasks
 
@@ -25,6 +29,7 @@ DATASETS = Registry("dataset")
 SPLITS = ("train", "valid", "test", "longer", "wording", "prompt")
 CUSTOM_SPLITS = ("train", "valid", "test")
 TINY_ROWS = 1000  # of a generated split, which has no end of its own, where no limit is given
+EXACT_FLOAT = 2.0**53  # from here on a float may lack digits that its file was made from
 TEMPLATES = {  # ways to ask one question; the first is the study's
     "plain": "{}",
     "label": "Question: {}",
@@ -148,17 +153,20 @@ def convert_row(
         ValueError: the row cannot be converted; the message says why.
     """
     try:
-        converted = convert(raw)
+        converted = convert({column: value for column, value in raw.items() if value is not None})
     except KeyError as error:
         raise ValueError(f"the column {error} is empty") from None
     except CONVERSION_ERRORS as error:
         raise ValueError(str(error)) from None
-    question, completion = converted.pop("question"), converted.pop("completion")
+    question, completion, answer = (
+        _unix_lines(converted.pop(part)) for part in ("question", "completion", "answer")
+    )
     return {
         "id": row_id(name, split, index),
         "family": _short_name(name),
         "topic": "",
         **converted,
+        "answer": answer,
         "prompt": chat_prompt(question),
         "completion": [{"role": "assistant", "content": completion}],
     }
@@ -176,17 +184,50 @@ def _short_name(name: str) -> str:
 # ---------------------------------------------------------------- converters
 
 
+def text_of(raw: RawRow, column: str) -> str:
+    """Return the text of a row's column, as the file has it, or as its declared type is written.
+
+    Raises:
+        KeyError: the row lacks the column.
+        ValueError: it is empty, or holds what has no text of its own, such as a list or a time.
+    """
+    match raw[column]:
+        case str(text):
+            text.encode()  # half a surrogate pair is a ValueError here, and no character anywhere
+        case bool(truth):
+            text = "true" if truth else "false"
+        case int() | Decimal() as number:
+            text = str(number)
+        case float(number) if abs(number) < EXACT_FLOAT:
+            text = repr(number)
+        case datetime.date() as day if not isinstance(day, datetime.datetime):
+            text = day.isoformat()
+        case float(number):
+            raise ValueError(f"the column {column!r} holds {number}; write its digits as text")
+        case other:
+            kind = type(other).__name__
+            raise ValueError(f"the column {column!r} holds no text but a {kind}; write it as text")
+    if not text.strip():
+        raise ValueError(f"the column {column!r} is empty")
+    return text
+
+
+def _unix_lines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def gsm8k_row(raw: RawRow) -> dict[str, Any]:
     """Convert GSM8K's form: `<<a+b=c>>` marks a step, `#### n` the answer (Cobbe et al. 2021)."""
-    answer = raw["answer"].rpartition("####")[2].strip().replace(",", "")
-    if "####" not in raw["answer"] or grading.parse_number(answer) is None:
+    solution = text_of(raw, "answer")
+    answer = solution.rpartition("####")[2].strip().replace(",", "")
+    if "####" not in solution or grading.parse_number(answer) is None:
         raise ValueError("the answer has no '#### number'")
     return {
         "family": "gsm8k",
         "kind": "number",
-        "level": raw["answer"].count("<<"),
-        "question": raw["question"],
-        "completion": raw["answer"],
+        "level": solution.count("<<"),
+        "question": text_of(raw, "question"),
+        "completion": solution,
         "answer": answer,
     }
 
@@ -194,16 +235,16 @@ def gsm8k_row(raw: RawRow) -> dict[str, Any]:
 def math_row(raw: RawRow) -> dict[str, Any]:
     """Convert MATH's form: the last box of the solution is the answer (Hendrycks et al. 2021)."""
     # Two training solutions end in an empty box; both count primes where there are none.
-    solution = raw["solution"].replace("\\boxed{}", "\\boxed{0}")
+    solution = text_of(raw, "solution").replace("\\boxed{}", "\\boxed{0}")
     answer = grading.last_boxed(solution)
     if answer is None:
         raise ValueError("the solution has no \\boxed{answer}")
     return {
         "family": "math",
         "kind": "expression",
-        "level": _level_number(raw["level"]),
+        "level": level_number(raw.get("level", 0)),
         "topic": raw.get("type") or raw.get("subject") or "",
-        "question": raw["problem"],
+        "question": text_of(raw, "problem"),
         "completion": solution,
         "answer": answer,
     }
@@ -216,18 +257,19 @@ def mbpp_row(raw: RawRow) -> dict[str, Any]:
     the question, since it names the function. The level is the number of statements that are
     neither a definition nor a return.
     """
+    if not isinstance(raw["test_list"], list) or not raw["test_list"]:
+        raise ValueError("there are no asserts: test_list is no list, or has none")
     setup = [raw.get("test_setup_code") or "", *(raw.get("test_imports") or [])]
-    lines = [line.replace("\r\n", "\n").strip() for line in [*setup, *raw["test_list"]]]
-    code = raw["code"].replace("\r\n", "\n")
+    lines = [_unix_lines(line).strip() for line in [*setup, *raw["test_list"]]]
+    code = _unix_lines(text_of(raw, "code"))
     nodes = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.stmt)]
     steps = sum(not isinstance(node, ast.FunctionDef | ast.Return) for node in nodes)
-    if not raw["test_list"]:
-        raise ValueError("there are no asserts")
+    question = text_of(raw, "text" if raw.get("text") else "prompt")
     return {
         "family": "mbpp",
         "kind": "program",
         "level": max(1, steps),
-        "question": f"{raw.get('text') or raw['prompt']}\n{raw['test_list'][0].strip()}",
+        "question": f"{question}\n{raw['test_list'][0].strip()}",
         "completion": code,
         "answer": "\n".join(line for line in lines if line),
     }
@@ -240,31 +282,28 @@ def _custom_row(raw: RawRow, columns: dict[str, str]) -> dict[str, Any]:
     completion does not state the answer in the form that the grader reads, it is appended, or SFT
     would teach answers that count as wrong.
     """
-    value = raw[columns["answer"]]
-    if value is None or not str(value).strip():
-        raise ValueError(f"the column {columns['answer']!r} is empty")
-    text = str(value).strip()
+    text = text_of(raw, columns["answer"]).strip()
     answer = grading.last_boxed(text) or text.rpartition("####")[2].strip()
     kind = "expression" if grading.parse_number(answer) is None else "number"
     if kind == "number":
         answer = answer.replace(",", "").replace("$", "")
     marked_answer = f"#### {answer}" if kind == "number" else f"\\boxed{{{answer}}}"
-    completion = raw[columns["completion"]] if "completion" in columns else text
-    if not grading.grade(str(completion), answer, kind).correct:
+    completion = text_of(raw, columns["completion"]) if "completion" in columns else text
+    if not grading.grade(completion, answer, kind).correct:
         completion = f"{completion}\n{marked_answer}" if "completion" in columns else marked_answer
     return {
         "kind": kind,
-        "level": _level_number(raw[columns["level"]]) if "level" in columns else 0,
-        "question": str(raw[columns["question"]]),
+        "level": level_number(raw.get(columns.get("level", ""), 0)),
+        "question": text_of(raw, columns["question"]),
         "completion": completion,
         "answer": answer,
     }
 
 
-def _level_number(level: Any) -> int:
-    """Return the digits in a level as a number: 3 for "Level 3", 0 for MATH's two "Level ?"."""
-    digits = "".join(character for character in str(level) if character.isdigit())
-    return int(digits) if digits else 0
+def level_number(level: Any) -> int:
+    """Return the first number in a level: 3 for "Level 3" and 3.0, 0 for MATH's "Level ?"."""
+    digits = re.search(r"\d+", str(level))
+    return int(digits[0]) if digits else 0
 
 
 # ---------------------------------------------------------------- data sets

@@ -4,21 +4,22 @@ import hashlib
 import json
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hybridlib import StudyError
+from hybridlib.data import textfiles
+from hybridlib.data.textfiles import RawRow
 
-if TYPE_CHECKING:
-    from datasets import DatasetDict
-
-RawRow = dict[str, Any]  # column -> value, as the source has it
 NumberedRows = list[tuple[int, RawRow]]  # with the row's number in the source
-FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+Splits = dict[str, list[RawRow]]  # split -> its rows, each with all columns of the split
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+GUESSED = ("float", "double", "timestamp", "date", "time")
+"""How the types begin that `datasets` infers from texts or from gaps."""
 VALID_NAMES = ("validation", "valid", "dev")  # how sources call the split `valid`
 
 
 def split_rows(
-    tables: list["DatasetDict"], name: str, split: str, columns: list[str], carved: tuple[str, ...]
+    tables: list[Splits], name: str, split: str, columns: list[str], carved: tuple[str, ...]
 ) -> NumberedRows:
     """Return the rows of one split, numbered as in the source.
 
@@ -41,7 +42,7 @@ def split_rows(
     stored_split = "train" if split in absent else stored_name.get(split, split)
     if stored_split not in tables[0]:
         raise StudyError(f"{name} has no split {split!r}; it has: {', '.join(tables[0])}")
-    existing = tables[0][stored_split].column_names
+    existing = list(next(iter(tables[0][stored_split]), {}))
     if missing := set(columns) - set(existing):
         raise StudyError(
             f"{name} lacks the columns {', '.join(sorted(missing))}; found: {', '.join(existing)}"
@@ -64,39 +65,73 @@ def content_number(purpose: str, content: Any) -> int:
 
 
 @lru_cache(maxsize=16)
-def read(location: str, config: str | None = None) -> "DatasetDict":
+def read(location: str, config: str | None = None) -> Splits:
     """Read a folder, a data file or a hub id; the last 16 stay in memory.
 
-    Turns off the progress bars and the log of `datasets`, whose failures become one line here.
-    Without a network a hub id is looked for in the cache, and missed within seconds.
+    `datasets` says which files belong to which split, and `textfiles` reads them. Turns off the
+    progress bars and the log of `datasets`, whose failures become one line here. Without a network
+    a hub id is looked for in the cache, and missed within seconds.
 
     Raises:
         StudyError: the source is not there or cannot be read.
     """
-    import datasets
-    from datasets.exceptions import DatasetGenerationError
-
     path = Path(location)
+    if path.is_file():
+        return {"train": textfiles.read_file(path)}
+    import datasets
+
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    if not path.is_dir() and not _reachable(location):
+        datasets.config.HF_HUB_OFFLINE = True  # a copy in the cache will do
     try:
-        if path.is_file():
-            if path.suffix not in FORMATS:
-                raise StudyError(f"{location} is no data file; valid: {', '.join(FORMATS)}")
-            return datasets.load_dataset(FORMATS[path.suffix], data_files=location)
-        if not path.is_dir() and not _reachable(location):
-            datasets.config.HF_HUB_OFFLINE = True  # a copy in the cache will do
-        return datasets.load_dataset(location, config)
-    except DatasetGenerationError as error:
-        reason = _malformed_line(path) or f"{location} cannot be read: {error.__cause__}"
-        raise StudyError(reason) from None
+        builder = datasets.load_dataset_builder(location, config)
+        named = builder.config.data_files
+        if not named:
+            return _cached_tables(builder)
+        local = datasets.DownloadManager().download_and_extract(dict(named))
     except ConnectionError:
         raise StudyError(
             f"no network to fetch the dataset {location}: set HYBRIDLIB_HUB to a folder that holds "
             f"{location}, or use --profile tiny, which needs none"
         ) from None
-    except (OSError, ValueError) as error:
-        raise StudyError(f"{location} cannot be read: {str(error).splitlines()[0]}") from None
+    except StudyError:
+        raise
+    except Exception as error:  # whatever the library makes of a folder that is none of data
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise StudyError(f"{location} cannot be read: {reason}") from None
+    splits = {}
+    for split, names in named.items():
+        rows: list[RawRow] = []
+        for name, file in zip(names, local[split], strict=True):
+            rows += textfiles.read_file(Path(file), form=_form(name))
+        splits[str(split)] = textfiles.with_all_columns(rows)
+    return splits
+
+
+def _form(name: str) -> str:
+    """Return the suffix that says how a file is read, of the file in a compressed one."""
+    stem = Path(name)
+    return stem.suffix if stem.suffix not in COMPRESSED else Path(stem.stem).suffix
+
+
+def _cached_tables(builder: Any) -> Splits:
+    """Return the rows of a hub set of which only the tables that `datasets` made are at hand.
+
+    Raises:
+        StudyError: a column has a type that `datasets` may have guessed, and changed answers by.
+    """
+    builder.download_and_prepare()
+    splits = {}
+    for split, table in builder.as_dataset().items():
+        for column, feature in table.features.items():
+            if str(getattr(feature, "dtype", "")).startswith(GUESSED):
+                raise StudyError(
+                    f"of {builder.repo_id} there is a copy whose column {column!r} was retyped to "
+                    f"{feature.dtype}; read its files, from a folder or with a network"
+                )
+        splits[str(split)] = list(table)
+    return splits
 
 
 def _reachable(hub_id: str) -> bool:
@@ -118,15 +153,3 @@ def _reachable(hub_id: str) -> bool:
     except Exception:  # whatever the network does to us, the cache may still have it
         return False
     return True
-
-
-def _malformed_line(path: Path) -> str:
-    """Name the first line of the JSON files under a path that is not JSON; "" if all are."""
-    files = [path] if path.is_file() else sorted([*path.rglob("*.jsonl"), *path.rglob("*.json")])
-    for file in files:
-        for number, line in enumerate(file.read_text(errors="replace").splitlines(), 1):
-            try:
-                json.loads(line or "0")
-            except ValueError as error:
-                return f"{file.name}, line {number} is no JSON: {error}"
-    return ""
