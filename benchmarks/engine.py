@@ -183,7 +183,7 @@ def _growth_of_sampling(profile: Profile, repeat: int) -> list[dict]:
         rows.append(row("evaluation", [], spent["ours"], size=count, grows="rows"))
     ids = rollout.encode(tokenizer, prompts[:32])
     for length in (24, 48, 96):  # no end token: each answer is as long as it may be
-        way = partial(rollout.sample_ids, model, ids, 8, length, eos=-1)
+        way = partial(rollout.sample_ids, model, ids, 8, length, ends=[-1])
         spent = turns({"ours": way}, repeat)
         rows.append(row("sampling", [], spent["ours"], size=length, grows="tokens an answer"))
     return rows

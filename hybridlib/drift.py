@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hybridlib import data
 from hybridlib.engine import decoder, rollout
+from hybridlib.engine.ends import end_tokens
 from hybridlib.profiles import Profile
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def corpus_loss(model: Any, tokenizer: Any) -> float:
     pairs = pretrain.documents(pretrain.Recipe(), -2, DOCUMENTS, 4)
     prompts = rollout.encode(tokenizer, [prompt for prompt, _ in pairs])
     texts = tokenizer([text for _, text in pairs], add_special_tokens=False)["input_ids"]
-    answers = [[[*text, tokenizer.eos_token_id]] for text in texts]
+    end = end_tokens(model, tokenizer)[0]
+    answers = [[[*text, end]] for text in texts]
     with torch.no_grad():
         log_probs = [
             vocabulary.gather(1, tokens[:, None])
@@ -66,8 +68,8 @@ def _on_answers(
 
     prompts = rollout.encode(tokenizer, rows["prompt"])
     generator = torch.Generator(model.device).manual_seed(seed)
-    limit, eos = profile.max_completion_tokens, tokenizer.eos_token_id
-    answers, _ = rollout.sample_ids(model, prompts, SAMPLES, limit, eos, generator=generator)
+    limit, ends = profile.max_completion_tokens, end_tokens(model, tokenizer)
+    answers, _ = rollout.sample_ids(model, prompts, SAMPLES, limit, ends, generator=generator)
     groups = [answers[i : i + SAMPLES] for i in range(0, len(answers), SAMPLES)]
     without_adapter = getattr(model, "disable_adapter", nullcontext)
     kl = entropy = 0.0

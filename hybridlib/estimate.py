@@ -2,9 +2,11 @@
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
-from hybridlib.adapters import ADAPTERS
+from hybridlib import adapters, models
+from hybridlib.engine.ends import end_tokens
 from hybridlib.files import results_folder, run_folder
 from hybridlib.methods import METHODS, composed, train
 from hybridlib.pool import count_gpus
@@ -36,9 +38,25 @@ def show(run: Run, profile: Profile) -> None:
     if trainer := METHODS[run.method].trainer:
         print(f"trainer   trl.{trainer.upper()}Config")
         _print_values(dict(sorted(trainer_options(run, profile).items())))
+        if folder := model_folder(profile.model):
+            print("learns")
+            _print_values(learning(run, folder))
     print("estimate")
     _print_values(cost(run, profile))
     print(f"result    {results_folder(profile.name) / (run.id + '.json')}")
+
+
+def learning(run: Run, folder: Path) -> dict[str, str]:
+    """Return which modules of a model learn, which matrices do not, and what ends an answer."""
+    model, tokenizer = models.outline(folder, run.adapter, run.rank)
+    learns = adapters.learning(model)
+    ends = tokenizer.convert_ids_to_tokens(end_tokens(model, tokenizer))
+    return {
+        "modules": ", ".join(learns["modules"]),
+        "parameters": f"{learns['share']:.2%} of the model's, beside {learns['number']} modules",
+        "left out": ", ".join(learns["left_out"]),
+        "an answer ends in": ", ".join(ends),
+    }
 
 
 def trainer_options(run: Run, profile: Profile) -> dict[str, Any]:
@@ -60,15 +78,9 @@ def parameters(run: Run, profile: Profile) -> tuple[int, int]:
     folder = model_folder(profile.model)
     if not folder:
         return profile.parameters, int(LORA_SHARE * profile.parameters * run.rank)
-    import torch
-    from peft import get_peft_model
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
-        weights = sum(p.numel() for p in model.parameters())
-        model = get_peft_model(model, ADAPTERS[run.adapter](run.rank))
-        return weights, sum(p.numel() for p in model.parameters() if p.requires_grad)
+    model, _ = models.outline(folder, run.adapter, run.rank)
+    trained, everything = model.get_nb_trainable_parameters()
+    return everything - trained, trained
 
 
 def cost(run: Run, profile: Profile) -> dict[str, str]:

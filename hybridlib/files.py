@@ -4,13 +4,20 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hybridlib import ROOT, StudyError
 
 LFS_POINTER = b"version https://git-lfs"
 """How the file begins that stands in a clone for one that Git LFS has not fetched."""
 PROBE_BYTES = 1 << 20  # written to see whether a folder takes files: a small adapter
+
+
+class Times(NamedTuple):
+    """When the results of a run were written last, in ns since the epoch; 0 = not there."""
+
+    record: int = 0
+    adapter: int = 0
 
 
 def results_folder(profile_name: str) -> Path:
@@ -26,6 +33,27 @@ def runs_folder(profile_name: str) -> Path:
 def run_folder(run_id: str, profile_name: str) -> Path:
     """Return the folder in which one run keeps its adapter and its checkpoints."""
     return runs_folder(profile_name) / run_id
+
+
+def times(run_id: str, profile_name: str) -> Times:
+    """Return when the record and the adapter of a run were written."""
+    return Times(
+        _modified(results_folder(profile_name) / f"{run_id}.json"),
+        _modified(run_folder(run_id, profile_name) / "adapter" / "adapter_config.json"),
+    )
+
+
+def recorded_times(profile_name: str) -> dict[str, Times]:
+    """Return id -> `times` of every run that has a record."""
+    ids = [path.stem for path in results_folder(profile_name).glob("*.json")]
+    return {run_id: times(run_id, profile_name) for run_id in ids}
+
+
+def _modified(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def write(path: Path, text: str) -> Path:

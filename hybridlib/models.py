@@ -3,12 +3,14 @@
 import inspect
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridlib import ROOT, StudyError, adapters
+from hybridlib.engine import ends
 from hybridlib.profiles import BACKENDS, Profile, model_folder
 
 if TYPE_CHECKING:
@@ -101,8 +103,8 @@ def load(
         backend: "hf" or "unsloth"; what really trained is recorded with the result.
         trainable: Whether a saved adapter learns on.
     Raises:
-        StudyError: The model is neither a folder nor a reachable hub id, or the backend cannot
-            train the adapter.
+        StudyError: The model is neither a folder nor a reachable hub id, no end of an answer is
+            known, or model or backend do not fit the adapter.
     """
     import_backend(backend)
     import torch
@@ -121,8 +123,9 @@ def load(
             f"cannot load model {profile.model!r} ({str(error).splitlines()[0]}); "
             "give --model FOLDER, or use --profile tiny"
         ) from None
+    ends.declare(model, tokenizer)
     if backend == "unsloth" and fresh:
-        model = _add_unsloth_adapter(model, adapter, fresh)
+        model = adapters.attach(fresh, model, partial(_add_unsloth_adapter, name=adapter))
     # bitsandbytes on CPUs with AVX512-BF16 repacks 4-bit weights in place at the first evaluation,
     # after which every backward pass is wrong, without an error. Keep the layout that trains.
     for module in model.modules():
@@ -133,10 +136,53 @@ def load(
 
         model = PeftModel.from_pretrained(model, start, is_trainable=trainable)
     elif backend == "hf" and fresh:
-        from peft import get_peft_model
-
-        model = get_peft_model(model, fresh)
+        model = adapters.attach(fresh, model)
     return model, tokenizer
+
+
+def outline(
+    folder: Path, adapter: str = "", rank: int = 1
+) -> "tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]":
+    """Return what `load` would, but without weights: it takes a second and no memory.
+
+    Args:
+        folder: of the model.
+        adapter, rank: of a fresh adapter; "" = none.
+    Raises:
+        StudyError: the folder holds no model that continues text, or one of a type that
+            transformers does not know; no end of an answer is known, or no adapter fits.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+        tokenizer = load_tokenizer(str(folder))
+    except (OSError, ValueError, KeyError) as error:
+        raise StudyError(
+            f"{folder} holds no causal language model: {str(error).strip().splitlines()[0]}"
+        ) from None
+    if (folder / "generation_config.json").exists():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    ends.declare(model, tokenizer)
+    if adapter:
+        with torch.device("meta"):
+            model = adapters.attach(adapters.trainable(adapter, rank), model)
+    return model, tokenizer
+
+
+def check(profile: Profile, names: Iterable[str]) -> None:
+    """Raise StudyError where a model that lies on this machine cannot be trained.
+
+    Reads its settings and its tokenizer, no weights.
+
+    Args:
+        names: of the adapters that it will be trained with.
+    """
+    if folder := model_folder(profile.model):
+        for name in [*names] or [""]:
+            outline(folder, name)
 
 
 def _load_plain(name: str, profile: Profile, dtype: Any, nf4: bool) -> Any:
@@ -172,14 +218,14 @@ def _load_unsloth(name: str, profile: Profile, dtype: Any, nf4: bool) -> Any:
     return model
 
 
-def _add_unsloth_adapter(model: Any, adapter: str, config: Any) -> Any:
+def _add_unsloth_adapter(model: Any, config: Any, name: str) -> Any:
     import torch
     from unsloth import FastLanguageModel
 
     parameters = inspect.signature(FastLanguageModel.get_peft_model).parameters
     return FastLanguageModel.get_peft_model(
         model,
-        **unsloth_options(adapter, config, parameters),
+        **unsloth_options(name, config, parameters),
         use_gradient_checkpointing="unsloth" if torch.cuda.is_available() else False,
     )
 

@@ -5,21 +5,34 @@ process, so it has a worker of its own. What a worker does with a run it is told
 the function.
 """
 
+import multiprocessing
 import os
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from graphlib import TopologicalSorter
-from typing import Any
+from typing import Any, NamedTuple
 
-from hybridlib import StudyError, files
+from hybridlib import StudyError, files, locks, processes, results
 from hybridlib.profiles import Profile
 from hybridlib.runs import Run
+
+PAUSE = 1.0  # seconds before a run that another call is at work on is asked for again
+
+
+class Outcome(NamedTuple):
+    """What became of a run that was handed to a worker."""
+
+    record: Any = None  # None: nothing, since another call is at work on it
+    holder: str = ""  # who is
 
 
 class Pool:
     """Worker processes for the runs of one profile; a context that ends them.
+
+    They end with this process, whatever ends it. Several pools may work on one folder: a worker
+    holds the lock of its run, and a run that another pool has is left to it.
 
     Args:
         execute: `fn(run, profile, **options) -> record`, importable by a fresh process.
@@ -42,28 +55,40 @@ class Pool:
                     process.terminate()
             executor.shutdown(cancel_futures=True)
 
-    def submit(self, run: Run, **options: Any) -> Future:
-        """Execute a run in a worker of its backend; `options` go to the function."""
-        from multiprocessing import get_context
+    def submit(self, run: Run, seen: files.Times | None = None, **options: Any) -> Future:
+        """Let a worker of its backend execute a run; the future's result is an `Outcome`.
 
+        Args:
+            seen: what `files.times` said before it was found that the run has to be executed. If
+                another call has made its results since, these are the outcome.
+            options: of the function.
+        """
+        self._drop_broken_workers()
         if run.backend not in self.executors:
             count = 1 if run.backend == "unsloth" else self.workers
-            context = get_context("spawn")
+            context = multiprocessing.get_context("spawn")
             tickets = context.Queue()
             for ticket in range(count):
                 tickets.put(ticket)
             self.executors[run.backend] = ProcessPoolExecutor(
                 count, context, _warm_up, (run.backend, self.profile, tickets, self.gpus)
             )
-        return self.executors[run.backend].submit(self.execute, run, self.profile, **options)
+        return self.executors[run.backend].submit(
+            _execute_alone, self.execute, run, self.profile, seen, options
+        )
 
-    def work(self, todo: Collection[Run], save: bool = True) -> dict[str, Any]:
+    def work(
+        self, todo: Collection[Run], save: bool = True, seen: dict[str, files.Times] | None = None
+    ) -> dict[str, Any]:
         """Execute these runs, printing progress and the time left; return id -> record.
 
-        Runs wait for the runs that they start from. One that fails does not stop the others.
+        Runs wait for the runs that they start from. One that fails does not stop the others; one
+        whose worker was killed is tried once more. What another call is at work on comes last.
 
         Args:
             save: replace the stored records; else only adapters are made.
+            seen: `files.recorded_times` before `todo` was made; what another call has made since
+                is returned, and its run not executed. None: every run is executed.
         Raises:
             StudyError: some failed; each is named with its reason.
         """
@@ -72,16 +97,22 @@ class Pool:
         order = TopologicalSorter(graph)
         order.prepare()
         ready: list[str] = []
+        elsewhere: dict[str, str] = {}  # another call has them: id -> who
         failed: dict[str, str] = {}
+        broken: set[str] = set()
         records: dict[str, Any] = {}
         left = dict(runs)
         running: dict[Future, tuple[Run, float]] = {}
         clock = Clock(len(runs), self.workers)
         logs = files.runs_folder(self.profile.name).relative_to(files.ROOT)
         print(f"{len(runs)} runs, {self.workers} at a time; logs in {logs}", flush=True)
+        waiting: list[str] = []  # of `elsewhere`, until the next pause is over
         while order.is_active():
             ready += order.get_ready()
-            while ready and len(running) < self.workers:
+            # What broke a worker is tried again alone, so that it takes no other run with it.
+            while ready and len(running) < (
+                1 if broken & {ready[0], *(run.id for run, _ in running.values())} else self.workers
+            ):
                 run = runs[ready.pop(0)]
                 if lost := [name for name in run.prerequisites if name in failed]:
                     failed[run.id] = f"needs {lost[0]}"
@@ -89,25 +120,46 @@ class Pool:
                     order.done(run.id)
                     ready += order.get_ready()
                 else:
-                    running[self.submit(run, save=save, force=True)] = run, time.time()
-            if not running:
-                continue
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    before = seen.get(run.id, files.Times()) if seen is not None else None
+                    future = self.submit(run, seen=before, save=save, force=True)
+                    running[future] = run, time.time()
+            if waiting and not running:
+                time.sleep(PAUSE)
+            finished = wait(running, PAUSE if waiting else None, FIRST_COMPLETED).done
+            ready, waiting = ready + waiting, []
+            for future in finished:
                 run, began = running.pop(future)
+                error = future.exception()
+                if isinstance(error, BrokenProcessPool):
+                    self._drop_broken_workers()
+                    if run.id not in broken:
+                        broken.add(run.id)
+                        ready.append(run.id)
+                        print(f"{run.id}: a worker was killed; once more", flush=True)
+                        continue
+                if not error and future.result().record is None:
+                    waiting.append(run.id)
+                    if elsewhere.get(run.id) != future.result().holder:
+                        elsewhere[run.id] = future.result().holder
+                        print(f"{run.id}: left to {elsewhere[run.id]}", flush=True)
+                    continue
                 left.pop(run.id)
                 order.done(run.id)
-                if error := future.exception():
+                if error:
                     failed[run.id] = _one_line(error)
                     print(f"FAILED {run.id}: {failed[run.id]}", flush=True)
                 else:
-                    records[run.id] = future.result()
-                if isinstance(error, BrokenProcessPool):
-                    self.executors.pop(run.backend).shutdown()
+                    records[run.id] = future.result().record
                 print(clock.progress(run, time.time() - began, list(left.values())), flush=True)
         if failed:
             lines = "; ".join(f"{name}: {why}" for name, why in failed.items())
             raise StudyError(f"{len(failed)} of {len(runs)} runs failed: {lines}")
         return records
+
+    def _drop_broken_workers(self) -> None:
+        for backend, executor in list(self.executors.items()):
+            if executor._broken:
+                self.executors.pop(backend).shutdown()
 
 
 class Clock:
@@ -136,8 +188,27 @@ def count_gpus() -> int:
     return torch.cuda.device_count()
 
 
+def _execute_alone(
+    execute: Callable[..., Any],
+    run: Run,
+    profile: Profile,
+    seen: files.Times | None,
+    options: dict[str, Any],
+) -> Outcome:
+    """Execute a run under its lock: a worker's task."""
+    with locks.held(files.runs_folder(profile.name) / "locks" / run.id) as holder:
+        if holder:
+            return Outcome(holder=holder)
+        if seen is not None and files.times(run.id, profile.name) != seen:
+            record = None if results.stale_reason(run, profile) else results.find(run, profile)
+            if record:
+                return Outcome(record)
+        return Outcome(execute(run, profile, **options))
+
+
 def _warm_up(backend: str, profile: Profile, tickets: Any, gpus: int) -> None:
-    """Set up a worker: its GPU, its log, its threads, and the imports that take ten seconds."""
+    """Set up a worker: its end, its GPU, its log, its threads, the imports that take seconds."""
+    processes.end_with_parent(multiprocessing.parent_process().pid)
     ticket = tickets.get()
     if gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(ticket % gpus)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridlib import StudyError, fingerprint, results
-from hybridlib.files import run_folder, write
+from hybridlib.files import recorded_times, run_folder, write
 from hybridlib.grids import GRIDS
 from hybridlib.methods import METHODS, Job, Trained
 from hybridlib.partition import RULES, SELECTIONS
@@ -79,6 +79,7 @@ def execute(run: Run, profile: Profile, save: bool = True, force: bool = False) 
         "facts": facts | trained.facts,
         "provenance": results.provenance(
             backend=run.backend,
+            trained=trained.weights,
             model=models.revision(profile),
             code=fingerprint.digests_of(run, profile),
         ),
@@ -171,7 +172,8 @@ def execute_all(
 ) -> None:
     """Execute the runs that are missing, in worker processes, and store their records.
 
-    What is finished stays, so that a second call goes on where the first stopped.
+    What is finished stays, so that a second call goes on where the first stopped. Calls at the same
+    time share the work: each run is executed by one of them, and all return when all are done.
 
     Args:
         workers: processes at once; 0 = one per `profile.threads` cores, or one per GPU.
@@ -179,9 +181,14 @@ def execute_all(
     Raises:
         StudyError: stale results (see `results.find`), or runs that failed, by name.
     """
+    seen = recorded_times(profile.name)
     if todo := plan(runs, profile, force):
+        from hybridlib import models
+
+        trained = [run for run in todo if METHODS[run.method].trainer]
+        models.check(profile, sorted({run.adapter for run in trained}))
         with Pool(profile, execute, workers) as pool:
-            pool.work(todo)
+            pool.work(todo, seen=seen)
 
 
 def plan(runs: Sequence[Run], profile: Profile, force: bool = False) -> dict[Run, str]:

@@ -19,10 +19,8 @@ def ids(tiny):
 
 def wrapped(tiny, name):
     """Return the base with a fresh adapter of this name that does something."""
-    from peft import get_peft_model
-
     torch.manual_seed(0)
-    model = get_peft_model(copy.deepcopy(tiny[0]), ADAPTERS[name](4)).eval()
+    model = adapters.attach(ADAPTERS[name](4), copy.deepcopy(tiny[0])).eval()
     with torch.no_grad():
         for weight in model.parameters():
             if weight.requires_grad:

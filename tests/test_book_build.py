@@ -97,9 +97,10 @@ def test_a_failed_chapter_is_named_and_the_others_run(root):
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_build_that_is_stopped_leaves_no_half_file_and_no_kernel(root, how):
     write(root, "01_a", "print('a')")
+    stuck = "__import__('re').match('(a+)+$', 'a' * 40 + 'b')"  # holds the interpreter's lock
     slow = (
         "import os, pathlib, time\npathlib.Path('pid').write_text(str(os.getpid()))\n"
-        "time.sleep(0 if pathlib.Path('fast').exists() else 600)"
+        f"pathlib.Path('fast').exists() or {stuck if how == signal.SIGKILL else 'time.sleep(600)'}"
     )
     write(root, "02_b", slow, after=["01_a"])
     # Under a shell that runs it in the background, Python would inherit a deaf ear for Ctrl-C.
@@ -124,6 +125,49 @@ def test_a_build_that_is_stopped_leaves_no_half_file_and_no_kernel(root, how):
     (root / "fast").touch()
     assert run()["02_b"].status == "ran"
     assert not [*cache.executed_folder(TOY).glob("*partial*")]
+
+
+@pytest.mark.slow
+def test_two_builds_at_once_execute_each_chapter_once(root):
+    """The second waits, and finds the chapters of the first; if the first is killed, its work."""
+    count = "with open('executed', 'a') as file: print('{}', file=file)"
+    write(root, "01_a", count.format("a"), "import time; time.sleep(2)")
+    write(root, "02_b", count.format("b"), after=["01_a"])
+    script = (
+        "from dataclasses import replace\n"
+        "from hybridlib.book import build, pages\n"
+        "from hybridlib.profiles import PROFILES\n"
+        "pages.render = lambda *of: 'the page'\n"
+        "build.build(replace(PROFILES['tiny'], name='toy'))\n"
+    )
+
+    def start():
+        return subprocess.Popen(
+            [sys.executable, "-c", script],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"HYBRIDLIB_ROOT": str(root)},
+        )
+
+    first = start()
+    _until((root / "executed").exists)
+    second, third = start(), start()
+    shown = [process.communicate(timeout=120)[0] for process in (first, second, third)]
+    assert (root / "executed").read_text().split() == ["a", "b"]
+    assert all("the page" in text for text in shown)
+    for text in shown[1:]:
+        assert f"waiting for lock of process {first.pid} on" in text
+        assert text.count("cached") == 2
+    (root / "executed").unlink()
+    write(root, "01_a", count.format("a"), "import time; time.sleep(3)")
+    first = start()
+    _until((root / "executed").exists)
+    second = start()
+    assert "waiting for lock" in second.stdout.readline()
+    first.kill()
+    first.communicate()
+    second.communicate(timeout=120)
+    assert (root / "executed").read_text().split() == ["a", "a", "b"]
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hybridlib.adapters import ADAPTERS
+from hybridlib.adapters import ADAPTERS, attach
 from hybridlib.engine import decoder
 
 SMALL = dict(
@@ -35,9 +35,8 @@ def _random(kind: str, **options):
 
 def _adapted(model, name: str):
     import torch
-    from peft import get_peft_model
 
-    peft = get_peft_model(copy.deepcopy(model), ADAPTERS[name](4)).eval()
+    peft = attach(ADAPTERS[name](4), copy.deepcopy(model)).eval()
     with torch.no_grad():
         for key, weight in peft.named_parameters():
             if "lora_" in key:
@@ -265,7 +264,7 @@ def test_what_cannot_be_stood_in_for_is_named():
         assert reason.strip() in decoder.unsupported(model, training=True), reason
     assert decoder.unsupported(cases["dropout"]) == ""  # it is off while sampling
     two = _adapted(_random("qwen2"), "lora")
-    two.add_adapter("second", ADAPTERS["lora"](2))
+    two.add_adapter("second", two.peft_config["default"])
     two.base_model.set_adapter(["default", "second"])
     assert "several adapters" in decoder.unsupported(two)
     model = _random("qwen2")

@@ -198,7 +198,7 @@ def test_the_student_comes_closer_to_its_teacher_on_held_out_prompts(small, worl
     for adapter in (start, trained.adapter):
         student, _ = models.load(small, start=adapter)
         completions, _ = rollout.sample_ids(
-            student, prompts, 1, 48, tokenizer.eos_token_id, 1.0, torch.Generator().manual_seed(0)
+            student, prompts, 1, 48, [tokenizer.eos_token_id], 1.0, torch.Generator().manual_seed(0)
         )
         with torch.no_grad():
             means.append(_divergence(student, teacher, prompts, completions).mean().item())

@@ -13,7 +13,7 @@ PACKAGE = Path(hybridlib.__file__).parent
 BENCHMARKS = PACKAGE.parent / "benchmarks"
 
 ORDER = """
-    __init__ registry imports markdown files profiles runs
+    __init__ registry imports markdown files locks processes profiles runs
     sandbox.seccomp sandbox.wire sandbox.isolation sandbox.zygote sandbox.script sandbox.asserts
     sandbox.judge
     sandbox
@@ -24,7 +24,8 @@ ORDER = """
     grading.arithmetic grading
     fingerprint stats results
     data.textfiles data.sources data.rows data.audit data.intake data.describe data
-    engine.operations engine.decoder engine.rollout engine.critics engine.trainers engine
+    engine.ends engine.operations engine.decoder engine.rollout engine.critics engine.trainers
+    engine
     models
     merging.geometry merging.operators merging.merge merging.interference merging
     metrics rewards reward_shares difficulty targets pretrain drift evaluate

@@ -106,9 +106,7 @@ def test_unsloth_gets_every_field_that_is_not_its_default():
     assert given == {
         "lora_alpha": 32,
         "use_rslora": True,
-        "target_modules": sorted(
-            ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-        ),
+        "target_modules": "all-linear",
     }
     assert _options("lora", ADAPTERS["lora"](8), _get_peft_model)["r"] == 8  # PEFT's default
     config = adapters._lora(

@@ -22,7 +22,7 @@ def test_log_probabilities_are_the_models(tiny, prompts):
     encoded = rollout.encode(tokenizer, prompts)
     generator = torch.Generator().manual_seed(0)
     tokens, log_probs = rollout.sample_ids(
-        model, encoded, 4, 40, tokenizer.eos_token_id, 0.7, generator
+        model, encoded, 4, 40, [tokenizer.eos_token_id], 0.7, generator
     )
     assert len(tokens) == len(log_probs) == 4 * PROMPTS
     for i, (completion, log_prob) in enumerate(zip(tokens, log_probs, strict=True)):
@@ -54,7 +54,7 @@ def test_frequencies_are_those_of_the_distribution(tiny, prompts):
     ids = rollout.encode(tokenizer, prompts[:1])
     n = 20_000
     tokens, _ = rollout.sample_ids(
-        model, ids, n, 1, tokenizer.eos_token_id, 1.0, torch.Generator().manual_seed(1)
+        model, ids, n, 1, [tokenizer.eos_token_id], 1.0, torch.Generator().manual_seed(1)
     )
     with torch.no_grad():
         expected = torch.softmax(model(torch.tensor(ids)).logits[0, -1].double(), -1) * n
@@ -100,7 +100,7 @@ def test_other_decoders_are_sampled_by_generate_with_a_notice(capsys):
 
     def draw(temperature, seed=0):
         return rollout.sample_ids(
-            model, prompts, 3, 20, 0, temperature, torch.Generator().manual_seed(seed)
+            model, prompts, 3, 20, [0], temperature, torch.Generator().manual_seed(seed)
         )
 
     tokens, log_probs = draw(0.8)
@@ -123,12 +123,11 @@ def test_adapters_are_sampled_from_and_left_alone(tiny, prompts):
     import copy
 
     import torch
-    from peft import get_peft_model
 
-    from hybridlib.adapters import ADAPTERS
+    from hybridlib.adapters import ADAPTERS, attach
 
     for name in ADAPTERS:
-        model = get_peft_model(copy.deepcopy(tiny[0]), ADAPTERS[name](4)).eval()
+        model = attach(ADAPTERS[name](4), copy.deepcopy(tiny[0])).eval()
         with torch.no_grad():
             for key, weight in model.named_parameters():
                 if "lora_B" in key:
@@ -136,7 +135,7 @@ def test_adapters_are_sampled_from_and_left_alone(tiny, prompts):
         before = {key: weight.clone() for key, weight in model.state_dict().items()}
         ids = rollout.encode(tiny[1], prompts[:2])
         tokens, log_probs = rollout.sample_ids(
-            model, ids, 2, 12, tiny[1].eos_token_id, 1.0, torch.Generator().manual_seed(2)
+            model, ids, 2, 12, [tiny[1].eos_token_id], 1.0, torch.Generator().manual_seed(2)
         )
         with torch.no_grad():
             whole = model(torch.tensor([ids[0] + tokens[0]])).logits[0, len(ids[0]) - 1 : -1]

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import hybridlib
+from hybridlib import locks
 from hybridlib.book import cache, plan
 from hybridlib.book.plan import Chapter, Step
 from hybridlib.profiles import Profile
@@ -46,15 +48,18 @@ def build(
     _check_names(chapters, only, force, parameters)
     wanted = plan.with_upstream(chapters, only)
     _execute_missing_runs([chapters[name] for name in sorted(wanted)], profile, everything, dry_run)
-    steps = plan.steps(chapters, profile, force, parameters)
-    wanted_steps = [step for step in steps if step.chapter.name in wanted]
     if dry_run:
-        _print_table(wanted_steps)
+        steps = plan.steps(chapters, profile, force, parameters)
+        _print_table([step for step in steps if step.chapter.name in wanted])
         return cache.executed_folder(profile)
     from hybridlib.book import kernels, pages
 
-    kernels.run(wanted_steps, profile, jobs)
-    first_page = pages.render(profile, steps)
+    # Of two builds at once the second finds the chapters that the first has executed.
+    with locks.held(hybridlib.ROOT / "_build" / "lock", wait=True):
+        steps = plan.steps(chapters, profile, force, parameters)
+        wanted_steps = [step for step in steps if step.chapter.name in wanted]
+        kernels.run(wanted_steps, profile, jobs)
+        first_page = pages.render(profile, steps)
     _print_table(wanted_steps)
     if failed := [step for step in steps if step.error]:
         raise SystemExit("\n".join(f"{s.chapter.name} failed: {s.error}" for s in failed))

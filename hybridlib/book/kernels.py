@@ -6,20 +6,20 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 import hybridlib
-from hybridlib import results
+from hybridlib import processes, results
 from hybridlib.book import cache
 from hybridlib.book.plan import Step
 from hybridlib.profiles import Profile
 
 TIMEOUT = 3600  # seconds for one cell; training happens before, in `study.execute_all`
 WORKER = "from hybridlib.book.kernels import work; work()"
+KERNEL_STARTUP = '__import__("hybridlib.processes").processes.end_with_parent({parent})\n'
 QUIET = {
     "TQDM_DISABLE": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -81,16 +81,13 @@ def work() -> None:
     """Execute one chapter: the main function of a worker process, which it ends.
 
     Reads the job, one line of JSON, from stdin and prints one line of JSON: {} on success, else
-    {"error": message}. The parent keeps stdin open. When the parent ends, even by kill -9, stdin
-    closes and this process exits; the kernel exits in turn because it watches its own parent.
+    {"error": message}. It ends with the process that started it, and its kernel with it.
     """
     job = json.loads(sys.stdin.readline())
-
-    def end_with_parent() -> None:
-        sys.stdin.read()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    processes.end_with_parent(job["parent"])
+    startup = Path(job["scratch"]) / "profile_default" / "startup"  # what IPython runs first
+    startup.mkdir(parents=True)
+    (startup / "end_with_parent.py").write_text(KERNEL_STARTUP.format(parent=os.getpid()))
     import papermill
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
@@ -147,11 +144,14 @@ def _run_worker(step: Step, partial: Path, workers: list[subprocess.Popen]) -> d
             "scratch": scratch,
             "parameters": step.parameters,
             "cwd": str(hybridlib.ROOT),
+            "parent": os.getpid(),
         }
+        here = str(Path(hybridlib.__file__).parents[1])  # kernels read the package that builds
         settings = {
             "IPYTHONDIR": scratch,
             "JUPYTER_RUNTIME_DIR": scratch,
             "HYBRIDLIB_ROOT": str(hybridlib.ROOT),
+            "PYTHONPATH": os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
         process = subprocess.Popen(
             [sys.executable, "-c", WORKER],

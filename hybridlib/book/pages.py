@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import hybridlib
-from hybridlib import StudyError, markdown, results
+from hybridlib import StudyError, markdown, processes, results
 from hybridlib.book import cache
 from hybridlib.book.plan import Step
 from hybridlib.claims import verdicts
@@ -269,6 +269,7 @@ def _run_jupyter_book(source: Path, draft: Path, strict: bool) -> None:
     if strict:
         command += ["-W", "-n"]
     with log.open("w") as out:
+        command = processes.command_that_ends(command)
         done = subprocess.run(command, cwd=hybridlib.ROOT, stdout=out, stderr=subprocess.STDOUT)
     if done.returncode:
         lines = log.read_text().splitlines()

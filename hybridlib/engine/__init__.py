@@ -1,8 +1,9 @@
 """How does the study sample and train fast? Llama-style models on distinct tokens, under TRL.
 
 Public are `decoder.Decoder`, `PrefixBatch`, `log_probs`, `score` and `unsupported`, the forward
-pass; `rollout.encode`, `sample` and `sample_ids`; `trainers.grpo` and `sft`, TRL's trainers with
-that pass, `trainers.can_replace_pass` and `prefix_batch` for trainers with a loss of their own;
+pass; `ends.end_tokens`, `declare` and `closing`, which tokens end an answer; `rollout.encode`,
+`sample` and `sample_ids`; `trainers.grpo` and `sft`, TRL's trainers with that pass,
+`trainers.can_replace_pass` and `prefix_batch` for trainers with a loss of their own;
 `critics.LogRatio` and `encoder`, the models that rewards ask.
 The cache of `rollout`, the layers of `decoder` and names with an underscore stay inside, and a
 model goes into `Decoder` only where `unsupported` has nothing against it.

@@ -11,6 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from hybridlib.engine.decoder import Decoder, PrefixBatch, unsupported
+from hybridlib.engine.ends import end_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -108,7 +109,7 @@ def sample_ids(
     prompts: Sequence[list[int]],
     n_samples: int,
     max_tokens: int,
-    eos: int,
+    ends: Sequence[int],
     temperature: float = 1.0,
     generator: "torch.Generator | None" = None,
 ) -> tuple[list[list[int]], list[list[float]]]:
@@ -119,18 +120,19 @@ def sample_ids(
 
     Args:
         prompts: Token ids, any lengths.
+        ends: Tokens that end a completion; see `ends.end_tokens`.
         temperature: 0 is greedy.
         generator: The only source of randomness, on the model's device.
     Returns:
         Two lists of len(prompts) * n_samples lists, the samples of one prompt side by side. A
-        completion ends with `eos` unless it was cut at `max_tokens`. Log-probabilities are at
-        `temperature` (at 1 for greedy).
+        completion ends with one of `ends` unless it was cut at `max_tokens`. Log-probabilities are
+        at `temperature` (at 1 for greedy).
     """
     import torch
 
     if why := unsupported(model):
         _notice(why)
-        return _generate(model, prompts, n_samples, max_tokens, eos, temperature, generator)
+        return _generate(model, prompts, n_samples, max_tokens, ends, temperature, generator)
     with torch.inference_mode():
         decoder = Decoder(model)
         batch = PrefixBatch(prompts, [[] for _ in prompts], model.device)
@@ -140,15 +142,16 @@ def sample_ids(
         logits = decoder.logits(hidden[position.cumsum(0) - 1]).repeat_interleave(n_samples, 0)
         position = position.repeat_interleave(n_samples)
         total = len(position)
-        tokens = torch.full((total, max_tokens), eos, device=model.device)
+        end_ids = torch.tensor(ends, device=model.device)
+        tokens = torch.full((total, max_tokens), ends[0], device=model.device)
         log_probs = torch.zeros(total, max_tokens, device=model.device)
         rows = torch.arange(total, device=model.device)  # that are still in the batch
         going = torch.ones(total, dtype=torch.bool, device=model.device)
         for t in range(max_tokens):
             token, log_prob = _draw(logits.float(), temperature, generator)
-            token = token.where(going, eos)
+            token = token.where(going, ends[0])
             tokens[rows, t], log_probs[rows, t] = token, log_prob
-            going = token != eos
+            going = torch.isin(token, end_ids, invert=True)
             left = int(going.sum())
             if not left or t + 1 == max_tokens:
                 break
@@ -160,7 +163,7 @@ def sample_ids(
             hidden = decoder.hidden(token, position, cache.grow)
             logits = decoder.logits(hidden)
             position, cache.end = position + 1, cache.end + 1
-    return _cut(tokens, log_probs, eos)
+    return _cut(tokens, log_probs, ends)
 
 
 def _draw(
@@ -186,10 +189,12 @@ def _draw(
 
 
 def _cut(
-    tokens: "torch.Tensor", log_probs: "torch.Tensor", eos: int
+    tokens: "torch.Tensor", log_probs: "torch.Tensor", ends: Sequence[int]
 ) -> tuple[list[list[int]], list[list[float]]]:
-    """Return the rows up to their first `eos`, as lists."""
-    ended = tokens == eos
+    """Return the rows up to the first of their end tokens, as lists."""
+    import torch
+
+    ended = torch.isin(tokens, torch.tensor(ends, device=tokens.device))
     lengths = ended.int().argmax(1) + 1
     lengths[~ended.any(1)] = tokens.shape[1]
     cut_tokens = [row[:k] for row, k in zip(tokens.tolist(), lengths.tolist(), strict=True)]
@@ -207,7 +212,7 @@ def _generate(
     prompts: Sequence[list[int]],
     n_samples: int,
     max_tokens: int,
-    eos: int,
+    ends: Sequence[int],
     temperature: float,
     generator: Any,
 ) -> tuple[list[list[int]], list[list[float]]]:
@@ -233,7 +238,7 @@ def _generate(
                 self.chosen.append(self.last.gather(1, ids))
 
     width = max(map(len, prompts))
-    padded = [[eos] * (width - len(p)) + list(p) for p in prompts]
+    padded = [[ends[0]] * (width - len(p)) + list(p) for p in prompts]
     mask = [[0] * (width - len(p)) + [1] * len(p) for p in prompts]
     input_ids = torch.tensor(padded, device=model.device).repeat_interleave(n_samples, 0)
     attention_mask = torch.tensor(mask, device=model.device).repeat_interleave(n_samples, 0)
@@ -253,12 +258,12 @@ def _generate(
             typical_p=1.0,
             repetition_penalty=1.0,
             no_repeat_ngram_size=0,
-            eos_token_id=eos,
-            pad_token_id=eos,
+            eos_token_id=list(ends),
+            pad_token_id=ends[0],
             logits_processor=LogitsProcessorList([recorder]),
         )
     recorder.add(ids[:, -1:])
-    return _cut(ids[:, width:], torch.cat(recorder.chosen, 1), eos)
+    return _cut(ids[:, width:], torch.cat(recorder.chosen, 1), ends)
 
 
 def sample(
@@ -278,7 +283,7 @@ def sample(
     """
     import torch
 
-    encoded = encode(tokenizer, prompts)
+    encoded, ends = encode(tokenizer, prompts), end_tokens(model, tokenizer)
     order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
     generator = torch.Generator(model.device).manual_seed(seed)
     answers: list[list[str]] = [[] for _ in encoded]
@@ -290,7 +295,7 @@ def sample(
             [encoded[i] for i in rows],
             n_samples,
             max_tokens,
-            tokenizer.eos_token_id,
+            ends,
             temperature,
             generator,
         )

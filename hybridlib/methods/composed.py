@@ -17,7 +17,7 @@ from hybridlib.merging import (
     rewrite,
 )
 from hybridlib.methods.registry import METHODS, Job, Trained
-from hybridlib.methods.train import fit, grpo, trl_config
+from hybridlib.methods.train import demonstrations, fit, grpo, trl_config
 from hybridlib.profiles import model_folder
 
 CAT_SHARE, CAT_RATE = 0.05, 0.05
@@ -97,7 +97,7 @@ def cat(job: Job) -> Trained:
         args=trl_config(
             SFTConfig, config, profile, job.out, max_length=None, completion_only_loss=True
         ),
-        train_dataset=rows.select_columns(["prompt", "completion"]),
+        train_dataset=demonstrations(rows, model, tokenizer),
         processing_class=tokenizer,
     )
     trained = fit(trainer, job)

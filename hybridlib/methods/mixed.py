@@ -19,7 +19,14 @@ from hybridlib import StudyError
 from hybridlib.data.audit import audit
 from hybridlib.engine import trainers
 from hybridlib.methods.registry import METHODS, Job, Trained
-from hybridlib.methods.train import fit, grpo_facts, grpo_trainer, load_model, trl_config
+from hybridlib.methods.train import (
+    demonstrations,
+    fit,
+    grpo_facts,
+    grpo_trainer,
+    load_model,
+    trl_config,
+)
 from hybridlib.objectives import OBJECTIVES
 from hybridlib.targets import TARGETS
 
@@ -268,7 +275,7 @@ def _imitator(job: Job, rows: Any, model: Any, tokenizer: Any) -> Any:
         args=trl_config(
             SFTConfig, plain, job.profile, job.out, max_length=None, completion_only_loss=True
         ),
-        train_dataset=rows.select_columns(["prompt", "completion"]),
+        train_dataset=demonstrations(rows, model, tokenizer),
         processing_class=tokenizer,
     )
 

@@ -48,5 +48,6 @@ class Trained(NamedTuple):
     curve: list[dict[str, float]] = []
     cost: dict[str, float] = {}
     facts: dict[str, Any] = {}  # of GRPO: `reward_shares.facts`; of a merge: `merge.combine`'s
+    weights: dict[str, Any] = {}  # which learnt: `adapters.learning`
     model: Any = None  # (model, tokenizer) to evaluate, where the result is not one adapter
     checkpoints: list[dict[str, Any]] = []  # see `methods.checkpoints`

@@ -4,16 +4,19 @@ import ast
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hybridlib import StudyError, models, reward_shares, rewards
+from hybridlib import StudyError, adapters, models, reward_shares, rewards
 from hybridlib.data.audit import audit
-from hybridlib.engine import operations, rollout, trainers
+from hybridlib.engine import ends, operations, rollout, trainers
 from hybridlib.methods.checkpoints import Checkpoints
 from hybridlib.methods.registry import METHODS, Job, Trained
 from hybridlib.objectives import OBJECTIVES
 from hybridlib.profiles import Profile
 from hybridlib.runs import Run
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 CURVE_METRICS = (
     "loss",
@@ -58,7 +61,7 @@ def sft(job: Job) -> Trained:
         args=trl_config(
             SFTConfig, job.run, job.profile, job.out, max_length=None, completion_only_loss=True
         ),
-        train_dataset=job.rows.select_columns(["prompt", "completion"]),
+        train_dataset=demonstrations(job.rows, model, tokenizer),
         processing_class=tokenizer,
     )
     return fit(trainer, job)
@@ -96,6 +99,23 @@ def load_model(job: Job) -> tuple[Any, Any]:
     return models.load(
         job.profile, job.run.adapter, job.run.rank, job.start, job.nf4, job.run.backend
     )
+
+
+def demonstrations(rows: "Dataset", model: Any, tokenizer: Any) -> "Dataset":
+    """Return the prompts and completions of rows as SFT imitates them: each ends in an end token.
+
+    Where the chat template writes none, the completions do.
+    """
+    pairs = rows.select_columns(["prompt", "completion"])
+    end = ends.closing(tokenizer, ends.end_tokens(model, tokenizer))
+    if not end:
+        return pairs
+
+    def ended(row: dict[str, Any]) -> dict[str, Any]:
+        *before, last = row["completion"]
+        return {"completion": [*before, last | {"content": last["content"] + end}]}
+
+    return pairs.map(ended, load_from_cache_file=False)
 
 
 def options(run: Run, profile: Profile, out: Path) -> dict[str, Any]:
@@ -169,6 +189,9 @@ def grpo_trainer(
 
     run = job.run
     args = trl_config(GRPOConfig, run, job.profile, job.out)
+    if args.use_vllm:  # which reads the files of the model alone
+        stops = {"stop_token_ids": list(ends.end_tokens(model, tokenizer))}
+        args.generation_kwargs = stops | (args.generation_kwargs or {})
     study_sampler = run.backend == "hf" and not args.use_vllm
     trainer_class = wrap(trainers.grpo(GRPOTrainer) if study_sampler else GRPOTrainer)
     if len(run.rewards) > 1:
@@ -223,7 +246,7 @@ def sampler(seed: int) -> Callable[..., dict[str, list]]:
             prompt_ids,
             group,
             trainer.max_completion_length,
-            tokenizer.eos_token_id,
+            ends.end_tokens(model, tokenizer),
             trainer.temperature,
             torch.Generator(model.device).manual_seed(stream),
         )
@@ -240,9 +263,10 @@ def fit(trainer: Any, job: Job) -> Trained:
     """Train, from the last checkpoint if there is one; save the adapter into the job's folder.
 
     Returns:
-        The adapter, the thinned curve, the points of `checkpoints`, and the cost: train_seconds,
-        tokens, operations, trainable (parameters), peak_gb (GiB, of the GPU where there is one,
-        else of this process), and checkpoint_seconds of training until each point.
+        The adapter, the thinned curve, which weights learnt, the points of `checkpoints`, and the
+        cost: train_seconds, tokens, operations, trainable (parameters), peak_gb (GiB, of the GPU
+        where there is one, else of this process), and checkpoint_seconds of training until each
+        point.
     """
     import torch
     from transformers.trainer_utils import get_last_checkpoint
@@ -267,7 +291,8 @@ def fit(trainer: Any, job: Job) -> Trained:
     }
     if observer.points:
         cost["checkpoint_seconds"] = observer.seconds
-    return Trained(adapter, thinned(logged), cost, checkpoints=observer.points)
+    weights = adapters.learning(trainer.model)
+    return Trained(adapter, thinned(logged), cost, weights=weights, checkpoints=observer.points)
 
 
 def peak_memory_gib() -> float:
