@@ -73,5 +73,5 @@ def test_sampling_counts_the_prompt_once_and_every_sampled_token(adapted):
     model, _ = adapted
     body, head, _ = sizes(model)
     with operations.counting(model) as meter:
-        rollout.sample_ids(model, [[5, 6, 7]], 4, 3, eos=-1)  # the third token is not read
+        rollout.sample_ids(model, [[5, 6, 7]], 4, 3, ends=[-1])  # the third token is not read
     assert meter.operations(0) == 2 * (3 * body + head) + 2 * 2 * 4 * (body + head)
