@@ -179,3 +179,61 @@ def test_a_run_whose_worker_is_killed_is_tried_once_more_and_alone(monkeypatch, 
     assert sorted(tried) == ["base", "base", "grpo", "sft", "sft"]
     assert {"sft", "base"} in at_once and {"sft"} in at_once and {"base"} in at_once
     assert "a worker was killed; once more" in capsys.readouterr().out
+
+
+SWEEP = """
+import json, sys
+from hybridlib import study
+from hybridlib.profiles import Profile
+from test_pool import counting
+if __name__ == "__main__":
+    study.execute = counting
+    runs = [study.Run("base", seed=seed) for seed in range(4)]
+    study.execute_all(runs, Profile(**json.loads(sys.argv[1])), workers=1)
+"""
+
+
+def counting(run, profile, **options):
+    """Execute a run and note that; the first to come to seed 2 is killed there."""
+    import os
+    import signal
+
+    from hybridlib import files, study
+
+    with (files.ROOT / "executed").open("a") as file:
+        print(run.seed, file=file)
+    if run.seed == 2 and not (files.ROOT / "killed").exists():
+        (files.ROOT / "killed").touch()
+        os.kill(os.getppid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGSTOP)  # ends with its parent all the same
+    return study.execute(run, profile, **options)
+
+
+@pytest.mark.slow
+def test_of_two_sweeps_at_once_each_run_is_done_once_though_one_is_killed(small, world, tmp_path):
+    import json
+    import os
+    import subprocess
+    import sys
+    from dataclasses import asdict
+
+    from hybridlib import results
+
+    script = tmp_path / "sweep.py"
+    script.write_text(SWEEP)
+    path = os.pathsep.join([os.path.dirname(__file__), *sys.path])
+    environment = os.environ | {"HYBRIDLIB_ROOT": str(world), "PYTHONPATH": path}
+    sweeps = [
+        subprocess.Popen(
+            [sys.executable, script, json.dumps(asdict(small))],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    shown = [sweep.communicate(timeout=300)[0] for sweep in sweeps]
+    assert sorted(sweep.returncode for sweep in sweeps) == [-9, 0], shown
+    assert len(results.read("small")) == 4
+    executed = (world / "executed").read_text().split()
+    assert sorted(executed) == ["0", "1", "2", "2", "3"]  # seed 2 had been cut short

@@ -63,7 +63,8 @@ def counting(model: Any) -> Iterator[Meter]:
     body_size, head_size = matrix_sizes(body), matrix_sizes(base.get_output_embeddings())
 
     def read(module: Any, args: tuple, named: dict[str, Any]) -> None:
-        ids = named.get("input_ids", named.get("inputs_embeds", args[0] if args else None))
+        given = (named.get("input_ids"), named.get("inputs_embeds"), *args)
+        ids = next(tensor for tensor in given if tensor is not None)
         count_read(ids.shape[0] * ids.shape[1], body_size)
         count_scored(ids.shape[0] * ids.shape[1], head_size)
 
