@@ -9,6 +9,7 @@ benchmarks/graders.json and the book's page on the graders.
 import argparse
 import json
 import random
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -19,8 +20,13 @@ from benchmarks.contenders import GRADERS, accepts
 from benchmarks.golds import gold_rows, labelled_rows
 from benchmarks.grader_rates import rates
 from benchmarks.validity import SUBSETS
-from hybridlib import ROOT, StudyError, files, grading, results
+from hybridlib import ROOT, StudyError, data, files, grading, results
 
+FORMULA = re.compile(r"\$\$?([^$]{1,200}?)\$|\\\[([\s\S]{1,250}?)\\\]")
+TO_DO = re.compile(  # what a formula leaves to be done
+    r"\d\s*[-+*]|[a-z)}]\s*[-+*]|\\(?:cdot|times|div|sqrt|log|ln|sin|cos|tan|cot|sec|csc|arc|d?binom"
+    r"|lfloor|lceil|left)|\^|!"
+)
 MATH_VERIFY_TRIES = 100  # spoilt answers of a kind that math-verify is tried on, which takes long
 
 
@@ -32,6 +38,8 @@ def measure(folder: Path) -> dict[str, Any]:
         "agreement": agreement(solutions),
         "gold": [gold_verdicts(name) for name in SUBSETS],
         "spoilt": spoilt_verdicts(),
+        "copies": [copies("math"), copies("tiny_math", limit=400)],
+        "kinds": kind_verdicts(),
         "pairs": pair_verdicts(),
         "rates": rates(solutions),
     }
@@ -104,6 +112,45 @@ def spoilt_verdicts() -> list[dict[str, Any]]:
             record[f"{name} tried"] = len(some)
             record[name] = sum(accepts(GRADERS[name], *pair) for pair in some)
         records.append(record)
+    return records
+
+
+def copies(name: str, limit: int = 0) -> dict[str, Any]:
+    """Return for how many training rows a formula of the question passes as the answer.
+
+    A formula with something to do in it, boxed, that is not written as the gold is.
+    """
+    rows = data.load(name, "train", limit=limit)
+    pairs = []
+    for row in rows:
+        formulas = {
+            "".join(formula).strip().rstrip(".,?")
+            for formula in FORMULA.findall(row["prompt"][-1]["content"])
+        }
+        pairs += [
+            (row["id"], row["answer"], formula)
+            for formula in sorted(formulas)
+            if formula != row["answer"] and TO_DO.search(formula)
+        ]
+    passed = [pair for pair in pairs if accepts(GRADERS["ours"], *pair[1:])]
+    paid = {row_id: {"gold": gold, "answer": formula} for row_id, gold, formula in passed}
+    record = {"set": name, "rows": len(rows), "formulas": len(pairs), "paid": list(paid.values())}
+    return record
+
+
+def kind_verdicts() -> list[dict[str, Any]]:
+    """Return how many pairs of tests/kinds.py are judged rightly, by kind of answer."""
+    from tests.kinds import ACCEPTED, REFUSED, UNSEEN_RIGHT, UNSEEN_WRONG
+
+    records = []
+    right = ACCEPTED | {"all kinds, written afterwards": UNSEEN_RIGHT}
+    wrong = REFUSED | {"all kinds, written afterwards": UNSEEN_WRONG}
+    for expected, table in (("right", right), ("wrong", wrong)):
+        for kind, pairs in table.items():
+            n_accepted = sum(accepts(GRADERS["ours"], *pair) for pair in pairs)
+            records.append(
+                {"kind": kind, "are": expected, "pairs": len(pairs), "accepted": n_accepted}
+            )
     return records
 
 

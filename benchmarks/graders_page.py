@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from benchmarks.grader_rates import PROMPTS, SAMPLES
+from benchmarks.perturbations import EQUAL_IN_VALUE
 from benchmarks.validity import SUBSETS
 from hybridlib import ROOT, markdown
 
@@ -28,6 +29,9 @@ SPOILT = {
     "math-verify tried": "math-verify tried",
     "let through by it": "math-verify",
 }
+COPIES = {"rows of": "set", "rows": "rows", "formulas tried": "formulas", "rows that pay": "paid"}
+PAID = {"gold": "gold", "formula of the question": "answer"}
+KINDS = {"kind": "kind", "the pairs are": "are", "pairs": "pairs", "accepted": "accepted"}
 PAIRS = {
     "grader": "grader",
     "equal": "equal",
@@ -59,6 +63,7 @@ def stored() -> dict[str, Any]:
 def text(record: dict[str, Any]) -> str:
     """Return the page in Markdown; every number comes from the record."""
     rates, spoilt = record["rates"], record["spoilt"]
+    by_value = [row for row in spoilt if row["way"] not in EQUAL_IN_VALUE]
     per_second = {row["grader"]: row["per_second"] for row in rates["rows"]}
     disagreements = [row for part in record["agreement"] for row in part["disagreements"]]
     cached = per_second["math-verify with a cache of pairs"]
@@ -72,7 +77,10 @@ def text(record: dict[str, Any]) -> str:
         spoilt=table(spoilt, SPOILT),
         tried=_total(spoilt, "ours tried"),
         through=_total(spoilt, "ours"),
-        theirs=f"{_total(spoilt, 'math-verify')} of {_total(spoilt, 'math-verify tried')}",
+        theirs=f"{_total(by_value, 'math-verify')} of {_total(by_value, 'math-verify tried')}",
+        copies=table([row | {"paid": len(row["paid"])} for row in record["copies"]], COPIES),
+        paid=table([paid for row in record["copies"] for paid in row["paid"]], PAID),
+        kinds=table(record["kinds"], KINDS),
         pairs=table(record["pairs"], PAIRS),
         rates=table(rates["rows"], RATES),
         layers=table([rates["layers"]], {name: name for name in rates["layers"]}),

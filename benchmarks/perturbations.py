@@ -266,6 +266,34 @@ def entries(gold: str) -> str | None:
     return f"{gold[: match.end(1)]}{match[4]}{match[3]}{match[2]}{gold[match.end() :]}"
 
 
+@WAYS.register
+def unevaluated(gold: str) -> str | None:
+    """9-5 for 4, 11/6-1 for 5/6."""
+    if re.fullmatch(r"[1-9]\d{0,8}", gold):
+        return f"{int(gold) + 5}-5"
+    match = FRACTION.fullmatch(gold)
+    return f"\\frac{{{int(match[1]) + int(match[2])}}}{{{match[2]}}}-1" if match else None
+
+
+@WAYS.register
+def unsolved(gold: str) -> str | None:
+    """2x-1=7 for 4."""
+    return f"2x-1={2 * int(gold) - 1}" if re.fullmatch(r"-?[1-9]\d{0,8}", gold) else None
+
+
+@WAYS.register
+def uncollected(gold: str) -> str | None:
+    """5x+2+1 for 5x+3."""
+    match = re.fullmatch(r"(.*[a-z](?:\^\{?\d\}?)?\s*\+\s*)([2-9]|[1-9]\d+)", gold)
+    if not match or re.search(r"[=<>,\\(\[]", match[1]):
+        return None
+    return f"{match[1]}{int(match[2]) - 1}+1"
+
+
+EQUAL_IN_VALUE = ("unevaluated", "unsolved", "uncollected")
+"""Ways whose results are wrong only by the rule that an answer is worked out."""
+
+
 def spoilt(gold: str) -> dict[str, str]:
     """Return what every perturbation that applies makes of an answer, by its name."""
     texts = {name: perturb(gold) for name, perturb in WAYS.items()}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hybridlib import grading
 from hybridlib.grading import comparison, equality, latex, numeric
-from tests.pairs import EQUAL, UNEQUAL
+from tests.pairs import EQUAL, OTHER_FORM, TO_DO, UNEQUAL
 
 
 def flat(pairs):
@@ -30,6 +30,19 @@ def test_equal_in_another_notation(one, other):
 def test_a_near_miss_is_not_equal(one, other):
     assert reason_for(one, other) != "pass" != reason_for(other, one)
     assert reason_for(one, one) == "pass"
+
+
+@pytest.mark.parametrize(("to_do", "worked_out"), TO_DO)
+def test_only_what_is_worked_out_is_an_answer(to_do, worked_out):
+    assert reason_for(to_do, worked_out) == reason_for(to_do, to_do) == "pass"
+    assert reason_for(worked_out, to_do) == "wrong"
+
+
+@pytest.mark.parametrize(("one", "other"), OTHER_FORM)
+def test_factors_are_no_answer_for_a_sum_nor_a_sum_for_factors(one, other):
+    assert reason_for(one, other) == reason_for(other, one) == "wrong"
+    one, other = (equality.parse_answer(text).readings[0] for text in (one, other))
+    assert equality._Comparison(1).equal(one, other)  # for the value alone, they are equal
 
 
 def test_there_are_enough_pairs_of_every_kind():
@@ -59,7 +72,7 @@ def test_an_expression_equals_itself_rewritten_and_not_its_neighbour(text, step)
     points = range(equality.MAX_POINTS)
     defined = any(_value(expression, point) is not None for point in points)
     rewritten = f"0 + ({text}) \\cdot 1"
-    assert reason_for(text, rewritten) == ("pass" if defined else "wrong")
+    assert reason_for(rewritten, text) == ("pass" if defined else "wrong")
     neighbours = (
         reason_for(text, f"({text}) + {step}"),
         reason_for(f"({text}) + \\frac{{1}}{{{step}}}", text),

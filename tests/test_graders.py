@@ -44,6 +44,7 @@ def test_every_way_to_spoil_a_gold_applies_somewhere_and_is_seen(way):
         "(1,2)",
         r"[1,\infty)",
         "5x-3",
+        "5x+3",
         r"2\sqrt{3}",
         r"3\pi",
         "6+9i",

@@ -116,9 +116,14 @@ def test_the_last_box_that_closes_counts():
     assert grading.last_boxed(r"\boxed{} \boxed{") is None
 
 
+WITHOUT_0 = r"(-\infty,0)\cup(0,\infty)"
+
+
 def test_math_verify_works_in_any_thread():
     reasons = []
-    thread = threading.Thread(target=lambda: reasons.append(reason_for("2", r"\gcd(4,6)")))
+    thread = threading.Thread(
+        target=lambda: reasons.append(reason_for(WITHOUT_0, r"\mathbb{R} \setminus \{0\}"))
+    )
     thread.start()
     thread.join()
     assert reasons == ["pass"]
@@ -161,7 +166,7 @@ def test_lenient_takes_a_program_out_of_its_surroundings():
     ]
     answers, kinds = [TESTS] * 5, ["program"] * 5
     verdicts = grading.grade_many(texts, answers, kinds)
-    assert [v.correct for v in verdicts] == [False, False, False, True, False]
+    assert [v.correct for v in verdicts] == [True, False, False, True, False]
     lenient = grading.grade_leniently(texts, answers, kinds, verdicts)
     assert [v.correct for v in lenient] == [True, True, False, True, False]
     assert lenient[2:] == verdicts[2:]
@@ -295,4 +300,4 @@ def test_verdicts_agree_with_the_labels_of_processbench(hub):
     missed = {row["id"] for row in disagreements if row["label"]}
     equal = {row["id"] for row in disagreements if not row["label"]}
     assert missed == {"gsm8k-238", "math-544", "math-926"}  # no answer that could be told apart
-    assert equal == {"gsm8k-70", "gsm8k-74", "math-50", "math-248", "math-392"}  # odd labels
+    assert equal == {"gsm8k-70", "gsm8k-74", "math-50", "math-248", "math-278"}  # odd labels

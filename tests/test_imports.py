@@ -19,9 +19,9 @@ ORDER = """
     sandbox
     tiny.families tiny.tasks tiny
     proportions objectives partition adapters
-    grading.notation grading.latex grading.numeric grading.structure grading.equality
-    grading.comparison grading.symbolic grading.extraction grading.grader
-    grading.arithmetic grading
+    grading.notation grading.latex grading.numeric grading.structure grading.evaluated
+    grading.equality grading.forms grading.frames grading.comparison
+    grading.symbolic grading.extraction grading.grader grading.arithmetic grading
     fingerprint stats results
     data.textfiles data.sources data.rows data.audit data.intake data.describe data
     engine.ends engine.operations engine.decoder engine.rollout engine.critics engine.trainers

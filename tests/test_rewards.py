@@ -276,7 +276,7 @@ def test_a_grader_that_fails_time_and_again_stops_the_run(monkeypatch):
 
     broken = [("error", "ValueError: signal only works in main thread", 0.0)]
     monkeypatch.setattr(symbolic, "compare", lambda pairs: broken * len(pairs))
-    texts = [f"\\boxed{{\\gcd({n},6)}}" for n in range(2, 14)]
+    texts = [f"\\boxed{{\\mathbb{{R}} \\setminus \\{{{n}\\}}}}" for n in range(2, 14)]
     assert (
         score("correct", texts[:8], "\\sqrt{2}", "expression") == [0] * 8
     )  # their own fault, maybe

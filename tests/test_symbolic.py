@@ -41,6 +41,9 @@ def test_memory_is_limited_and_the_next_pair_is_judged():
     assert symbolic.compare([(r"\sqrt{8}", r"2\sqrt{2}")])[0][0] == "pass"
 
 
+INTERVALS, WITHOUT_0 = r"(-\infty,0)\cup(0,\infty)", r"\mathbb{R} \setminus \{0\}"
+
+
 def test_a_pair_goes_to_a_worker_once(monkeypatch):
     sent = []
     inner = symbolic._compare_in_workers
@@ -51,8 +54,9 @@ def test_a_pair_goes_to_a_worker_once(monkeypatch):
 
     monkeypatch.setattr(symbolic, "_compare_in_workers", counted)
     symbolic.CACHE.clear()
-    texts = [r"\boxed{\gcd(4,6)}", r"so \boxed{\gcd(4,6)}.", r"\boxed{\gcd(6,9)}"] * 3
-    verdicts = grading.grade_many(texts, ["2"] * 9, ["expression"] * 9)
+    other = r"\mathbb{R} \setminus \{1\}"
+    texts = [rf"\boxed{{{WITHOUT_0}}}", rf"so \boxed{{{WITHOUT_0}}}.", rf"\boxed{{{other}}}"] * 3
+    verdicts = grading.grade_many(texts, [INTERVALS] * 9, ["expression"] * 9)
     assert [v.reason for v in verdicts] == ["pass", "pass", "wrong"] * 3
     assert len(sent) == 2
 
@@ -113,7 +117,7 @@ def test_a_script_without_a_guard_can_grade(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "from hybridlib import grading\n"
-        "print(grading.grade(r'\\boxed{\\gcd(4,6)}', '2', 'expression').reason)\n"
+        f"print(grading.grade(r'\\boxed{{{WITHOUT_0}}}', r'{INTERVALS}', 'expression').reason)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(

@@ -1,13 +1,14 @@
 """Is an answer right? The one grader of the rewards and of the metrics.
 
-`grader` judges numbers, expressions and programs with what `extraction` takes from a text;
-expressions are normalised (`notation`), parsed (`latex`), brought to one form (`structure`),
-evaluated (`numeric`) and compared (`equality`, `comparison`), those beyond the grammar by sympy
-(`symbolic`), and `arithmetic` checks the equations of a solution. Import the names below from
-here; of the modules only `arithmetic` and `symbolic` (its time limit and its cache) may be imported
-from outside. The reader of expressions is our own code and no library because math-verify, the
-usual choice, takes 29 times as long even with a cache and lets 441 of 2,447 spoilt answers pass
-(book/graders.md).
+`grader` judges numbers, expressions and programs with what `extraction` takes from a text. Answers
+that are words, dates, times or choices are compared as such (`forms`, and `frames` round them);
+expressions are normalised (`notation`), parsed (`latex`), brought to one form (`structure`), given
+a value (`numeric`), compared (`equality`, `comparison`) and accepted only where they are worked out
+(`evaluated`), sets beyond the grammar by sympy (`symbolic`). `arithmetic` checks the equations of a
+solution. Import the names below from here; of the modules only `arithmetic` and `symbolic` (its
+time limit and its cache) may be imported from outside. The reader of expressions is our own code
+and no library because math-verify, the usual choice, takes many times as long even with a cache and
+lets spoilt answers pass, 441 of 2,447 when it was tried (book/graders.md).
 """
 
 from hybridlib.grading.extraction import extract_program, last_boxed, parse_number, well_formed

@@ -15,7 +15,8 @@ from functools import lru_cache
 from hybridlib.grading.extraction import last_boxed
 
 CALCULATOR_MARK = re.compile(r"<<([^<>=\n]{1,80})=([^<>=\n]{1,40})>>")  # Cobbe et al. 2021
-LONGEST_SIDE = 200  # characters
+LONGEST_TEXT = 20_000  # characters that are read of a text
+LONGEST_SIDE = 200
 MAX_POWER_BITS = 2_048
 
 ANSWER_LINE = re.compile(r"^[ \t]*####.*$", re.MULTILINE)
@@ -24,7 +25,8 @@ STEP_ENDS = [  # of paragraphs, of lines, of sentences
 ]
 REWRITE_RULES = [  # (pattern, replacement), in this order; @ is what cannot be read, ; an end
     (r"<<[^<>]*>>", ""),
-    (r"(?m)^[ \t]*[-*•][ \t]+", ""),  # the dash of a list is no minus
+    # the dash of a list is no minus, its number or letter no factor
+    (r"(?m)^[ \t]*[-–—*•‣▪][ \t]+|^[ \t]*\(?(?:\d{1,2}|[a-z])\)[ \t]+(?=[\d$(\\])", ""),
     # what ends an equation, what is no part of one, bold type
     (r"\\[()\[\];:\\]|\\(?:q?quad|implies|[rR]ightarrow|therefore)(?![a-zA-Z])", " ; "),
     (r"\\[!,\s]|\\(?:left|right|boxed|mathbf)(?![a-zA-Z])|\\?\$|\\(?=%)", ""),
@@ -54,6 +56,10 @@ FACTOR_AFTER = re.compile(  # the same, or a rest of a division
     r"\s*(?:@|[a-zA-Z]\b|of\b|:\s*\d)|[\s;(]*(?:mod\b|remainder|quotient)"
     r"|(?:\s*[a-zA-Z]{1,20}\b){1,3}\s*[-+*/^]"
 )
+ROUNDED_DOWN = re.compile(r"round(?:ed|ing|s)? (?:it )?down|truncat|\bfloor", re.IGNORECASE)
+ROUNDED_UP = re.compile(r"round(?:ed|ing|s)? (?:it )?up|\bceiling", re.IGNORECASE)
+LINE_WITH_DASH = re.compile(r"^[ \t]*-", re.MULTILINE)
+LINE_START = re.compile(r"(?:\A|;)\s*\Z")
 BINARY_OPERATOR = re.compile(r"[\d)%]\s*[-+*/^]")
 NUMBER = re.compile(r"-?\d*\.?(\d*)\s*%?")
 POLYNOMIALS = r"(?:[\d.+*/^ -]|(?<![a-zA-Z])[a-z](?![a-zA-Z])){1,80}"
@@ -100,20 +106,29 @@ def find_equations(text: str) -> tuple[Equation, ...]:
     r"""Return the equations of a text: marks `<<a+b=c>>` first, then what stands in the text.
 
     A chain `a = b = c` counts pair by pair, a pair where a side has an operator. Sides are equal to
-    half of the last digit shown, as in `10 / 3 = 3.33`; a percentage may be a share or a number.
+    half of the last digit shown, as in `10 / 3 = 3.33`, or cut off after the decimals shown, as in
+    `2 / 3 = 0.66`; where the text says that it rounds down or up, to a whole number, too. A
+    percentage may be a share or a number. Of a text only LONGEST_TEXT characters are read.
 
     >>> equations = find_equations(r"So \(2 \times 3 = 6\), and 6 + 1 = 8 eggs.")
     >>> [(equation.holds, int(equation.value)) for equation in equations]
     [(True, 6), (False, 8)]
     """
+    text = text[:LONGEST_TEXT]
     equations = [_check(True, left, right) for left, right in CALCULATOR_MARK.findall(text)]
+    is_list = len(LINE_WITH_DASH.findall(text)) > 1
     text = _rewrite(text)
     for run in ARITHMETIC_RUN.finditer(text):
         before, after = text[: run.start()][-20:], text[run.end() :][:99]
         sides = _complete_sides(run[0].split("="), before, after)
         for left, right in zip(sides, sides[1:], strict=False):
             if BINARY_OPERATOR.search(f"{left} = {right}"):
-                equations.append(_check(False, left, right))
+                remark = before + after[:40]
+                equation = _check(False, left, right, remark)
+                if equation and not equation.holds and is_list:  # `-48 / 2 = 24`
+                    if left.lstrip().startswith("-") and LINE_START.search(before):
+                        equation = _check(False, left.lstrip()[1:], right, remark)
+                equations.append(equation)
     return tuple(equation for equation in equations if equation)
 
 
@@ -204,10 +219,13 @@ def _complete_sides(sides: list[str], before: str, after: str) -> list[str]:
     return sides
 
 
-def _check(marked: bool, left: str, right: str) -> Equation | None:
-    """Return the equation of two sides, None where one of them cannot be read."""
+def _check(marked: bool, left: str, right: str, remark: str = "") -> Equation | None:
+    """Return the equation of two sides, None where one of them cannot be read.
+
+    The remark is the text round it, which may say that the right side is rounded up or down.
+    """
     holds, value = False, None
-    for percent in ("", "/100"):
+    for percent in ("", "/100") if "%" in left or "%" in right else ("",):
         left_value, right_value = _evaluate(left, percent), _evaluate(right, percent)
         if left_value is None or right_value is None:
             return None
@@ -215,8 +233,22 @@ def _check(marked: bool, left: str, right: str) -> Equation | None:
         if percent and "%" in right:
             tolerance /= 100
         holds = holds or abs(left_value - right_value) <= tolerance
+        holds = holds or _is_cut_off(left_value, right_value, right, remark)
         value = right_value if value is None else value
     return Equation(marked, holds, value)
+
+
+def _is_cut_off(exact: Fraction, shown: Fraction, text: str, remark: str) -> bool:
+    """Say whether a number is cut off after its decimals, or rounded as the remark says."""
+    number = NUMBER.fullmatch(text.strip(" ()"))
+    if not number:
+        return False
+    if ROUNDED_UP.search(remark):
+        return 0 <= shown - exact < 1
+    if not number[1] and not ROUNDED_DOWN.search(remark):
+        return False
+    left_out = exact - shown if exact >= 0 else shown - exact
+    return 0 <= left_out < Fraction(1, 10 ** len(number[1]))
 
 
 def _tolerance(left: str, right: str) -> Fraction:

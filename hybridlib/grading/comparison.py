@@ -7,13 +7,16 @@ to math-verify (`symbolic`), unless it could hang sympy.
 import re
 from functools import lru_cache
 
-from hybridlib.grading import equality, latex, notation
+from hybridlib.grading import equality, forms, frames, latex, notation
 
 LONGEST = 300  # characters of an expression that is read at all
 
-SYMPY_ONLY = re.compile(  # commands that sympy may know and `latex` does not
-    r"\\(?:[pb]?mod|gcd|lcm|max|min|det|setminus|cap|mid|operatorname|begin|int|lim|sum|prod)"
-    r"(?![a-zA-Z])"
+SETS = re.compile(
+    r"\\(?:setminus|cap|mid|backslash)(?![a-zA-Z])"
+)  # which sympy knows and we do not
+TO_CARRY_OUT = re.compile(  # operations that an answer may not leave to be done
+    r"\\(?:[pb]?mod|gcd|lcm|max|min|det|operatorname|int|lim|sum|prod)(?![a-zA-Z])"
+    r"|\\begin\s*\{(?:vmatrix|cases)"
 )
 NESTED = re.compile(r"(?:[({\[][^({\[)}\]]*){13}|(?:\\sqrt\s*){6}")  # open brackets in a row
 ENDLESS = re.compile(  # sympy may never come back: factorials, sums, large or stacked powers
@@ -28,10 +31,24 @@ def compare_expressions(gold: str, given: str) -> str | tuple[str, str]:
 
     Reasons are `pass`, `wrong`, `refused` and `error`. Never raises.
     """
+    reason = _compare(gold, given)
+    if reason == "wrong":
+        answer = frames.answer_in_sentence(given)
+        if answer:
+            return _compare(gold, answer)
+    return reason
+
+
+def _compare(gold: str, given: str) -> str | tuple[str, str]:
     if gold == given:
         return "pass"
     gold_answer = None
+    if len(gold) > LONGEST:
+        return "wrong"
     try:
+        by_form = forms.compare(gold, given)
+        if by_form is not None:
+            return "pass" if by_form else "wrong"
         gold_answer = equality.parse_answer(gold)
         given_answer = equality.parse_answer(given) if gold_answer else None
         if gold_answer and given_answer:
@@ -44,11 +61,23 @@ def compare_expressions(gold: str, given: str) -> str | tuple[str, str]:
         return "error"
     if notation.normalise(gold) == notation.normalise(given):
         return "pass"
-    if gold_answer and not SYMPY_ONLY.search(given):
-        return "wrong"  # malformed: math-verify would pick a part that it can read
+    if not gold_answer:
+        return "refused"  # math-verify would compare a part of the gold that it can read
+    if not SETS.search(given) or TO_CARRY_OUT.search(given):
+        return "wrong"  # malformed, or not worked out
     if _could_hang(gold) or _could_hang(given):
         return "refused"
     return gold, given
+
+
+@lru_cache(maxsize=65_536)
+def is_list(gold: str) -> bool:
+    """Say whether a gold has several answers, which may stand in a box each."""
+    try:
+        answer = equality.parse_answer(gold) if len(gold) <= LONGEST else None
+    except latex.TooLarge:
+        return False
+    return answer is not None and any(reading[0] == "list" for reading in answer.readings)
 
 
 def _could_hang(expression: str) -> bool:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from threading import Lock
 from typing import Any
 
-from hybridlib.grading import latex, notation, structure
+from hybridlib.grading import evaluated, latex, notation, structure
 from hybridlib.grading.latex import Expression, Unreadable
 from hybridlib.grading.numeric import PRECISE, WORKING, Evaluator, is_close, is_real, to_float
 
@@ -30,10 +30,16 @@ COMPOUND = {"list", "seq", "union", "matrix"}
 
 @dataclass(frozen=True)
 class Answer:
-    """What a text says: its readings, as 100,200 is a number or a list, and its unit or ""."""
+    """What a text says: its readings, as 100,200 is a number or a list, and its unit or "".
+
+    `decimal` is what the text says if its comma is a decimal one, which only a gold can tell;
+    `percent` says whether a percent sign stands in it.
+    """
 
     readings: tuple[Expression, ...]
     unit: str
+    decimal: Expression | None = None
+    percent: bool = False
 
 
 @lru_cache(maxsize=65_536)
@@ -47,7 +53,15 @@ def parse_answer(text: str) -> Answer | None:
     for tokens in token_lists:
         with suppress(Unreadable):
             readings.append(latex.parse(tokens))
-    return Answer(tuple(readings), unit) if readings else None
+    decimal = notation.with_decimal_point(text)
+    if not readings:
+        return None
+    percent = structure.contains(readings, {"percent"})
+    return Answer(tuple(readings), unit, _number(decimal), percent)
+
+
+def _number(text: str) -> Expression | None:
+    return ("number", Fraction(text)) if text else None
 
 
 def equal(gold: Answer, given: Answer) -> bool:
@@ -56,16 +70,42 @@ def equal(gold: Answer, given: Answer) -> bool:
     Raises Unreadable where an expression has no value that `numeric` knows, TooLarge for numbers
     out of all proportion. Safe in threads.
     """
-    if gold.unit and given.unit and gold.unit != given.unit:
+    # The sign may be left out, or be worth a hundredth: 50\% is answered by 50 and 1/2.
+    percents = (1, 100) if gold.percent or given.percent else (1,)
+    one_angle = _is_angle_in_degrees(gold, given)
+    if gold.unit and given.unit and gold.unit != given.unit and not one_angle:
         return False
+    gold_readings, given_readings = gold.readings, given.readings
+    if one_angle and gold.unit == "degree":
+        gold_readings = tuple(map(_in_radians, gold_readings))
+    elif one_angle:
+        given_readings = tuple(map(_in_radians, given_readings))
+    candidates = list(zip(given_readings, given.readings, strict=True))
+    if given.decimal and gold.readings[0][0] != "list":
+        candidates.append((given.decimal, given.decimal))
     with LOCK:
-        for one in gold.readings:
-            for other in given.readings:
-                # The sign may be left out, or be worth a hundredth: 50\% is answered by 50 and 1/2.
-                percents = (1, 100) if structure.contains([one, other], {"percent"}) else (1,)
-                if any(_Comparison(percent).equal(one, other) for percent in percents):
+        for one in gold_readings:
+            for other, as_written in candidates:
+                if any(
+                    _Comparison(percent).equal(one, other) for percent in percents
+                ) and evaluated.is_evaluated(as_written, one):
                     return True
     return False
+
+
+def _is_angle_in_degrees(gold: Answer, given: Answer) -> bool:
+    """Say whether one answer is in degrees, the other by its unit or its pi in radians."""
+    for degrees, radians in ((gold, given), (given, gold)):
+        if degrees.unit == "degree" and not structure.contains(degrees.readings, {"pi", "list"}):
+            with_pi = structure.contains(radians.readings, {"pi"}) and radians.unit == ""
+            if radians.unit == "radian" or with_pi:
+                return not structure.contains(radians.readings, {"list", "relation", "call"})
+    return False
+
+
+def _in_radians(expression: Expression) -> Expression:
+    half_turn = ("number", Fraction(180))
+    return ("product", [(expression, 1), (("symbol", "pi"), 1), (half_turn, -1)])
 
 
 class _Comparison:
@@ -79,9 +119,9 @@ class _Comparison:
         if one[0] == other[0] == "relation":
             return self.equal_relations(one, other)
         if one[0] == "relation":
-            return self.states(one, other)
+            return self.states(one, other) or self.equal_ratio(one, other)
         if other[0] == "relation":
-            return self.states(other, one)
+            return self.states(other, one) or self.equal_ratio(other, one)
         if {one[0], other[0]} == {"list", "union"}:
             one, other = structure.as_union(one), structure.as_union(other)
         if one[0] != other[0]:
@@ -127,8 +167,13 @@ class _Comparison:
             return self.equal(sides[1], answer)
         if not set(operators) <= {"=", "≈"}:
             return False
-        values = [side for side in sides if not structure.is_name(side)] or sides[1:]
+        values = [side for side in sides if not structure.is_quantity(side)] or sides[1:]
         return all(self.equal(value, answer) for value in values)
+
+    def equal_ratio(self, relation: Expression, answer: Expression) -> bool:
+        """Say whether `3:2` is answered by a fraction."""
+        ratio = structure.as_ratio(relation)
+        return bool(ratio) and structure.is_fraction(answer) and self.equal(ratio, answer)
 
     # ------------------------------------------------------------ relations
 

@@ -7,21 +7,36 @@ bounded, so that megabytes of text are read in linear time.
 
 import ast
 import re
+import textwrap
+import unicodedata
+from collections.abc import Iterator
 from decimal import Decimal
 
+from hybridlib.grading import notation
+
 LENIENT_TAIL = 2_000  # characters at the end of a text in which `find_elsewhere` looks
+LONGEST_LINE = 1_000  # characters after the mark of a number
 LONGEST_PROGRAM = 20_000  # characters that `well_formed` parses
+
+LONGEST_TEXT = 100_000  # characters at the end of a text in which a box is looked for
+MOST_BOXES = 8  # that may hold one answer together
 
 NUMBER = r"[-+]?\$?(?:\d{1,3}(?:,\d{3}){1,13}|\d{1,40})(?:\.\d{1,40})?|[-+]?\.\d{1,40}"
 NUMBER_AFTER_MARK = re.compile(rf"[ \t]*({NUMBER})\.?[ \t]*(?:\n|\Z)")
 MARKED_LINE = re.compile(rf"#### ({NUMBER})")
-ANY_NUMBER = re.compile(rf"(?<![\w)]){NUMBER}|\$?\d{{1,40}}(?:\.\d{{1,40}})?")
+ANY_NUMBER = re.compile(  # none of the digits in a word such as B12C
+    rf"(?<![\w)])(?:{NUMBER})(?![\dA-Z])|(?<![^\W_])\$?\d{{1,40}}(?:\.\d{{1,40}})?(?![\dA-Z])"
+)
 STATED_ANSWER = re.compile(  # after "answer is", in bold type, in a formula
     r"answer(?![^\n]*answer)(?: is)?[ *:=]*([^\s:=*][^\n]*?)(?=\.?\*{0,2}\s*(?:\n|\Z)|\. )"
     r"|\*\*([^*\n]{1,300})\*\*|\$([^$]{1,300})\$|\\\(([^\n]{1,300}?)\\\)|\\\[([\s\S]{1,300}?)\\\]",
     re.IGNORECASE,
 )
-CODE_FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
+LATE_FENCE = re.compile(r"(.*[^\s`])[ \t]*(```)(\w*)[ \t]*")  # behind text, or behind code
+FENCE = re.compile(r"[ \t]*(?:>[ \t]?)?(`{3,}|~{3,})([^\n`]*)")
+HAS_FENCE = re.compile("```|~~~")
+PYTHON = {"python", "python3", "py", "py3", "ipython", "pycon", "python2", "code", ""}
+CODE_MARKS = re.compile(r"^[ \t]*\[/?(?:BEGIN|DONE|END|PYTHON|CODE)\][ \t]*$", re.MULTILINE)
 DEFINITION = re.compile(r"^[ \t]*(?:async def|def|class)\b|=[ \t]*lambda\b", re.MULTILINE)
 BOX_OR_BRACE = re.compile(  # group 1: a box with a brace; group 2: what a box without one holds
     r"\\?\\(?:boxed|fbox)\s*(?:(\{)|([^\s{}$]+))|\\.|[{}]", re.DOTALL
@@ -39,9 +54,28 @@ def parse_number(text: str) -> Decimal | None:
 
 
 def number_after_mark(text: str) -> str | None:
-    """Return the number that starts this text and ends its line, as it is written."""
+    """Return the number that starts this text and ends its line, where need be in ASCII."""
     match = NUMBER_AFTER_MARK.match(text)
+    if match:
+        return match[1]
+    line = text[: LONGEST_LINE + 1].partition("\n")[0]
+    if len(line) > LONGEST_LINE:
+        return None
+    match = NUMBER_AFTER_MARK.match(_plain_number(line))
     return match[1] if match else None
+
+
+def _plain_number(line: str) -> str:
+    """Return a line with its number in ASCII, without bold type and the signs of currencies."""
+    line = notation.plain(line).strip()
+    for left, right in (("**", "**"), ("$", "$"), ("\\(", "\\)"), ("`", "`")):
+        if len(line) > 2 * len(left) and line.startswith(left) and line.rstrip(".").endswith(right):
+            line = line.rstrip(".")[len(left) : -len(right)].strip()
+    line = re.sub(r"^([-+]?)\s*(?:[€£¥₹]|\\\$)\s*(?=[\d.])", r"\1", line)
+    line = re.sub(r"(?<=\d)\s*[€£¥₹]\.?$", "", line)
+    if re.fullmatch(r"[-+]?\$?\d{1,3}(?: \d{3}){1,13}(?:\.\d{1,40})?\.?", line):
+        line = line.replace(" ", "")
+    return "".join(str(unicodedata.digit(c)) if c.isdecimal() else c for c in line)
 
 
 def last_boxed(text: str) -> str | None:
@@ -50,31 +84,109 @@ def last_boxed(text: str) -> str | None:
     >>> last_boxed(r"so $\\boxed{\\frac{1}{2}}$.")
     '\\\\frac{1}{2}'
     """
+    text = text[-LONGEST_TEXT:]
     content, content_start = None, -1
+    for box_start, inside in _boxes(text):
+        if box_start > content_start:
+            content, content_start = inside, box_start
+    return content
+
+
+def boxes_on_last_line(text: str) -> list[str]:
+    """Return what the boxes of the last line with a box hold, at most MOST_BOXES."""
+    lines = [line for line in text[-LONGEST_TEXT:].split("\n") if "boxed" in line]
+    return _few_boxes(lines[-1]) if lines else []
+
+
+def all_boxes(text: str) -> list[str]:
+    """Return what all boxes of a text hold, [] where they are more than MOST_BOXES."""
+    return _few_boxes(text[-LONGEST_TEXT:])
+
+
+def _few_boxes(text: str) -> list[str]:
+    boxes: list[str] = []
+    for _, inside in _boxes(text):
+        boxes.append(inside)
+        if len(boxes) > MOST_BOXES:
+            return []
+    return boxes
+
+
+def _boxes(text: str) -> Iterator[tuple[int, str]]:
+    """Yield where each box starts that closes and is not empty, and what it holds.
+
+    Of boxes in one another the inner one comes first.
+    """
     open_braces: list[tuple[int, int]] = []  # where the box starts (-1: a plain brace), and inside
     for match in BOX_OR_BRACE.finditer(text):
         is_box = match[1] is not None
-        if match[2] and match.start() > content_start:
-            content, content_start = match[2], match.start()
+        if match[2]:
+            yield match.start(), match[2]
         elif is_box or match[0] == "{":
             open_braces.append((match.start() if is_box else -1, match.end()))
         elif match[0] == "}" and open_braces:
             box_start, inside_start = open_braces.pop()
-            if box_start > content_start:
-                inside = text[inside_start : match.start()].strip()
-                if inside:
-                    content, content_start = inside, box_start
-    return content
+            inside = text[inside_start : match.start()].strip() if box_start >= 0 else ""
+            if inside:
+                yield box_start, inside
 
 
 def extract_program(text: str) -> str | None:
-    """Return the code of the last fence, or the whole text where there is none.
+    """Return the code of the last fence that defines something, or the whole text without fences.
 
-    None where that code defines no function, class or named lambda.
+    Fences may be indented, be `~~~`, and name any language; where one names Python, or none does,
+    those of other languages do not count. None where no code defines a function, a class or a named
+    lambda.
     """
-    fences = CODE_FENCE.findall(text)
-    code = fences[-1] if fences else text
-    return code.strip("\n") if DEFINITION.search(code) else None
+    if "\r" in text or text[:1] == "\ufeff":
+        text = text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
+    if not HAS_FENCE.search(text):
+        code = CODE_MARKS.sub("", text) if "[" in text else text
+        return code.strip("\n") if DEFINITION.search(code) else None
+    blocks = [code for code in _fenced(text) if DEFINITION.search(code)]
+    if blocks:
+        return blocks[-1].strip("\n")
+    return None
+
+
+def _lines_with_fences_apart(text: str) -> Iterator[str]:
+    """Yield the lines of a text; a fence that ends a line of other text is a line of its own."""
+    for line in text.split("\n"):
+        match = LATE_FENCE.fullmatch(line) if line.count("```") == 1 else None
+        if match:
+            yield match[1]
+            yield match[2] + match[3]
+        else:
+            yield line
+
+
+def _fenced(text: str) -> list[str]:
+    """Return the code of the fences, those in Python or in no language if there are any.
+
+    A fence closes with a bare one of its own sign that is no shorter. What opens and never closes
+    goes on to the end; a bare fence after code that none has opened closes that code.
+    """
+    blocks: list[tuple[str, str]] = []  # language, code
+    lines: list[str] = []
+    opening, language = "", ""
+    for line in _lines_with_fences_apart(text):
+        match = FENCE.fullmatch(line)
+        sign, word = (match[1], match[2].strip()) if match else ("", "")
+        if opening and sign[:1] == opening[0] and len(sign) >= len(opening) and not word:
+            blocks.append((language, "\n".join(lines)))
+            opening, lines = "", []
+        elif not opening and sign:
+            if not blocks and not word and DEFINITION.search("\n".join(lines)):
+                blocks.append(("", "\n".join(lines)))
+            else:
+                opening, language = sign, word.lower().strip("{}. ").partition(" ")[0]
+            lines = []
+        else:
+            lines.append(line)
+    if opening:
+        blocks.append((language, "\n".join(lines)))
+    python = [code for name, code in blocks if name in PYTHON]
+    return [textwrap.dedent(code) for code in python or [code for _, code in blocks]]
 
 
 def find_elsewhere(text: str, kind: str, extracted: str | None) -> tuple[str, str] | None:
@@ -94,7 +206,8 @@ def find_elsewhere(text: str, kind: str, extracted: str | None) -> tuple[str, st
 
 def _first_program(text: str) -> str:
     """Return the code of the first fence, else all from the first definition to a fence's end."""
-    fences = CODE_FENCE.findall(text)
+    text = text.replace("\r\n", "\n")
+    fences = _fenced(text)
     if fences:
         return fences[0]
     definition = DEFINITION.search(text)

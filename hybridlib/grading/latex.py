@@ -170,7 +170,8 @@ class _Parser:
         fraction = self.parse_atom()
         if _is_proper_fraction(fraction):
             whole, exponent = factors[-1]
-            mixed = ("sum", [(1, whole), (1, fraction)])
+            (above, _), (below, _) = fraction[1]
+            mixed = ("number", whole[1] + above[1] / below[1])
             factors[-1] = (self.parse_postfixes(mixed), exponent)
         else:
             factors.append((self.parse_power(fraction), 1))
@@ -233,7 +234,7 @@ class _Parser:
             return self.parse_bracket(token)
         if token[0] == "\\":
             return self.parse_command(token)
-        if token.isalpha():
+        if token.replace(" ", "").isalpha():
             return self.parse_symbol(token.lower() if len(token) > 2 else token)
         raise Unreadable(f"{token} is not known")
 

@@ -11,6 +11,8 @@ COMMANDS |= {"and": ",", "or": ",", "infinity": "\\infty", "inf": "\\infty"}
 WHOLE_WORDS = set("yes no not odd one two six ten all red may".split())  # not letters side by side
 CONNECTIVES = {"and", "or", "is", "if", "for", "when", "where", "mod", "base", "to", "with"}
 
+CONNECTIVES_OF_LISTS = {"and", "or"}
+
 UNIT_SPELLINGS = """
 cm centimeter centimetre
 mm millimeter millimetre
@@ -29,10 +31,14 @@ hour hr h
 minute min
 second sec s
 mph
-km/h kmh kph
+kph kmh
 am
 pm
 dollar usd
+euro eur
+sterling gbp
+yen jpy
+rupee inr
 cent
 degree deg
 unit
@@ -42,29 +48,64 @@ day
 week
 month
 year
-percent
+percent pct percentage
+radian rad
 """
 UNITS = {  # spelling -> unit
     spelling: line.split()[0]
     for line in UNIT_SPELLINGS.strip().splitlines()
     for spelling in line.split()
 }
+SPEEDS = {"mph": "mi/hour", "kph": "km/hour"}
+CURRENCIES = {"\\$": "dollar", "€": "euro", "£": "sterling", "¥": "yen", "₹": "rupee"}
 POWER_PREFIXES = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
 POWER_SUFFIXES = {"squared": "2", "cubed": "3"}
 
+WORD = "\ue000"  # before a word of a \\text, which is no product of its letters
+SHORT_WORD = re.compile(r"(?<![\\a-zA-Z])(?=[a-zA-Z]{2,3}(?![a-zA-Z]))")
 TEXT_COMMAND = r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm|operatorname)\s*"
 TEXT_GROUP = re.compile(TEXT_COMMAND + r"\{([^{}]*)\}")
 TEXT_UNIT = re.compile(TEXT_COMMAND + r"\{([^{}]*)\}\s*(?:\^\s*\{?\s*(\d)\s*\}?)?\s*\Z")
-BARE_UNIT = re.compile(r"(?<![\\a-zA-Z])([a-zA-Z][a-zA-Z./ ]*)(?:\^\s*\{?(\d)\}?)?\s*\Z")
+BARE_UNIT = re.compile(
+    rf"(?<![\\a-zA-Z])([{WORD}a-zA-Z][{WORD}a-zA-Z./ ]*)(?:\^\s*\{{?(\d)\}}?)?\s*\Z"
+)
 MODULUS = re.compile(r"\\pmod\s*\{?\s*(\w+)\s*\}?\s*\Z")
+DOUBLED = re.compile(r"(?<!\\)\\\\[a-zA-Z%$]")
+SINGLE = re.compile(r"(?<!\\)\\[a-zA-Z]")
+DECIMAL_COMMA = re.compile(
+    r"[\s$]*(?:\\[$])?([-+]?\d{1,40}),(\d{1,2}|\d{4,40})(?:\s?(?:\\?%|[€£¥₹]))?[\s$.]*"
+)
 THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3})((?:,\d{3})+)(?![\d,])")
-TOKEN = re.compile(r"\d+\.?\d*|\.\d+|\\[a-zA-Z]+|\\[\s\S]|[a-zA-Z]+|\S")
+TOKEN = re.compile(rf"{WORD}[a-zA-Z]+" r"|\d+\.?\d*|\.\d+|\\[a-zA-Z]+|\\[\s\S]|[a-zA-Z]+|\S")
+
+
+def _overlined(match: re.Match) -> str:
+    """Return a decimal with combining lines over its period as LaTeX writes it."""
+    period = match[2].replace("\u0305", "")
+    return f".{match[1]}\\overline{{{period}}}"
+
+
+def _without_groups(match: re.Match) -> str:
+    """Return 1234.5 for 1.234,5 and 1234 for 1'234."""
+    return match[0].replace(".", "").replace("'", "").replace(",", ".")
+
 
 REWRITE_RULES = [  # (pattern, replacement), in this order
     # sizes of type and brackets, invisible boxes, the space after a line of a matrix
     (r"\\(?:dis|text|script)[a-z]*style(?![a-zA-Z])|\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])",
      ""),
     (r"\\(?:phantom|hspace|vspace)(?![a-zA-Z])(?:\s*\{[^{}]*\})?|(?<=\\\\)\[[^\]]*\]", ""),
+    # sets by their condition; bold numbers; periods of decimals
+    (r"\A\s*\\\{\s*([a-zA-Z])(?:\s*\\in\s*\\mathbb\s*\{?\s*R\s*\}?)?\s*(?:\\mid|\\vert|\||:)"
+     r"(?=[^{}]*\1)([^{}]*)\\\}\s*\Z", r"\2"),
+    (r"\\(?:mathbf|boldsymbol|mathsf|mathit|bm|pmb|textbf)\s*\{\s*(-?[\d.,]+)\s*\}", r"\1"),
+    (r"(?<=\d)\.(\d{0,20})\((\d{1,20})\)(?!\d)", r".\1\\overline{\2}"),
+    (r"(?<=\d)\.(\d{0,20}?)((?:\d\u0305){1,20})", _overlined),
+    (r"\\(?:bar|dot)\s*\{\s*(\d{1,20})\s*\}", r"\\overline{\1}"),
+    # numbers of other countries, where no other reading is left
+    (r"(?<![\d.,])\d{1,3}(?:\.\d{3}){1,9},\d{1,20}(?![\d.,])", _without_groups),
+    (r"(?<![\d.,])\d{1,3}(?:\.\d{3}){2,9}(?![\d.,])", _without_groups),
+    (r"(?<![\d.,'])\d{1,3}(?:'\d{3}){1,9}(?!['\d])", _without_groups),
     # what groups the digits of a number
     (r"(?<=\d)(?:(?:\\text)?\{,\}|,?\s*\\!\s*|\\[,;: ]|,\\,)(?=\d{3}(?!\d))", ""),
     (r"(?<=\d{3}),\\!\s?(?=\d{3})", ""),
@@ -73,6 +114,7 @@ REWRITE_RULES = [  # (pattern, replacement), in this order
     (r"\\(?:boxed|fbox|underline)(?![a-zA-Z])", ""),
     (r"(?<=\d)\^\s*\{\s*\\text\s*\{\s*(?:st|nd|rd|th)\s*\}\s*\}", ""),
     # commas, spaces, dollars round a formula
+    (r"(?<=\d)\{,\}(?=\d{1,2}(?!\d)|\d{4})", "."),
     (r"\{,\}", ","), (r"\\[!,;:]|(?<!\\)\\(?=\s|\Z)|\\q?quad(?![a-zA-Z])|~", " "),
     (r"(?<!\\)\\[()\[\]]|(?<!\\)\$|\A\s*\\approx", " "),
     # several commands for the same thing
@@ -89,11 +131,21 @@ REWRITE_RULES = [  # (pattern, replacement), in this order
     # punctuation at the ends
     (r"[.,;:\s]+\Z|\A[,;:\s]+", ""),
 ]  # fmt: skip
+NOTHING_TO_REWRITE = re.compile(r"[0-9a-df-zA-DF-TV-Z+\-^()=/]*")
 REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in REWRITE_RULES]
+SPACES = (
+    "\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+)
+INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060\u00ad" + WORD
 UNICODE_SIGNS = str.maketrans({
-    "−": "-", "–": "-", "×": "*", "·": "*", "÷": "/", "π": "\\pi ", "√": "\\sqrt ", "∞": "\\infty ",
-    "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne ", "∪": "\\cup ", "±": "\\pm ", "²": "^2", "³": "^3",
-    "½": "\\frac{1}{2}", "¼": "\\frac{1}{4}", "¾": "\\frac{3}{4}", "θ": "\\theta ", "∈": "\\in ",
+    **{chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},  # full width
+    **dict.fromkeys(SPACES, " "), **dict.fromkeys(INVISIBLE, ""), **dict.fromkeys("−–—‐‑‒﹣", "-"),
+    "×": "*", "·": "*", "⋅": "*", "∙": "*", "÷": "/", "⁄": "/", "∕": "/", "∶": ":", "。": ".",
+    "、": ",", "π": "\\pi ", "√": "\\sqrt ", "∞": "\\infty ", "≤": "\\le ", "≥": "\\ge ",
+    "≠": "\\ne ", "∪": "\\cup ", "±": "\\pm ", "²": "^2", "³": "^3", "⁴": "^4", "⁵": "^5",
+    "½": "\\frac{1}{2}", "¼": "\\frac{1}{4}", "¾": "\\frac{3}{4}", "⅓": "\\frac{1}{3}",
+    "⅔": "\\frac{2}{3}", "θ": "\\theta ", "∈": "\\in ", "∅": "\\emptyset ", "≈": "\\approx ",
+    "“": '"', "”": '"', "‘": "'", "’": "'", "￥": "¥", "￡": "£",
 })  # fmt: skip
 
 
@@ -102,23 +154,52 @@ def normalise(text: str) -> tuple[list[list[str]], str]:
 
     There are two readings where a comma may group digits, as in 100,200: a number or a list.
     """
-    unit = "dollar" if "\\$" in text else ""
+    text = plain(text)
+    unit = next((name for sign, name in CURRENCIES.items() if sign in text), "")
     text = _rewrite(text)
     modulus = MODULUS.search(text)
     if modulus:
         text, unit = text[: modulus.start()], f"mod {modulus[1]}"
     text, text_unit = _cut_unit(text, TEXT_UNIT)
-    text = TEXT_GROUP.sub(r" \1 ", text)
+    text = TEXT_GROUP.sub(_words_of_group, text)
     text, bare_unit = _cut_unit(text, BARE_UNIT)
     unit = bare_unit or text_unit or unit or _unit_of_sign(text)
+    if unit == "percent" and "%" not in text:
+        text += "%"
     if not THOUSANDS.search(text) or re.search(r"[(\[{]", text):
         return [_tokenise(text)], unit
     joined = THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
     return [_tokenise(joined), _tokenise(text)], unit
 
 
+def plain(text: str) -> str:
+    """Return the text in ASCII signs, with single backslashes where JSON has doubled them all."""
+    if not text.isascii():
+        text = text.translate(UNICODE_SIGNS)
+    if DOUBLED.search(text) and not SINGLE.search(text):
+        text = text.replace("\\\\", "\\")
+    return text
+
+
+def with_decimal_point(text: str) -> str:
+    """Return 3,14 with a point in place of its comma, "" for anything else.
+
+    Three digits after the comma are thousands, and a space after it makes a list.
+    """
+    match = DECIMAL_COMMA.fullmatch(plain(text))
+    return f"{match[1]}.{match[2]}" if match else ""
+
+
+def _words_of_group(match: re.Match) -> str:
+    return " " + SHORT_WORD.sub(WORD, match[1]) + " "
+
+
 def _rewrite(text: str) -> str:
-    text = text.translate(UNICODE_SIGNS).replace("\\$", " ").replace("\\%", "%")
+    if NOTHING_TO_REWRITE.fullmatch(text):
+        return text
+    for sign in CURRENCIES:
+        text = text.replace(sign, " ")
+    text = text.replace("\\%", "%")
     for pattern, replacement in REWRITES:
         text = pattern.sub(replacement, text)
     return text
@@ -133,7 +214,7 @@ def _cut_unit(text: str, pattern: re.Pattern) -> tuple[str, str]:
 
 def _name_unit(before: str, match: re.Match, in_text_command: bool) -> str:
     """Return the name of the unit that these words are, with its power; "" where they are none."""
-    words = match[1].lower().replace(".", "").split()
+    words = match[1].lower().replace(".", "").replace(WORD, "").split()
     before = before.rstrip()
     if not words or CONNECTIVES & set(words) or not re.search(r"[\w)}\]%|]\Z", before):
         return ""
@@ -142,7 +223,8 @@ def _name_unit(before: str, match: re.Match, in_text_command: bool) -> str:
         power = POWER_SUFFIXES[words.pop()]
     name = " ".join(words[1:] if words[0] in POWER_PREFIXES else words)
     singular = name.removesuffix("s")
-    known = UNITS.get(name) or UNITS.get(singular)
+    known = UNITS.get(name) or UNITS.get(singular) or _quotient_of_units(name)
+    known = SPEEDS.get(known, known)
     if in_text_command:
         if not known and len(name) < 2:
             return ""  # a letter, as in 3\mathrm{i}
@@ -151,6 +233,13 @@ def _name_unit(before: str, match: re.Match, in_text_command: bool) -> str:
         if too_short or words[0] in COMMANDS or not re.search(r"[\d)}%]\Z", before):
             return ""
     return (known or singular) + power
+
+
+def _quotient_of_units(name: str) -> str:
+    """Return mi/hour for "miles per hour" and for "mi/h", "" where a part is no known unit."""
+    parts = [part.strip() for part in re.split(r"/| per ", name)]
+    known = [UNITS.get(part) or UNITS.get(part.removesuffix("s"), "") for part in parts]
+    return "/".join(known) if len(parts) == 2 and all(known) else ""
 
 
 def _unit_of_sign(text: str) -> str:
@@ -163,16 +252,29 @@ def _tokenise(text: str) -> list[str]:
     """Split a text into tokens; a run of up to three lower-case letters is letters side by side."""
     tokens: list[str] = []
     for token in TOKEN.findall(text):
+        in_text_command, token = token[0] == WORD, token.removeprefix(WORD)
         lower = token.lower()
         if lower in COMMANDS:
             token = COMMANDS[lower]
             lower = token.lower()
         if token == "," and tokens[-1:] == [","]:
             continue  # ", and"
-        if lower in WHOLE_WORDS:
-            tokens.append(lower)
+        if (
+            lower in WHOLE_WORDS
+            or (in_text_command and token.isalpha())
+            or (token.isalpha() and len(token) > 3)
+        ):
+            _append_word(tokens, lower)
         elif token.isalpha() and len(token) <= 3 and not token.isupper():
             tokens.extend(token)
         else:
             tokens.append(token)
     return tokens
+
+
+def _append_word(tokens: list[str], word: str) -> None:
+    """Append a word to the tokens; words in a row are one, as their order counts."""
+    if tokens and len(tokens[-1]) > 1 and tokens[-1].replace(" ", "").isalpha():
+        tokens[-1] += f" {word}"
+    else:
+        tokens.append(word)

@@ -4,7 +4,7 @@ Expressions are the nested tuples of `latex`; everything here looks at their for
 nothing.
 """
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 from typing import Any
 
 from hybridlib.grading.latex import CONSTANTS, INFINITY, INVERSE, Expression
@@ -12,11 +12,43 @@ from hybridlib.grading.latex import CONSTANTS, INFINITY, INVERSE, Expression
 
 def unwrap(expression: Expression) -> Expression:
     """Return the expression without brackets round one element, `\\pm` as a list of two."""
+    expression = _scaled(expression)
     outer = expression[1] if expression[0] == "list" else [expression]
     parts = [signed for part in outer for signed in _both_signs(part)]
     if len(parts) > 1:
         return ("list", parts)
     return parts[0] if parts[0] is expression else unwrap(parts[0])
+
+
+def _scaled(expression: Expression) -> Expression:
+    """Return a matrix for a number times a matrix; other expressions as they are."""
+    match expression:
+        case ("sum", [(sign, term)]) if sign in (1, -1):
+            scaled = _scaled(term)
+            if scaled[0] == "matrix":
+                return _each_entry(scaled, lambda entry: ("sum", [(sign, entry)]))
+        case ("product", factors):
+            matrices = [factor for factor, exponent in factors if factor[0] == "matrix"]
+            numbers = [pair for pair in factors if pair[0][0] != "matrix"]
+            if len(matrices) == 1 and (matrices[0], 1) in factors:
+                return _each_entry(matrices[0], lambda entry: ("product", [*numbers, (entry, 1)]))
+    return expression
+
+
+def _each_entry(matrix: Expression, change: Callable[[Expression], Expression]) -> Expression:
+    return ("matrix", [[change(entry) for entry in row] for row in matrix[1]])
+
+
+def as_ratio(expression: Expression) -> Expression | None:
+    """Return `3:2` as the fraction that it is, None for what is no ratio of two parts."""
+    if expression[0] != "relation" or expression[2] != [":"]:
+        return None
+    return ("product", [(expression[1][0], 1), (expression[1][1], -1)])
+
+
+def is_fraction(expression: Expression) -> bool:
+    """Say whether an expression is written as one part divided by another."""
+    return expression[0] == "product" and [power for _, power in expression[1]] == [1, -1]
 
 
 def _both_signs(expression: Expression) -> list[Expression]:
@@ -36,9 +68,16 @@ def _with_sign(expression: Any, sign: int) -> Any:
 
 def contains(expression: Any, words: Set[str]) -> bool:
     """Say whether one of these words stands anywhere in an expression or a list of them."""
-    if isinstance(expression, tuple | list):
-        return any(contains(part, words) for part in expression)
-    return isinstance(expression, str) and expression in words
+    parts = [expression]
+    while parts:  # a loop, as most of the time of a verdict would go into the calls
+        part = parts.pop()
+        kind = part.__class__
+        if kind is str:
+            if part in words:
+                return True
+        elif kind is tuple or kind is list:
+            parts.extend(part)
+    return False
 
 
 def has_letters(expression: Any) -> bool:
@@ -60,6 +99,25 @@ def is_name(expression: Expression) -> bool:
         case ("symbol", name):
             return name not in CONSTANTS and not name[0].isdigit()
     return False
+
+
+def is_quantity(expression: Expression) -> bool:
+    """Say whether this names a quantity, as `x`, `|AB|`, `f(3)` and `\\sin A` do."""
+    match expression:
+        case ("call", "abs", ("symbol", name)):
+            return len(name) == 2 and name.isupper()
+        case ("call", "sin" | "cos" | "tan" | "cot" | "sec" | "csc", argument):
+            return is_name(argument)
+        case ("product", [(("symbol", name), 1), *others]) if name not in CONSTANTS:
+            return all(power == 1 and (_is_number(part) or is_name(part)) for part, power in others)
+    return is_name(expression)
+
+
+def _is_number(expression: Expression) -> bool:
+    """Say whether this is a number with or without a sign."""
+    if expression[0] == "sum" and len(expression[1]) == 1:
+        return _is_number(expression[1][0][1])
+    return expression[0] == "number"
 
 
 def without_names(

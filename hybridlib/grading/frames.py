@@ -1,0 +1,43 @@
+r"""Which answer does a sentence state? `The total cost is \$5.` states \$5, in several languages.
+
+Only a sentence that ends in its answer, and says nothing that could turn it round: no `not`, no
+`less than`, no `or`.
+"""
+
+import re
+
+from hybridlib.grading import forms
+
+LONGEST_FRAME = 120  # characters before the answer
+VERBS = (
+    "is|are|was|were|equals?|costs?|has|have|had|gets?|needs?|pays?|earns?|takes?|makes?|becomes?|"
+    "es|son|vale|ist|sind|beträgt|lautet|est|sont|vaut|è|sono|é|são|wynosi|равно|равен|равна|составляет"
+)
+STATEMENT = re.compile(
+    rf"(?P<frame>[^\W\d_][^\d\\^_{{}}+*/|<>=]{{1,{LONGEST_FRAME}}})"
+    rf"(?:(?<=\s)(?:{VERBS})(?=[\s:])|[:=])\s*:?\s*(?P<answer>[^\s:=].*)",
+    re.IGNORECASE,
+)
+EAST_ASIAN = re.compile(
+    r"(?:最终|最終|所以|因此|故)?(?:的)?(?:答案|答え|答|解|정답|답)(?:应该|應該)?(?:是|为|為|は|은|:|\s)*"
+    r"(?P<answer>[-\\$(\d].{0,80}?)(?:です|입니다|이다)?"
+)
+TURNED_ROUND = re.compile(
+    r"\b(?:not|no|never|cannot|n't|less|more|fewer|greater|least|most|over|under|than|between|"
+    r"either|neither|or|about|around|almost|nearly|roughly|approximately|if|nicht|kein\w*|oder|pas|"
+    r"ou|nunca|o|non|не|или)\b|n't\b|不|没|没有",
+    re.IGNORECASE,
+)
+
+
+def answer_in_sentence(text: str) -> str | None:
+    """Return the answer that a sentence ends in, None for what is no such sentence."""
+    sentence = forms.as_text(text)
+    match = EAST_ASIAN.fullmatch(sentence) or STATEMENT.fullmatch(sentence)
+    if match is None or TURNED_ROUND.search(sentence):
+        return None
+    frame = match.groupdict().get("frame")
+    if frame is not None and not re.search(r"[^\W\d_]{2}", frame):
+        return None
+    answer = match["answer"].strip(" .")
+    return answer if answer and answer != text else None

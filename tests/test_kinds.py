@@ -1,0 +1,180 @@
+"""Answers by kind: accepted where they are right, refused where they are near, or only a copy."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks import graders
+from hybridlib import grading
+from hybridlib.grading import arithmetic
+from tests.kinds import ACCEPTED, REFUSED, UNSEEN_RIGHT, UNSEEN_WRONG
+
+CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
+TESTS = "assert f(2) == 4"
+CODE = "def f(x):\n    return x*x"
+WRONG = "def f(x):\n    return x+9"
+
+
+def is_right(gold, answer):
+    text = answer if "\\boxed{" in answer else f"\\boxed{{{answer}}}"
+    return grading.grade(text, gold, "expression").correct
+
+
+@pytest.mark.parametrize("kind", ACCEPTED)
+def test_right_answers_of_each_kind_are_accepted(kind):
+    assert [pair for pair in ACCEPTED[kind] if not is_right(*pair)] == []
+    assert len(ACCEPTED[kind]) >= 10
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_near_ones_and_copies_are_refused(kind):
+    assert [pair for pair in REFUSED[kind] if is_right(*pair)] == []
+    assert len(REFUSED[kind]) >= 9
+    for gold, _ in REFUSED[kind]:
+        assert is_right(gold, gold)
+
+
+def test_pairs_that_were_written_afterwards():
+    assert [pair for pair in UNSEEN_WRONG if is_right(*pair)] == []
+    assert sum(is_right(*pair) for pair in UNSEEN_RIGHT) >= 0.92 * len(UNSEEN_RIGHT)
+
+
+def test_a_gold_that_cannot_be_read_is_compared_as_it_stands_or_not_at_all():
+    for gold, answer in REFUSED["golds that cannot be read"]:
+        verdict = grading.grade(f"\\boxed{{{answer}}}", gold, "expression")
+        assert verdict.reason in ("refused", "wrong")
+    assert (
+        grading.grade(r"\boxed{x<sup>3</sup>}", "x<sup>2</sup>", "expression").reason == "refused"
+    )
+
+
+@pytest.mark.parametrize("name", ["tiny_math", "math"])
+def test_a_formula_of_the_question_is_no_answer(request, name):
+    if name == "math":
+        request.getfixturevalue("hub")
+    record = graders.copies(name, limit=400 if name == "tiny_math" else 0)
+    assert record["formulas"] >= 400 and record["rows"] >= 400
+    paid = {(row["gold"], row["answer"]) for row in record["paid"]}
+    # Equal numbers in another form, which only the question could tell from an answer.
+    simplified = {gold for gold, answer in paid if "sqrt" in answer}
+    assert len(simplified) <= 7 and all("sqrt" in gold for gold in simplified)
+    stated = {gold for gold, answer in paid if "sqrt" not in answer}  # the value stands there
+    assert len(stated) <= (9 if name == "math" else 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        CODE.replace("\n", "\r\n"), f"\ufeff{CODE}", f"```python3\n{CODE}\n```",
+        f"```Python\n{CODE}\n```", f"```py\r\n{CODE}\r\n```\r\n", f"~~~python\n{CODE}\n~~~",
+        f"````python\n{CODE}\n````", f"```bash\npip install x\n```\n```python\n{CODE}\n```",
+        f"```python\n{CODE}\n```\nOutput:\n```\n4\n```", f"{CODE}\n```", f"{CODE}\n```\nDone.",
+        f"```python\n{CODE}\n```\n```cpp\nclass A {{}};\n```", f"Here: ```python\n{CODE}\n```",
+        "1. So:\n   ```python\n   def f(x):\n       return x*x\n   ```", f"```python\n{CODE}```",
+        f"[BEGIN]\n{CODE}\n[DONE]", f"```{{.python}}\n{CODE}\n```", f"```python\n{CODE}",
+        f"```python\n{WRONG}\n```\nNo:\n```python\n{CODE}\n```", f"~~~\n{CODE}\n~~~",
+        f'```python title="f.py"\n{CODE}\n```', f"```python\n{CODE}\n```\n```\nprint(f(2))\n```",
+    ],
+)  # fmt: skip
+def test_code_is_found_in_its_fence(text):
+    assert grading.grade(text, TESTS, "program").correct
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"```python\n{CODE}\n```\n```python\n{WRONG}\n```", "```python\nprint(4)\n```",
+        f"```\n{WRONG}\n```", "```text\nno code\n```", "",
+    ],
+)  # fmt: skip
+def test_other_code_is_not(text):
+    assert not grading.grade(text, TESTS, "program").correct
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="no shared cases beside the repository")
+def test_the_shared_fences_pass():
+    for path in sorted(CASES.glob("I2-fence-pairs/*.txt")):
+        assert grading.grade(path.read_text(), TESTS, "program").correct, path.name
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "1234", "1,234", "$1,234.00", "**1234**", "１２３４", "1\u202f234", "1 234", "€1,234",
+        "1234 €", "1234\r", "\ufeff1234", "`1234`", "$1234$", "\\$1234", "£1234.0", "+1234",
+    ],
+)  # fmt: skip
+def test_typography_behind_the_mark(written):
+    assert grading.grade(f"so\n#### {written}\r\n", "1234", "number").correct
+
+
+@pytest.mark.parametrize("written", ["−58", "–58", "-58", "－58", "−５８", "- 58"])
+def test_signs_behind_the_mark(written):
+    assert grading.grade(f"#### {written}", "-58", "number").correct == (written != "- 58")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1234", "### 1234", "＃＃＃＃ 1234", "#### 1234 1235", "#### 1.234", "#### 1234 apples",
+        "#### about 1234", "#### \n1234", "#### 1234x", "#### " + "1234" + " " * 1_000 + "5",
+    ],
+)  # fmt: skip
+def test_the_mark_stays_strict(text):
+    assert not grading.grade(text, "1234", "number").correct
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["AZYUK2A", "B12", "x2", "H2O", "A2", "key2B", "(AZ2)", "2A", "U2", "see R2D2"],
+)
+@pytest.mark.parametrize("kind", ["number", "expression"])
+def test_lenient_takes_no_number_out_of_a_word(text, kind):
+    verdict = grading.grade(text, "2", kind)
+    assert not grading.grade_leniently([text], ["2"], [kind], [verdict])[0].correct
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "1",
+        "1+1=",
+        "1+1=2 ",
+        "- ",
+        "\n ",
+        "1%",
+        "&",
+        "x ",
+        "\\frac{1}{2}",
+        "\\boxed{1}",
+        "−",
+        "```\n",
+    ],
+)
+@pytest.mark.parametrize("kind", ["number", "expression"])
+def test_long_texts_and_long_golds_are_bounded_before_they_are_read(part, kind):
+    text = part * (720_000 // len(part))
+    began = time.process_time()
+    verdict = grading.grade(text, "5", kind)
+    grading.grade_leniently([text], ["5"], [kind], [verdict])
+    grading.grade("\\boxed{5} #### 5", text, "expression")
+    arithmetic.find_equations(text)
+    assert time.process_time() - began < 2.5
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("– 5 + 3 = 8", [True]), ("— 5 + 3 = 8", [True]), ("• 5 + 3 = 8", [True]),
+        ("1) 5 + 3 = 8", [True]), ("a) 5 + 3 = 8", [True]), ("- 5 + 3 = 9", [False]),
+        ("-48 / 2 = 24\n-24 + 1 = 25", [True, True]), ("-48 / 2 = 24", [False]),
+        ("200 / 3 = 66.66", [True]), ("2/3 = 0.66", [True]), ("2/3 = 0.666", [True]),
+        ("2/3 = 0.65", [False]), ("2/3 = 0.68", [False]), ("11/3 = 3", [False]),
+        ("11/3 = 3 (rounded down)", [True]), ("rounding up, 10/3 = 4", [True]),
+        ("x = 24 + 48 = 72", [True]), ("total = 24 + 48 = 73", [False]),
+        ("A + B = 24 + 48 = 72", [True]), ("n = 200/40 = 6", [False]),
+    ],
+)  # fmt: skip
+def test_steps_in_lists_and_cut_off(text, holds):
+    assert [equation.holds for equation in arithmetic.find_equations(text)] == holds
