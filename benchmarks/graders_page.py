@@ -31,7 +31,14 @@ SPOILT = {
 }
 COPIES = {"rows of": "set", "rows": "rows", "formulas tried": "formulas", "rows that pay": "paid"}
 PAID = {"gold": "gold", "formula of the question": "answer"}
-KINDS = {"kind": "kind", "the pairs are": "are", "pairs": "pairs", "accepted": "accepted"}
+KINDS = {
+    "kind": "kind",
+    "right pairs": "right",
+    "accepted": "accepted",
+    "wrong pairs": "wrong",
+    "let through": "let_through",
+}
+REFUSED = {"kind": "kind", "gold": "gold", "right answer": "answer"}
 PAIRS = {
     "grader": "grader",
     "equal": "equal",
@@ -81,6 +88,7 @@ def text(record: dict[str, Any]) -> str:
         copies=table([row | {"paid": len(row["paid"])} for row in record["copies"]], COPIES),
         paid=table([paid for row in record["copies"] for paid in row["paid"]], PAID),
         kinds=table(record["kinds"], KINDS),
+        refused=table(_refused(record["kinds"]), REFUSED),
         pairs=table(record["pairs"], PAIRS),
         rates=table(rates["rows"], RATES),
         layers=table([rates["layers"]], {name: name for name in rates["layers"]}),
@@ -119,6 +127,14 @@ def _cell(value: Any) -> str:
         return f"{value:,}"
     words = SUBSETS.get(value) or markdown.cell(value.replace("\n", " "))
     return f"`{words}`" if set("\\_^{") & set(words) else words
+
+
+def _refused(kinds: list[dict[str, Any]]) -> list[dict[str, str]]:
+    return [
+        {"kind": row["kind"], "gold": gold, "answer": answer}
+        for row in kinds
+        for gold, answer in row["refused"]
+    ]
 
 
 def _total(rows: list[dict[str, Any]], key: str) -> str:

@@ -23,7 +23,8 @@ def holds(text):
         (r"\frac{15}{2} \cdot \frac{5}{6} = \boxed{\frac{75}{12}}", [True]),
         ("10 / 3 = 3.33", [True]),
         ("10 / 3 = 3.34", [False]),
-        ("2.5 * 3 = 8", [True]),  # rounded to the digit shown
+        ("2.5 * 3 = 8", [False]),  # a whole number is exact,
+        ("2.5 * 3 = 8, rounded", [True]),  # unless the text says that it is not
         ("= 2^3 * 7 = 8 * 7 = 57", [True, False]),
         ("14 = 2 * 7", [True]),
         ("25% of $80 = $20, 3/4 * 100 = 75%, 0.25 * 0.5 = 12.5%", [True, True, True]),

@@ -52,6 +52,19 @@ def test_a_row_that_would_teach_the_wrong_thing_is_named(bad, why):
         audit.audit(Dataset.from_list([GOOD, bad]))
 
 
+def test_answers_that_cannot_be_read_are_refused_by_index():
+    answers = ["x<sup>2</sup>", "x^2", r"\foo{3}", "1" * 400, r"\text{odd}"]
+    rows = [
+        row(f"\\boxed{{{answer}}}", answer, "expression", f"own/train/{n}")
+        for n, answer in enumerate(answers)
+    ]
+    with pytest.raises(StudyError) as error:
+        audit.audit(Dataset.from_list(rows))
+    assert str(error.value).startswith("3 of 5 training rows cannot be graded (row 0, own/train/0")
+    assert "row 2, own/train/2: its answer" in str(error.value)
+    assert "row 3, own/train/3: its answer" in str(error.value)
+
+
 def test_tests_that_cannot_be_judged_are_refused_by_index():
     bound = row(
         "def f(x):\n    return x", "want = 3\nassert f(3) == want", "program", "own/train/1"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 ROWS_NAMED = 5  # how many bad rows the error lists
+LONGEST_SHOWN = 60  # characters of an answer in the error
 
 
 class _Task(NamedTuple):
@@ -30,18 +31,19 @@ _PASSED: set[_Task] = set()  # found sound by this process
 def audit(rows: "Dataset") -> None:
     """Check that the grader accepts each row's solution and rejects programs that do nothing.
 
-    Refuses tests that the sandbox cannot judge, then grades every completion in one batch and, for
-    programs, also a placeholder with the same names that always returns "?"; both run in the
-    sandbox. Rows that this process has found sound are not graded again.
+    Refuses tests that the sandbox cannot judge and expressions that the grader cannot read, then
+    grades every completion in one batch and, for programs, also a placeholder with the same names
+    that always returns "?"; both run in the sandbox. Rows that this process has found sound are not
+    graded again.
 
     Raises:
-        StudyError: tests cannot be judged, a solution is rejected or a placeholder accepted; names
-            the first such rows by index and id.
+        StudyError: tests cannot be judged, an answer cannot be read, a solution is rejected or a
+            placeholder accepted; names the first such rows by index and id.
         SyntaxError: the solution of a program is not Python.
     """
     names = _names_by_task(rows)
     unchecked = [task for task in names if task not in _PASSED]
-    _stop_at(_refused_tests(unchecked, names), rows)
+    _stop_at(_refused_tests(unchecked, names) | _unreadable_answers(unchecked, names), rows)
     programs = [task for task in unchecked if task.kind == "program"]
     solutions = [task.solution for task in unchecked]
     placeholders = [_placeholder(task.solution) for task in programs]
@@ -77,6 +79,15 @@ def _refused_tests(tasks: list[_Task], names: dict[_Task, str]) -> dict[str, str
     programs = [task for task in tasks if task.kind == "program"]
     reasons = judge.refusals([task.answer for task in programs])
     return {names[task]: why for task, why in zip(programs, reasons, strict=True) if why}
+
+
+def _unreadable_answers(tasks: list[_Task], names: dict[_Task, str]) -> dict[str, str]:
+    """Return, by name of the row, which expressions the grader could only compare as strings."""
+    return {
+        names[task]: f"its answer {task.answer[:LONGEST_SHOWN]!r} cannot be read as mathematics"
+        for task in tasks
+        if task.kind == "expression" and not grading.is_readable(task.answer)
+    }
 
 
 def _names_by_task(rows: "Dataset") -> dict[_Task, str]:

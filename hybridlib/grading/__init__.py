@@ -11,6 +11,7 @@ and no library because math-verify, the usual choice, takes many times as long e
 lets spoilt answers pass, 441 of 2,447 when it was tried (book/graders.md).
 """
 
+from hybridlib.grading.comparison import is_readable
 from hybridlib.grading.extraction import extract_program, last_boxed, parse_number, well_formed
 from hybridlib.grading.grader import KINDS, Verdict, grade, grade_leniently, grade_many
 
@@ -21,6 +22,7 @@ __all__ = [
     "grade",
     "grade_leniently",
     "grade_many",
+    "is_readable",
     "last_boxed",
     "parse_number",
     "well_formed",

@@ -23,30 +23,33 @@ ANSWER_LINE = re.compile(r"^[ \t]*####.*$", re.MULTILINE)
 STEP_ENDS = [  # of paragraphs, of lines, of sentences
     re.compile(pattern) for pattern in (r"\n\s*\n", r"\n", r"(?<=[.!?])\s+(?=[A-Z\\$(])")
 ]
-REWRITE_RULES = [  # (pattern, replacement), in this order; @ is what cannot be read, ; an end
-    (r"<<[^<>]*>>", ""),
+REWRITE_RULES = [  # (signs one of which it needs, pattern, replacement), in this order
+    # @ is what cannot be read, ; an end
+    ("<", r"<<[^<>]*>>", ""),
     # the dash of a list is no minus, its number or letter no factor
-    (r"(?m)^[ \t]*[-–—*•‣▪][ \t]+|^[ \t]*\(?(?:\d{1,2}|[a-z])\)[ \t]+(?=[\d$(\\])", ""),
+    ("\n", r"\n[ \t]*(?:[-–—*•‣▪]|(?:\d{1,2}|\(?[a-z])\)(?=[ \t]+[\d$(\\]))[ \t]+", "\n"),
     # what ends an equation, what is no part of one, bold type
-    (r"\\[()\[\];:\\]|\\(?:q?quad|implies|[rR]ightarrow|therefore)(?![a-zA-Z])", " ; "),
-    (r"\\[!,\s]|\\(?:left|right|boxed|mathbf)(?![a-zA-Z])|\\?\$|\\(?=%)", ""),
-    (r"(?<!\d)\*\*|\*\*(?!\d)", ""),  # bold
+    ("\\", r"\\[()\[\];:\\]|\\(?:q?quad|implies|[rR]ightarrow|therefore)(?![a-zA-Z])", " ; "),
+    ("\\$", r"\\[!,\s]|\\(?:left|right|boxed|mathbf)(?![a-zA-Z])|\\?\$|\\(?=%)", ""),
+    ("*", r"(?<!\d)\*\*|\*\*(?!\d)", ""),  # bold
     # what cannot be read becomes @; columns; units as words; 3% of 40
-    (r"\\&|#", "@"), (r"&\s*(?==)|(?<==)\s*&", ""), (r"&", " ; "),
-    (r"\\(?:text|textbf|mathrm|mbox)\s*\{([^{}]*)\}(?:\^\{?\d\}?)?", r" \1 "),
-    (r"(?<=[\d%}])\s+of\s+(?=[\d\\(]*\d)", "*"),
+    ("&#", r"\\&|#", "@"), ("&", r"&\s*(?==)|(?<==)\s*&", ""), ("&", r"&", " ; "),
+    ("\\", r"\\(?:text|textbf|mathrm|mbox)\s*\{([^{}]*)\}(?:\^\{?\d\}?)?", r" \1 "),
+    ("f", r"(?<=[\d%}])\s+of\s+(?=[\d\\(]*\d)", "*"),
     # thousands, signs of operations, powers
-    (r"\{,\}", ","), (r"(?<=\d),(?=\d{3}(?!\d))", ""),
-    (r"\\(?:times|cdot)(?![a-zA-Z])|[×·⋅]|(?<=\d)\s*x\s+(?=[\d.])", "*"),
-    (r"\\div(?![a-zA-Z])|÷", "/"), (r"[−–]", "-"), (r"²", "^2"), (r"³", "^3"),
+    ("{", r"\{,\}", ","), (",", r"(?<=\d),(?=\d{3}(?!\d))", ""),
+    ("\\×·⋅x", r"\\(?:times|cdot)(?![a-zA-Z])|[×·⋅]|(?<=\d)\s*x\s+(?=[\d.])", "*"),
+    ("\\÷", r"\\div(?![a-zA-Z])|÷", "/"), ("−–", r"[−–]", "-"),
+    ("²", r"²", "^2"), ("³", r"³", "^3"),
     # fractions, the inner ones first
-    (r"(?<=\d)\s*\\[dt]?frac", "@"),  # a mixed number or a product: cannot tell
-    (r"\\[dt]?frac\s*(\d)\s*(\d)", r"(\1/\2)"),
-    *[(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"((\1)/(\2))")] * 2,
+    ("\\", r"(?<=\d)\s*\\[dt]?frac", "@"),  # a mixed number or a product: cannot tell
+    ("\\", r"\\[dt]?frac\s*(\d)\s*(\d)", r"(\1/\2)"),
+    *[("\\", r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"((\1)/(\2))")] * 2,
     # other commands, brackets, ends of sentences
-    (r"\\[a-zA-Z]+|\.{3}|…", "@"), (r"[{\[]", "("), (r"[}\]]", ")"), (r"\.(?![\d@])|\n", " ; "),
+    ("\\.…", r"\\[a-zA-Z]+|\.{3}|…", "@"), ("{[", r"[{\[]", "("), ("}]", r"[}\]]", ")"),
+    (".\n", r"\.(?![\d@])|\n", " ; "),
 ]  # fmt: skip
-REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in REWRITE_RULES]
+REWRITES = [(signs, re.compile(pattern), new) for signs, pattern, new in REWRITE_RULES]
 ARITHMETIC_RUN = re.compile(r"[\d.+*/^()%=\s-]+")
 GLUED = re.compile(r"[^\W\d]|[@!'\\½⅓⅔¼¾°]")  # what makes a number beside it another number
 FACTOR_BEFORE = re.compile(  # a factor that is not in the run
@@ -56,11 +59,13 @@ FACTOR_AFTER = re.compile(  # the same, or a rest of a division
     r"\s*(?:@|[a-zA-Z]\b|of\b|:\s*\d)|[\s;(]*(?:mod\b|remainder|quotient)"
     r"|(?:\s*[a-zA-Z]{1,20}\b){1,3}\s*[-+*/^]"
 )
+ROUNDED = re.compile(r"round|approx|about|nearly|nearest|roughly|almost", re.IGNORECASE)
 ROUNDED_DOWN = re.compile(r"round(?:ed|ing|s)? (?:it )?down|truncat|\bfloor", re.IGNORECASE)
 ROUNDED_UP = re.compile(r"round(?:ed|ing|s)? (?:it )?up|\bceiling", re.IGNORECASE)
 LINE_WITH_DASH = re.compile(r"^[ \t]*-", re.MULTILINE)
 LINE_START = re.compile(r"(?:\A|;)\s*\Z")
 BINARY_OPERATOR = re.compile(r"[\d)%]\s*[-+*/^]")
+WHOLE_NUMBER = re.compile(r" ?[0-9]{1,40} ?")
 NUMBER = re.compile(r"-?\d*\.?(\d*)\s*%?")
 POLYNOMIALS = r"(?:[\d.+*/^ -]|(?<![a-zA-Z])[a-z](?![a-zA-Z])){1,80}"
 SIMPLIFICATION = re.compile(rf"^{POLYNOMIALS}(?:={POLYNOMIALS})+$", re.MULTILINE)
@@ -116,20 +121,27 @@ def find_equations(text: str) -> tuple[Equation, ...]:
     """
     text = text[:LONGEST_TEXT]
     equations = [_check(True, left, right) for left, right in CALCULATOR_MARK.findall(text)]
-    is_list = len(LINE_WITH_DASH.findall(text)) > 1
-    text = _rewrite(text)
-    for run in ARITHMETIC_RUN.finditer(text):
-        before, after = text[: run.start()][-20:], text[run.end() :][:99]
+    plain = _rewrite(text)
+    for run in ARITHMETIC_RUN.finditer(plain):
+        if "=" not in run[0]:
+            continue
+        start, end = run.span()
+        before, after = plain[max(start - 20, 0) : start], plain[end : end + 99]
         sides = _complete_sides(run[0].split("="), before, after)
         for left, right in zip(sides, sides[1:], strict=False):
             if BINARY_OPERATOR.search(f"{left} = {right}"):
                 remark = before + after[:40]
                 equation = _check(False, left, right, remark)
-                if equation and not equation.holds and is_list:  # `-48 / 2 = 24`
-                    if left.lstrip().startswith("-") and LINE_START.search(before):
-                        equation = _check(False, left.lstrip()[1:], right, remark)
+                if equation and not equation.holds and _is_item(left, before, text):
+                    equation = _check(False, left.lstrip()[1:], right, remark)
                 equations.append(equation)
     return tuple(equation for equation in equations if equation)
+
+
+def _is_item(side: str, before: str, text: str) -> bool:
+    """Say whether a side starts with the dash of a list, glued to it: `-48 / 2 = 24`."""
+    starts = side.lstrip().startswith("-") and LINE_START.search(before)
+    return bool(starts) and len(LINE_WITH_DASH.findall(text)) > 1
 
 
 def check_simplifications(text: str) -> list[bool]:
@@ -195,9 +207,13 @@ def final_number(text: str) -> Fraction | None:
 
 
 def _rewrite(text: str) -> str:
-    for pattern, replacement in REWRITES:
-        text = pattern.sub(replacement, text)
-    return text
+    text = f"\n{text}"  # all lines start alike
+    for signs, pattern, replacement in REWRITES:
+        for sign in signs:
+            if sign in text:
+                text = pattern.sub(replacement, text)
+                break
+    return text.removeprefix("\n").removeprefix(" ; ")
 
 
 def _complete_sides(sides: list[str], before: str, after: str) -> list[str]:
@@ -229,7 +245,7 @@ def _check(marked: bool, left: str, right: str, remark: str = "") -> Equation | 
         left_value, right_value = _evaluate(left, percent), _evaluate(right, percent)
         if left_value is None or right_value is None:
             return None
-        tolerance = _tolerance(left, right)
+        tolerance = _tolerance(left, right, remark)
         if percent and "%" in right:
             tolerance /= 100
         holds = holds or abs(left_value - right_value) <= tolerance
@@ -251,16 +267,22 @@ def _is_cut_off(exact: Fraction, shown: Fraction, text: str, remark: str) -> boo
     return 0 <= left_out < Fraction(1, 10 ** len(number[1]))
 
 
-def _tolerance(left: str, right: str) -> Fraction:
-    """Return half of the last digit shown by a side that is a number, else by a decimal."""
+def _tolerance(left: str, right: str, remark: str = "") -> Fraction:
+    """Return half of the last digit shown by a side that is a number, else by a decimal.
+
+    A whole number is exact, unless the remark says that it is rounded.
+    """
     for side in (right, left):
         number = NUMBER.fullmatch(side.strip(" ()"))
+        if number and not number[1] and not ROUNDED.search(remark):
+            return Fraction(0)
         if number:
             return Fraction(1, 2 * 10 ** len(number[1]))
     decimals = [len(digits) for digits in re.findall(r"\.(\d+)", right)]
     return Fraction(1, 2 * 10 ** max(decimals)) if decimals else Fraction(0)
 
 
+@lru_cache(maxsize=65_536)  # the sides of a chain come twice, those of a group of samples again
 def _evaluate(text: str, percent: str = "") -> Fraction | None:
     """Return the exact value of plain arithmetic, None for everything else.
 
@@ -268,6 +290,8 @@ def _evaluate(text: str, percent: str = "") -> Fraction | None:
     """
     if len(text) > LONGEST_SIDE:
         return None
+    if WHOLE_NUMBER.fullmatch(text):
+        return Fraction(int(text))
     text = re.sub(r"(\d+(?:\.\d+)?)\s*%", rf"(\1{percent})", text.replace("^", "**").strip())
     text = re.sub(r"(?<![\d.])0+(?=\d)", "", text)
     text = re.sub(r"(?<=[\d)])\(", "*(", text)

@@ -11,9 +11,7 @@ from hybridlib.grading import equality, forms, frames, latex, notation
 
 LONGEST = 300  # characters of an expression that is read at all
 
-SETS = re.compile(
-    r"\\(?:setminus|cap|mid|backslash)(?![a-zA-Z])"
-)  # which sympy knows and we do not
+SETS = re.compile(r"\\(?:setminus|cap|mid|backslash)(?![a-zA-Z])")  # sympy knows them, we do not
 TO_CARRY_OUT = re.compile(  # operations that an answer may not leave to be done
     r"\\(?:[pb]?mod|gcd|lcm|max|min|det|operatorname|int|lim|sum|prod)(?![a-zA-Z])"
     r"|\\begin\s*\{(?:vmatrix|cases)"
@@ -68,6 +66,17 @@ def _compare(gold: str, given: str) -> str | tuple[str, str]:
     if _could_hang(gold) or _could_hang(given):
         return "refused"
     return gold, given
+
+
+def is_readable(gold: str) -> bool:
+    """Say whether a gold can be compared with other answers than itself."""
+    gold = " ".join(gold.split())
+    if len(gold) > LONGEST:
+        return False
+    try:
+        return bool(forms.form_of(gold) or equality.parse_answer(gold))
+    except latex.TooLarge:
+        return False
 
 
 @lru_cache(maxsize=65_536)

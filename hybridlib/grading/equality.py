@@ -33,13 +33,14 @@ class Answer:
     """What a text says: its readings, as 100,200 is a number or a list, and its unit or "".
 
     `decimal` is what the text says if its comma is a decimal one, which only a gold can tell;
-    `percent` says whether a percent sign stands in it.
+    `percent` and `matrix` say whether a percent sign or a matrix stands in it.
     """
 
     readings: tuple[Expression, ...]
     unit: str
     decimal: Expression | None = None
     percent: bool = False
+    matrix: bool = False
 
 
 @lru_cache(maxsize=65_536)
@@ -57,7 +58,8 @@ def parse_answer(text: str) -> Answer | None:
     if not readings:
         return None
     percent = structure.contains(readings, {"percent"})
-    return Answer(tuple(readings), unit, _number(decimal), percent)
+    matrix = "\\begin" in token_lists[0]
+    return Answer(tuple(readings), unit, _number(decimal), percent, matrix)
 
 
 def _number(text: str) -> Expression | None:
@@ -72,23 +74,30 @@ def equal(gold: Answer, given: Answer) -> bool:
     """
     # The sign may be left out, or be worth a hundredth: 50\% is answered by 50 and 1/2.
     percents = (1, 100) if gold.percent or given.percent else (1,)
+    if given.percent and not gold.percent and latex.is_proper_fraction(gold.readings[0]):
+        percents = (100,)
     one_angle = _is_angle_in_degrees(gold, given)
-    if gold.unit and given.unit and gold.unit != given.unit and not one_angle:
-        return False
+    if gold.unit != given.unit and not one_angle:
+        if (gold.unit and given.unit) or _is_multiple_of_pi_in_degrees(gold, given):
+            return False
     gold_readings, given_readings = gold.readings, given.readings
     if one_angle and gold.unit == "degree":
         gold_readings = tuple(map(_in_radians, gold_readings))
     elif one_angle:
         given_readings = tuple(map(_in_radians, given_readings))
+    gold_forms = gold_readings
+    if gold.matrix or given.matrix:
+        gold_readings = tuple(map(structure.carried_out, gold_readings))
+        given_readings = tuple(map(structure.carried_out, given_readings))
     candidates = list(zip(given_readings, given.readings, strict=True))
     if given.decimal and gold.readings[0][0] != "list":
         candidates.append((given.decimal, given.decimal))
     with LOCK:
-        for one in gold_readings:
+        for one, gold_form in zip(gold_readings, gold_forms, strict=True):
             for other, as_written in candidates:
                 if any(
                     _Comparison(percent).equal(one, other) for percent in percents
-                ) and evaluated.is_evaluated(as_written, one):
+                ) and evaluated.is_evaluated(as_written, gold_form):
                     return True
     return False
 
@@ -101,6 +110,15 @@ def _is_angle_in_degrees(gold: Answer, given: Answer) -> bool:
             if radians.unit == "radian" or with_pi:
                 return not structure.contains(radians.readings, {"list", "relation", "call"})
     return False
+
+
+def _is_multiple_of_pi_in_degrees(gold: Answer, given: Answer) -> bool:
+    """Say whether one answer has a pi in degrees, and the other has a pi and no unit."""
+    return (
+        {gold.unit, given.unit} == {"degree", ""}
+        and structure.contains(gold.readings, {"pi"})
+        and structure.contains(given.readings, {"pi"})
+    )
 
 
 def _in_radians(expression: Expression) -> Expression:
@@ -185,6 +203,8 @@ class _Comparison:
             return self.states(membership, structure.as_interval(inequality) or inequality)
         if operators != other_operators:
             return False
+        if operators == [":"]:
+            return self.equal(structure.as_ratio(one), structure.as_ratio(other))
         symmetric = set(operators) <= {"=", "!="}
         if self.equal_in_order(left, right):
             return True

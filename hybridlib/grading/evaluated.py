@@ -118,6 +118,8 @@ def _operations(expression: Expression) -> Iterator[str]:
                 yield "rational root"
             if radicand[0] == "power":
                 yield "power in a root"
+            if structure.contains(radicand, {"root"}):
+                yield "root in a root"
         case ("call", "exp", _):
             yield "e"
         case ("call", name, *_):
@@ -127,6 +129,8 @@ def _operations(expression: Expression) -> Iterator[str]:
 def _operations_of_sum(terms: list[tuple[int, Expression]]) -> Iterator[str]:
     if len(terms) < 2:
         return
+    if sum(structure.contains(term, {"matrix"}) for _, term in terms) > 1:
+        yield "sum of matrices"
     if not all(structure.has_letters(term) for _, term in terms):
         n_constant = sum(not structure.has_letters(term) for _, term in terms)
         if n_constant > 1:
@@ -179,6 +183,8 @@ def _operations_of_product(factors: list[Factor]) -> Iterator[str]:
     elif above and below and _divides(below[0], above[0]):
         yield "quotient"
     others = [(factor, exponent) for factor, exponent in factors if not _is_number(factor)]
+    if sum(structure.contains(factor, {"matrix"}) for factor, _ in others) > 1:
+        yield "product of matrices"
     names = [(_base(factor), exponent) for factor, exponent in others]
     letters = [repr(name) for name, _ in names if structure.is_name(name)]
     if len(set(letters)) < len(letters):

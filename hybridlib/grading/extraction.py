@@ -32,12 +32,14 @@ STATED_ANSWER = re.compile(  # after "answer is", in bold type, in a formula
     r"|\*\*([^*\n]{1,300})\*\*|\$([^$]{1,300})\$|\\\(([^\n]{1,300}?)\\\)|\\\[([\s\S]{1,300}?)\\\]",
     re.IGNORECASE,
 )
-LATE_FENCE = re.compile(r"(.*[^\s`])[ \t]*(```)(\w*)[ \t]*")  # behind text, or behind code
+ONE_FENCE = re.compile(r"```(\w*)[ \t]*\n([^`~]*)```[ \t]*(?:\n[^`~]*)?\Z")  # of a text's end
+FENCE_SIGN = re.compile("`{3,}|~{3,}")
 FENCE = re.compile(r"[ \t]*(?:>[ \t]?)?(`{3,}|~{3,})([^\n`]*)")
-HAS_FENCE = re.compile("```|~~~")
+LATE_FENCE = re.compile(r"(```)(\w*)[ \t]*")  # behind text, or behind code
 PYTHON = {"python", "python3", "py", "py3", "ipython", "pycon", "python2", "code", ""}
 CODE_MARKS = re.compile(r"^[ \t]*\[/?(?:BEGIN|DONE|END|PYTHON|CODE)\][ \t]*$", re.MULTILINE)
 DEFINITION = re.compile(r"^[ \t]*(?:async def|def|class)\b|=[ \t]*lambda\b", re.MULTILINE)
+SPECIAL = re.compile(r"[{\\]")  # in a box: another brace or a command
 BOX_OR_BRACE = re.compile(  # group 1: a box with a brace; group 2: what a box without one holds
     r"\\?\\(?:boxed|fbox)\s*(?:(\{)|([^\s{}$]+))|\\.|[{}]", re.DOTALL
 )
@@ -85,6 +87,12 @@ def last_boxed(text: str) -> str | None:
     '\\\\frac{1}{2}'
     """
     text = text[-LONGEST_TEXT:]
+    if text.count("box") == 1:  # nearly always
+        start = text.find("\\boxed{")
+        inside, brace, _ = text[start + 7 :].partition("}")
+        plain = start >= 0 and text[start - 1 : start] != "\\" and not SPECIAL.search(inside)
+        if plain and brace and inside.strip():
+            return inside.strip()
     content, content_start = None, -1
     for box_start, inside in _boxes(text):
         if box_start > content_start:
@@ -140,24 +148,42 @@ def extract_program(text: str) -> str | None:
     """
     if "\r" in text or text[:1] == "\ufeff":
         text = text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
-    if not HAS_FENCE.search(text):
-        code = CODE_MARKS.sub("", text) if "[" in text else text
-        return code.strip("\n") if DEFINITION.search(code) else None
-    blocks = [code for code in _fenced(text) if DEFINITION.search(code)]
-    if blocks:
-        return blocks[-1].strip("\n")
-    return None
+    start = text.find("```")
+    if start >= 0 or "~~~" in text:
+        fence = ONE_FENCE.match(text, start) if text[max(start - 1, 0) : start] in "\n" else None
+        if fence and (fence[1] or not start):  # nearly all texts with a fence
+            return _dedented(fence[2]).strip("\n") if DEFINITION.search(fence[2]) else None
+        blocks = reversed(_fenced(text))
+        code = next((block for block in blocks if DEFINITION.search(block)), None)
+        return code and _dedented(code).strip("\n")
+    if text.lstrip()[:1] == "[" or text.rstrip()[-1:] == "]":
+        text = CODE_MARKS.sub("", text)
+    return text.strip("\n") if DEFINITION.search(text) else None
 
 
-def _lines_with_fences_apart(text: str) -> Iterator[str]:
-    """Yield the lines of a text; a fence that ends a line of other text is a line of its own."""
-    for line in text.split("\n"):
-        match = LATE_FENCE.fullmatch(line) if line.count("```") == 1 else None
-        if match:
-            yield match[1]
-            yield match[2] + match[3]
-        else:
-            yield line
+def _dedented(code: str) -> str:
+    return textwrap.dedent(code) if code.lstrip("\n")[:1] in (" ", "\t") else code
+
+
+def _fences(text: str) -> Iterator[tuple[int, int, str, str]]:
+    """Yield where each fence starts, with the line end before it, and ends; its sign and its word.
+
+    A fence has a line of its own, or ends a line of other text or code.
+    """
+    line_end = -1
+    for mark in FENCE_SIGN.finditer(text):
+        if mark.start() < line_end:
+            continue  # the first sign of a line decides whether it is a fence
+        line_start = text.rfind("\n", 0, mark.start()) + 1
+        line_end = text.find("\n", mark.end())
+        line_end = len(text) if line_end < 0 else line_end
+        fence = FENCE.fullmatch(text, line_start, line_end)
+        if fence:
+            yield max(line_start - 1, 0), line_end, fence[1], fence[2].strip()
+        elif text.count("```", line_start, line_end) == 1:
+            fence = LATE_FENCE.fullmatch(text, mark.start(), line_end)
+            if fence:
+                yield mark.start(), line_end, fence[1], fence[2]
 
 
 def _fenced(text: str) -> list[str]:
@@ -167,26 +193,21 @@ def _fenced(text: str) -> list[str]:
     goes on to the end; a bare fence after code that none has opened closes that code.
     """
     blocks: list[tuple[str, str]] = []  # language, code
-    lines: list[str] = []
-    opening, language = "", ""
-    for line in _lines_with_fences_apart(text):
-        match = FENCE.fullmatch(line)
-        sign, word = (match[1], match[2].strip()) if match else ("", "")
-        if opening and sign[:1] == opening[0] and len(sign) >= len(opening) and not word:
-            blocks.append((language, "\n".join(lines)))
-            opening, lines = "", []
-        elif not opening and sign:
-            if not blocks and not word and DEFINITION.search("\n".join(lines)):
-                blocks.append(("", "\n".join(lines)))
-            else:
-                opening, language = sign, word.lower().strip("{}. ").partition(" ")[0]
-            lines = []
+    opening, language, code_start = "", "", 0
+    for start, end, sign, word in _fences(text):
+        if opening:
+            if word or sign[0] != opening[0] or len(sign) < len(opening):
+                continue  # a line of the code
+            blocks.append((language, text[code_start:start]))
+            opening = ""
+        elif not blocks and not word and DEFINITION.search(text, 0, start):
+            blocks.append(("", text[:start]))
         else:
-            lines.append(line)
+            opening, language = sign, word.lower().strip("{}. ").partition(" ")[0]
+        code_start = end + 1
     if opening:
-        blocks.append((language, "\n".join(lines)))
-    python = [code for name, code in blocks if name in PYTHON]
-    return [textwrap.dedent(code) for code in python or [code for _, code in blocks]]
+        blocks.append((language, text[code_start:]))
+    return [code for name, code in blocks if name in PYTHON] or [code for _, code in blocks]
 
 
 def find_elsewhere(text: str, kind: str, extracted: str | None) -> tuple[str, str] | None:
@@ -209,7 +230,7 @@ def _first_program(text: str) -> str:
     text = text.replace("\r\n", "\n")
     fences = _fenced(text)
     if fences:
-        return fences[0]
+        return _dedented(fences[0])
     definition = DEFINITION.search(text)
     return text[definition.start() :].split("\n```")[0] if definition else ""
 

@@ -13,6 +13,8 @@ from hybridlib.grading import notation
 Value = tuple  # what two answers of one form have to agree in
 
 GROUP = re.compile(notation.TEXT_COMMAND + r"\{([^{}]*)\}")
+STYLED = re.compile(rf"(?:{notation.TEXT_COMMAND}|\\(?:mathbf|boldsymbol)\s*)" + r"\{([^{}]*)\}")
+ARTICLES = {"a", "an", "the"}
 LETTERS = re.compile(r"[^\W\d_]")
 TEXT = re.compile(r"[^\W\d_]+(?:(?:[ '.]|-(?=[^\W\d_]))+[^\W\d_]+)*")
 PERHAPS = re.compile(  # quick to see: words, letters in brackets, digits with a sign between
@@ -65,7 +67,7 @@ def _agrees(read: Callable[[str], Value | None], value: Value, given: str) -> bo
 def as_text(answer: str) -> str:
     """Return the words of an answer without commands, frames and signs round them, lower-case."""
     text = notation.plain(answer).replace("\\\\", " ")
-    text = GROUP.sub(r" \1 ", text).replace("\\!", "")
+    text = STYLED.sub(r" \1 ", text).replace("\\!", "")
     text = re.sub(r"\\(?:left|right|[,;:! ]|q?quad|(?=\s|\Z))|[$~{}\"`*]|\\\(|\\\)", " ", text)
     text = " ".join(text.split()).strip(" .,;:!?")
     return text
@@ -173,7 +175,8 @@ def _words(answer: str) -> Value | None:
     text = _bare(answer)
     if not TEXT.fullmatch(text):
         return None
-    return tuple(word for word in re.split(r"[ .-]+", text.lower()) if word)
+    words = tuple(word for word in re.split(r"[ .-]+", text.lower()) if word)
+    return words[1:] if len(words) > 1 and words[0] in ARTICLES else words
 
 
 def _in_text_commands(answer: str) -> bool:

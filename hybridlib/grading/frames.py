@@ -15,13 +15,14 @@ VERBS = (
 )
 STATEMENT = re.compile(
     rf"(?P<frame>[^\W\d_][^\d\\^_{{}}+*/|<>=]{{1,{LONGEST_FRAME}}})"
-    rf"(?:(?<=\s)(?:{VERBS})(?=[\s:])|[:=])\s*:?\s*(?P<answer>[^\s:=].*)",
+    rf"(?:(?<=\s)(?P<verb>{VERBS})(?: d[ei])?(?=[\s:])|[:=])\s*:?\s*(?P<answer>[^\s:=].*)",
     re.IGNORECASE,
 )
 EAST_ASIAN = re.compile(
     r"(?:最终|最終|所以|因此|故)?(?:的)?(?:答案|答え|答|解|정답|답)(?:应该|應該)?(?:是|为|為|は|은|:|\s)*"
     r"(?P<answer>[-\\$(\d].{0,80}?)(?:です|입니다|이다)?"
 )
+WORD = re.compile(r"[^\W\d_]{2}")
 TURNED_ROUND = re.compile(
     r"\b(?:not|no|never|cannot|n't|less|more|fewer|greater|least|most|over|under|than|between|"
     r"either|neither|or|about|around|almost|nearly|roughly|approximately|if|nicht|kein\w*|oder|pas|"
@@ -36,8 +37,7 @@ def answer_in_sentence(text: str) -> str | None:
     match = EAST_ASIAN.fullmatch(sentence) or STATEMENT.fullmatch(sentence)
     if match is None or TURNED_ROUND.search(sentence):
         return None
-    frame = match.groupdict().get("frame")
-    if frame is not None and not re.search(r"[^\W\d_]{2}", frame):
-        return None
+    if match.re is STATEMENT and not match["verb"] and not WORD.search(match["frame"]):
+        return None  # x = 5 or A: 5
     answer = match["answer"].strip(" .")
     return answer if answer and answer != text else None

@@ -168,7 +168,7 @@ class _Parser:
     def append_fraction(self, factors: list[tuple[Expression, int]]) -> None:
         """Read a fraction after a whole number: one mixed number, if it is a proper fraction."""
         fraction = self.parse_atom()
-        if _is_proper_fraction(fraction):
+        if is_proper_fraction(fraction):
             whole, exponent = factors[-1]
             (above, _), (below, _) = fraction[1]
             mixed = ("number", whole[1] + above[1] / below[1])
@@ -375,7 +375,7 @@ def _list_unless_one(parts: list[Expression]) -> Expression:
     return parts[0] if len(parts) == 1 else ("list", parts)
 
 
-def _is_proper_fraction(expression: Expression) -> bool:
+def is_proper_fraction(expression: Expression) -> bool:
     """Say whether this fraction can follow a whole number, as 3/4 can and 4/3 cannot."""
     if expression[0] != "product" or len(expression[1]) != 2:
         return False

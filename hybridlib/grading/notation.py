@@ -48,14 +48,15 @@ day
 week
 month
 year
-percent pct percentage
+percent pct percentage per_cent percentage_point
 radian rad
 """
 UNITS = {  # spelling -> unit
-    spelling: line.split()[0]
+    spelling.replace("_", " "): line.split()[0]
     for line in UNIT_SPELLINGS.strip().splitlines()
     for spelling in line.split()
 }
+MONEY = {"dollar", "euro", "sterling", "yen", "rupee"}
 SPEEDS = {"mph": "mi/hour", "kph": "km/hour"}
 CURRENCIES = {"\\$": "dollar", "€": "euro", "£": "sterling", "¥": "yen", "₹": "rupee"}
 POWER_PREFIXES = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
@@ -70,12 +71,12 @@ BARE_UNIT = re.compile(
     rf"(?<![\\a-zA-Z])([{WORD}a-zA-Z][{WORD}a-zA-Z./ ]*)(?:\^\s*\{{?(\d)\}}?)?\s*\Z"
 )
 MODULUS = re.compile(r"\\pmod\s*\{?\s*(\w+)\s*\}?\s*\Z")
-DOUBLED = re.compile(r"(?<!\\)\\\\[a-zA-Z%$]")
+DOUBLED = re.compile(r"(?<!\\)\\\\[a-zA-Z%${}]")
 SINGLE = re.compile(r"(?<!\\)\\[a-zA-Z]")
 DECIMAL_COMMA = re.compile(
-    r"[\s$]*(?:\\[$])?([-+]?\d{1,40}),(\d{1,2}|\d{4,40})(?:\s?(?:\\?%|[€£¥₹]))?[\s$.]*"
+    r"[\s$]*(?:\\[$])?([-+]?\d{1,40}),(\d{1,40})(?:\s?(?:\\?%|[€£¥₹]))?[\s$.]*"
 )
-THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3})((?:,\d{3})+)(?![\d,])")
+THOUSANDS = re.compile(r"(?<![\d.,])([1-9]\d{0,2})((?:,\d{3})+)(?![\d,])")
 TOKEN = re.compile(rf"{WORD}[a-zA-Z]+" r"|\d+\.?\d*|\.\d+|\\[a-zA-Z]+|\\[\s\S]|[a-zA-Z]+|\S")
 
 
@@ -90,49 +91,58 @@ def _without_groups(match: re.Match) -> str:
     return match[0].replace(".", "").replace("'", "").replace(",", ".")
 
 
-REWRITE_RULES = [  # (pattern, replacement), in this order
+def _joined(match: re.Match) -> str:
+    """Return what groups digits in threes: nothing, but a point in 0{,}125."""
+    before = match.string[: match.start()]
+    leading_0 = match[0] == "{,}" and before[-1:] == "0" and not before[-2:-1].isdigit()
+    return "." if leading_0 else ""
+
+
+REWRITE_RULES = [  # (signs one of which it needs, pattern, replacement), in this order
     # sizes of type and brackets, invisible boxes, the space after a line of a matrix
-    (r"\\(?:dis|text|script)[a-z]*style(?![a-zA-Z])|\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])",
-     ""),
-    (r"\\(?:phantom|hspace|vspace)(?![a-zA-Z])(?:\s*\{[^{}]*\})?|(?<=\\\\)\[[^\]]*\]", ""),
+    ("\\", r"\\(?:dis|text|script)[a-z]*style(?![a-zA-Z])"
+     r"|\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])", ""),
+    ("\\", r"\\(?:phantom|hspace|vspace)(?![a-zA-Z])(?:\s*\{[^{}]*\})?|(?<=\\\\)\[[^\]]*\]", ""),
     # sets by their condition; bold numbers; periods of decimals
-    (r"\A\s*\\\{\s*([a-zA-Z])(?:\s*\\in\s*\\mathbb\s*\{?\s*R\s*\}?)?\s*(?:\\mid|\\vert|\||:)"
+    ("\\", r"\A\s*\\\{\s*([a-zA-Z])(?:\s*\\in\s*\\mathbb\s*\{?\s*R\s*\}?)?\s*(?:\\mid|\\vert|\||:)"
      r"(?=[^{}]*\1)([^{}]*)\\\}\s*\Z", r"\2"),
-    (r"\\(?:mathbf|boldsymbol|mathsf|mathit|bm|pmb|textbf)\s*\{\s*(-?[\d.,]+)\s*\}", r"\1"),
-    (r"(?<=\d)\.(\d{0,20})\((\d{1,20})\)(?!\d)", r".\1\\overline{\2}"),
-    (r"(?<=\d)\.(\d{0,20}?)((?:\d\u0305){1,20})", _overlined),
-    (r"\\(?:bar|dot)\s*\{\s*(\d{1,20})\s*\}", r"\\overline{\1}"),
+    ("\\", r"\\(?:mathbf|boldsymbol|mathsf|mathit|bm|pmb|textbf)\s*\{\s*(-?[\d.,]+)\s*\}", r"\1"),
+    ("(", r"(?<=\d)\.(\d{0,20})\((\d{1,20})\)(?!\d)", r".\1\\overline{\2}"),
+    ("\u0305", r"(?<=\d)\.(\d{0,20}?)((?:\d\u0305){1,20})", _overlined),
+    ("\\", r"\\(?:bar|dot)\s*\{\s*(\d{1,20})\s*\}", r"\\overline{\1}"),
     # numbers of other countries, where no other reading is left
-    (r"(?<![\d.,])\d{1,3}(?:\.\d{3}){1,9},\d{1,20}(?![\d.,])", _without_groups),
-    (r"(?<![\d.,])\d{1,3}(?:\.\d{3}){2,9}(?![\d.,])", _without_groups),
-    (r"(?<![\d.,'])\d{1,3}(?:'\d{3}){1,9}(?!['\d])", _without_groups),
+    (".", r"(?<![\d.,])\d{1,3}(?:\.\d{3}){1,9},\d{1,20}(?![\d.,])", _without_groups),
+    (".", r"(?<![\d.,])\d{1,3}(?:\.\d{3}){2,9}(?![\d.,])", _without_groups),
+    ("'", r"(?<![\d.,'])\d{1,3}(?:'\d{3}){1,9}(?!['\d])", _without_groups),
     # what groups the digits of a number
-    (r"(?<=\d)(?:(?:\\text)?\{,\}|,?\s*\\!\s*|\\[,;: ]|,\\,)(?=\d{3}(?!\d))", ""),
-    (r"(?<=\d{3}),\\!\s?(?=\d{3})", ""),
-    # words before the answer, frames, the letters of an ordinal number
-    (r"\A\s*\\text\s*\{[^{}]*(?:\b(?:is|are)|:|=)\s*\}(?=\s*\S)", ""),
-    (r"\\(?:boxed|fbox|underline)(?![a-zA-Z])", ""),
-    (r"(?<=\d)\^\s*\{\s*\\text\s*\{\s*(?:st|nd|rd|th)\s*\}\s*\}", ""),
+    ("\\{,", r"(?<=\d)(?:(?:\\text)?\{,\}|,?\s*\\!\s*|\\[,;: ]|,\\,)(?=\d{3}(?!\d))", _joined),
+    ("\\", r"(?<=\d{3}),\\!\s?(?=\d{3})", ""),
+    # words before the answer, frames, the letters of an ordinal number, ratios in words
+    ("\\", r"\A\s*\\text\s*\{[^{}]*(?:\b(?:is|are)|:|=)\s*\}(?=\s*\S)", ""),
+    ("\\", r"\\(?:boxed|fbox|underline)(?![a-zA-Z])", ""), ("\\", r"\\Pr(?![a-zA-Z])", "P"),
+    ("\\", r"(?<=\d)\^\s*\{\s*\\text\s*\{\s*(?:st|nd|rd|th)\s*\}\s*\}", ""),
+    ("o", r"\A\s*(\d{1,9})\s*(?:\\text\s*\{\s*to\s*\}|\bto\b)\s*(\d{1,9})\s*\Z", r"\1:\2"),
     # commas, spaces, dollars round a formula
-    (r"(?<=\d)\{,\}(?=\d{1,2}(?!\d)|\d{4})", "."),
-    (r"\{,\}", ","), (r"\\[!,;:]|(?<!\\)\\(?=\s|\Z)|\\q?quad(?![a-zA-Z])|~", " "),
-    (r"(?<!\\)\\[()\[\]]|(?<!\\)\$|\A\s*\\approx", " "),
+    ("{", r"(?<=\d)\{,\}(?=\d{1,2}(?!\d)|\d{4})", "."), ("{", r"\{,\}", ","),
+    ("\\~", r"\\[!,;:]|(?<!\\)\\(?=\s|\Z)|\\q?quad(?![a-zA-Z])|~", " "),
+    ("\\$", r"(?<!\\)\\[()\[\]]|(?<!\\)\$|\A\s*\\approx", " "),
     # several commands for the same thing
-    (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"), (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
-    (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|°", r"\\degree "),
-    (r"\\(?:varnothing|empty)(?![a-zA-Z])", r"\\emptyset "), (r"\\[lr]?vert(?![a-zA-Z])", "|"),
-    (r"\\lbrace(?![a-zA-Z])", r"\\{"), (r"\\rbrace(?![a-zA-Z])", r"\\}"),
+    ("\\", r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"), ("\\", r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
+    ("\\°", r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|°", r"\\degree "),
+    ("\\", r"\\(?:varnothing|empty)(?![a-zA-Z])", r"\\emptyset "),
+    ("\\", r"\\[lr]?vert(?![a-zA-Z])", "|"),
+    ("\\", r"\\lbrace(?![a-zA-Z])", r"\\{"), ("\\", r"\\rbrace(?![a-zA-Z])", r"\\}"),
     # ASCII for LaTeX, mixed numbers, digits in groups, floats
-    (r"<=", r"\\le "), (r">=", r"\\ge "), (r"\s!=", r" \\ne "), (r"\*\*", "^"),
-    (r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "), (r"\{\}", ""),
-    (r"(?<![\d.])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d.])", r"\1\\frac{\2}{\3}"),
-    (r"(?<![\d.])(\d{1,3}) (?=\d{3}(?!\d))", r"\1"),
-    (r"(?<=\d)[eE](?=[-+]?\d)", r"\\times 10^"),
+    ("<", r"<=", r"\\le "), (">", r">=", r"\\ge "), ("!", r"\s!=", r" \\ne "), ("*", r"\*\*", "^"),
+    ("U", r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "), ("{", r"\{\}", ""),
+    ("/", r"(?<![\d.])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d.])", r"\1\\frac{\2}{\3}"),
+    (" ", r"(?<![\d.])(\d{1,3}) (?=\d{3}(?!\d))", r"\1"),
+    ("eE", r"(?<=\d)[eE](?=[-+]?\d)", r"\\times 10^"),
     # punctuation at the ends
-    (r"[.,;:\s]+\Z|\A[,;:\s]+", ""),
+    (".,;: \t\n", r"[.,;:\s]+\Z|\A[,;:\s]+", ""),
 ]  # fmt: skip
 NOTHING_TO_REWRITE = re.compile(r"[0-9a-df-zA-DF-TV-Z+\-^()=/]*")
-REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in REWRITE_RULES]
+REWRITES = [(signs, re.compile(pattern), new) for signs, pattern, new in REWRITE_RULES]
 SPACES = (
     "\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
 )
@@ -155,7 +165,10 @@ def normalise(text: str) -> tuple[list[list[str]], str]:
     There are two readings where a comma may group digits, as in 100,200: a number or a list.
     """
     text = plain(text)
+    text = text.replace("US$", "$").replace("US\\$", "\\$") if "US" in text else text
     unit = next((name for sign, name in CURRENCIES.items() if sign in text), "")
+    if not unit and text.count("$") == 1:  # none of a pair round a formula
+        unit = "dollar"
     text = _rewrite(text)
     modulus = MODULUS.search(text)
     if modulus:
@@ -184,10 +197,12 @@ def plain(text: str) -> str:
 def with_decimal_point(text: str) -> str:
     """Return 3,14 with a point in place of its comma, "" for anything else.
 
-    Three digits after the comma are thousands, and a space after it makes a list.
+    Three digits after the comma are thousands, but for a 0 before it, and a space makes a list.
     """
-    match = DECIMAL_COMMA.fullmatch(plain(text))
-    return f"{match[1]}.{match[2]}" if match else ""
+    match = DECIMAL_COMMA.fullmatch(plain(text)) if "," in text or not text.isascii() else None
+    if match and (len(match[2]) != 3 or match[1].lstrip("+-") == "0"):
+        return f"{match[1]}.{match[2]}"
+    return ""
 
 
 def _words_of_group(match: re.Match) -> str:
@@ -200,8 +215,11 @@ def _rewrite(text: str) -> str:
     for sign in CURRENCIES:
         text = text.replace(sign, " ")
     text = text.replace("\\%", "%")
-    for pattern, replacement in REWRITES:
-        text = pattern.sub(replacement, text)
+    for signs, pattern, replacement in REWRITES:
+        for sign in signs:
+            if sign in text:
+                text = pattern.sub(replacement, text)
+                break
     return text
 
 
@@ -224,15 +242,21 @@ def _name_unit(before: str, match: re.Match, in_text_command: bool) -> str:
     name = " ".join(words[1:] if words[0] in POWER_PREFIXES else words)
     singular = name.removesuffix("s")
     known = UNITS.get(name) or UNITS.get(singular) or _quotient_of_units(name)
-    known = SPEEDS.get(known, known)
+    known = SPEEDS.get(known, known) or _money(words[-1])
     if in_text_command:
         if not known and len(name) < 2:
             return ""  # a letter, as in 3\mathrm{i}
     else:
-        too_short = len(words[0]) < (2 if known else 4)  # 5m may be five times m
+        too_short = len(words[0]) < (2 if known else 4) and " per " not in name  # 5m may be 5 * m
         if too_short or words[0] in COMMANDS or not re.search(r"[\d)}%]\Z", before):
             return ""
     return (known or singular) + power
+
+
+def _money(word: str) -> str:
+    """Return the currency that "US dollars" and "pounds sterling" end in, "" for other words."""
+    word = word.removesuffix("s")
+    return word if word in MONEY else ""
 
 
 def _quotient_of_units(name: str) -> str:

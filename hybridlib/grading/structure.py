@@ -4,7 +4,7 @@ Expressions are the nested tuples of `latex`; everything here looks at their for
 nothing.
 """
 
-from collections.abc import Callable, Set
+from collections.abc import Sequence, Set
 from typing import Any
 
 from hybridlib.grading.latex import CONSTANTS, INFINITY, INVERSE, Expression
@@ -12,7 +12,6 @@ from hybridlib.grading.latex import CONSTANTS, INFINITY, INVERSE, Expression
 
 def unwrap(expression: Expression) -> Expression:
     """Return the expression without brackets round one element, `\\pm` as a list of two."""
-    expression = _scaled(expression)
     outer = expression[1] if expression[0] == "list" else [expression]
     parts = [signed for part in outer for signed in _both_signs(part)]
     if len(parts) > 1:
@@ -20,23 +19,57 @@ def unwrap(expression: Expression) -> Expression:
     return parts[0] if parts[0] is expression else unwrap(parts[0])
 
 
-def _scaled(expression: Expression) -> Expression:
-    """Return a matrix for a number times a matrix; other expressions as they are."""
+def carried_out(expression: Expression) -> Expression:
+    """Return the matrix that a sum or a product with matrices is, also within lists and relations.
+
+    Where the sizes do not fit, the expression stays as it is.
+    """
     match expression:
-        case ("sum", [(sign, term)]) if sign in (1, -1):
-            scaled = _scaled(term)
-            if scaled[0] == "matrix":
-                return _each_entry(scaled, lambda entry: ("sum", [(sign, entry)]))
+        case ("list", parts):
+            return ("list", [carried_out(part) for part in parts])
+        case ("relation", sides, operators):
+            return ("relation", [carried_out(side) for side in sides], operators)
+        case ("sum", terms):
+            return _sum_of_matrices([(sign, carried_out(term)) for sign, term in terms])
         case ("product", factors):
-            matrices = [factor for factor, exponent in factors if factor[0] == "matrix"]
-            numbers = [pair for pair in factors if pair[0][0] != "matrix"]
-            if len(matrices) == 1 and (matrices[0], 1) in factors:
-                return _each_entry(matrices[0], lambda entry: ("product", [*numbers, (entry, 1)]))
+            return _product_of_matrices([(carried_out(part), power) for part, power in factors])
     return expression
 
 
-def _each_entry(matrix: Expression, change: Callable[[Expression], Expression]) -> Expression:
-    return ("matrix", [[change(entry) for entry in row] for row in matrix[1]])
+def _sum_of_matrices(terms: list[tuple[Any, Expression]]) -> Expression:
+    shapes = {_shape(term) for _, term in terms}
+    if len(shapes) > 1 or None in shapes:
+        return ("sum", terms)
+    matrices = [term[1] for _, term in terms]
+    together = [zip(*rows, strict=True) for rows in zip(*matrices, strict=True)]
+    signs = [sign for sign, _ in terms]
+    return (
+        "matrix",
+        [[("sum", list(zip(signs, entries, strict=True))) for entries in row] for row in together],
+    )
+
+
+def _product_of_matrices(factors: list[tuple[Expression, int]]) -> Expression:
+    numbers = [pair for pair in factors if pair[0][0] != "matrix"]
+    matrices = [rows for (kind, rows, *_), power in factors if kind == "matrix" and power == 1]
+    if not matrices or len(numbers) + len(matrices) < len(factors):
+        return ("product", factors)
+    product = matrices[0]
+    for rows in matrices[1:]:
+        if {len(row) for row in product} != {len(rows)}:
+            return ("product", factors)
+        columns = list(zip(*rows, strict=True))
+        product = [[_dot(row, column) for column in columns] for row in product]
+    return ("matrix", [[("product", [*numbers, (entry, 1)]) for entry in row] for row in product])
+
+
+def _dot(row: Sequence[Expression], column: Sequence[Expression]) -> Expression:
+    pairs = zip(row, column, strict=True)
+    return ("sum", [(1, ("product", [(one, 1), (other, 1)])) for one, other in pairs])
+
+
+def _shape(expression: Expression) -> tuple[int, ...] | None:
+    return tuple(map(len, expression[1])) if expression[0] == "matrix" else None
 
 
 def as_ratio(expression: Expression) -> Expression | None:
