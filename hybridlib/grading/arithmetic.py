@@ -111,9 +111,10 @@ def find_equations(text: str) -> tuple[Equation, ...]:
     r"""Return the equations of a text: marks `<<a+b=c>>` first, then what stands in the text.
 
     A chain `a = b = c` counts pair by pair, a pair where a side has an operator. Sides are equal to
-    half of the last digit shown, as in `10 / 3 = 3.33`, or cut off after the decimals shown, as in
-    `2 / 3 = 0.66`; where the text says that it rounds down or up, to a whole number, too. A
-    percentage may be a share or a number. Of a text only LONGEST_TEXT characters are read.
+    half of the last decimal shown, as in `10 / 3 = 3.33`, or cut off after the decimals shown, as
+    in `2 / 3 = 0.66`; a whole number is exact, as `10 / 3 = 3` is false, unless the text says that
+    it rounds. A percentage may be a share or a number. Of a text only LONGEST_TEXT characters are
+    read.
 
     >>> equations = find_equations(r"So \(2 \times 3 = 6\), and 6 + 1 = 8 eggs.")
     >>> [(equation.holds, int(equation.value)) for equation in equations]

@@ -148,17 +148,19 @@ def extract_program(text: str) -> str | None:
     """
     if "\r" in text or text[:1] == "\ufeff":
         text = text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
-    start = text.find("```")
-    if start >= 0 or "~~~" in text:
-        fence = ONE_FENCE.match(text, start) if text[max(start - 1, 0) : start] in "\n" else None
+    if ("`" in text and "```" in text) or ("~" in text and "~~~" in text):
+        start = text.find("```")
+        starts_line = start == 0 or text[start - 1] == "\n"
+        fence = ONE_FENCE.match(text, start) if starts_line else None
         if fence and (fence[1] or not start):  # nearly all texts with a fence
             return _dedented(fence[2]).strip("\n") if DEFINITION.search(fence[2]) else None
         blocks = reversed(_fenced(text))
         code = next((block for block in blocks if DEFINITION.search(block)), None)
         return code and _dedented(code).strip("\n")
-    if text.lstrip()[:1] == "[" or text.rstrip()[-1:] == "]":
-        text = CODE_MARKS.sub("", text)
-    return text.strip("\n") if DEFINITION.search(text) else None
+    code = text.strip("\n")
+    if code.lstrip()[:1] == "[" or code.rstrip()[-1:] == "]":
+        code = CODE_MARKS.sub("", code).strip("\n")
+    return code if DEFINITION.search(code) else None
 
 
 def _dedented(code: str) -> str:
