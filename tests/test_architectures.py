@@ -220,9 +220,13 @@ def test_other_architectures_are_trained_merged_and_scored(style, small, world, 
     for name, delta in deltas.items():
         assert delta.shape == model.get_submodule(name).weight.shape and delta.abs().max() > 0
     merged = study.execute(
-        study.Run("merge", parents=("sft", "grpo"), merge="mean"), replace(profile, drift=True)
+        study.Run("merge", parents=("sft", "grpo"), merge="mean"),
+        replace(profile, drift=True, full=True),
     )
     assert merged["facts"]["modules"] == trained["number"] and merged["facts"]["drift"]
+    assert merged["facts"]["pair"]
+    learnt = study.execute(study.Run("cat", parents=("sft", "grpo")), profile)
+    assert [*learnt["facts"]["weights"]] == ["0", "1"]
 
 
 def test_an_estimate_counts_what_would_be_trained(tmp_path):

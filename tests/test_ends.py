@@ -145,6 +145,18 @@ def test_an_end_counts_wherever_it_is_declared(template, eos, model, expected):
     assert reader.eos_token_id == (expected[0] if eos is None else SPECIAL.index(eos))
 
 
+def test_an_end_that_is_not_called_special_is_no_part_of_an_answer_either():
+    from tokenizers import AddedToken
+
+    reader = tokenizer(SPECIAL[:2], CHATML, eos_token="<eos>")
+    reader.add_tokens([AddedToken(token, special=False) for token in ("<|im_end|>", "<tool>")])
+    before = reader("A<|im_end|> <tool>")["input_ids"]
+    model = declared(0, 0)
+    end, _ = ends.declare(model, reader)
+    assert before == reader("A<|im_end|> <tool>")["input_ids"] and before[1] == end
+    assert reader.decode(before, skip_special_tokens=True) == "A <tool>"
+
+
 @pytest.mark.parametrize(
     "template, missing",
     [(CHATML, ""), (THINKING, ""), (CLOSED, ""), (OPEN, "<eos>"), (GEMMA, "<eos>"),

@@ -51,12 +51,21 @@ def end_tokens(model: Any, tokenizer: "PreTrainedTokenizerBase") -> tuple[int, .
 def declare(model: Any, tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
     """Write the end tokens of a model where transformers, TRL and PEFT look for them; return them.
 
+    Those that the tokenizer has added to its vocabulary without calling them special become
+    special, so that they are no part of the text of an answer.
+
     Raises StudyError as `end_tokens` does.
     """
     ends = end_tokens(model, tokenizer)
     model.generation_config.eos_token_id = list(ends) if len(ends) > 1 else ends[0]
     if tokenizer.eos_token_id is None:
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ends[0])
+    added = tokenizer.added_tokens_decoder
+    plain = [added[token].content for token in ends if token in added and not added[token].special]
+    if plain:
+        tokenizer.add_special_tokens(
+            {"extra_special_tokens": plain}, replace_extra_special_tokens=False
+        )
     return ends
 
 

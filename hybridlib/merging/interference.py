@@ -55,9 +55,12 @@ def measure(profile: Profile, adapters: Sequence[Path], seed: int = 0) -> dict[s
             "knockout": _knockout(model, texts),
         }
     updates = [merge.deltas(adapter) for adapter in adapters]
+    facing_inputs = updates  # (out, in), which GPT-2's weights are not
+    if merge.check_mergeable(adapters)[0].fan_in_fan_out:
+        facing_inputs = [{name: delta.T for name, delta in update.items()} for update in updates]
     generator = torch.Generator().manual_seed(seed)
-    facts["between"] = _with_cosines_only(geometry.similarity(*updates, moments))
-    facts["null"] = geometry.null_distribution(*updates, generator, N_DRAWS, moments)
+    facts["between"] = _with_cosines_only(geometry.similarity(*facing_inputs, moments))
+    facts["null"] = geometry.null_distribution(*facing_inputs, generator, N_DRAWS, moments)
     base = model_folder(profile.model)
     if base is not None:
         facts["spectra"] = [
@@ -68,13 +71,13 @@ def measure(profile: Profile, adapters: Sequence[Path], seed: int = 0) -> dict[s
 
 
 def layer_of(module: str) -> str:
-    """Return the layer that a module belongs to, "" outside layers.
+    """Return the number of the layer that a module belongs to, "outside" where it is in none.
 
-    >>> layer_of("model.layers.3.mlp.up_proj")
-    '3'
+    >>> layer_of("model.layers.3.mlp.up_proj"), layer_of("transformer.h.0.attn.c_attn")
+    ('3', '0')
     """
-    match = re.search(r"layers\.(\d+)\.", module)
-    return match[1] if match else ""
+    match = re.search(r"\.(\d+)\.", module)
+    return match[1] if match else "outside"
 
 
 def _load(profile: Profile, adapters: Sequence[Path]) -> tuple[Any, Texts]:
