@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hybridlib import data, grading, metrics, rewards, stats
 from hybridlib.engine import rollout
 from hybridlib.profiles import Profile
+from hybridlib.sandbox import judge
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -46,7 +47,8 @@ def score(
             `lenient`, the share of sampled answers that are right wherever the answer stands, also
             counts those the grader gave up on: `refused`, `timeout`, `error`;
         samples: answers to look at, right and wrong;
-        solutions: {family: `solution_facts` of the sampled answers to test questions}.
+        solutions: {family: `solution_facts` of the sampled answers to test questions};
+        sandbox: `judge.protections` where answers were programs, None where none were.
     """
     from datasets import concatenate_datasets
 
@@ -83,6 +85,7 @@ def score(
             scored["solutions"][family] = solution_facts(part, sampled[here], verdicts[here])
             scored["samples"] += _examples(part, sampled[here], verdicts[here])
     scored["samples"] = scored["samples"][:EXAMPLES]
+    scored["sandbox"] = judge.protections() if "program" in rows["kind"] else None
     return scored
 
 

@@ -64,6 +64,7 @@ def execute(run: Run, profile: Profile, save: bool = True, force: bool = False) 
         model, tokenizer, profile, splits, samples=samples, temperature=run.temperature
     )
     facts = row_facts | {"solutions": evaluated.pop("solutions")}
+    sandbox = evaluated.pop("sandbox")
     if profile.drift:
         facts["drift"] = drift.measure(model, tokenizer, profile)
     cost = {"train_seconds": 0.0, "tokens": 0, "trainable": 0, "peak_gb": 0.0}
@@ -82,6 +83,7 @@ def execute(run: Run, profile: Profile, save: bool = True, force: bool = False) 
             trained=trained.weights,
             model=models.revision(profile),
             code=fingerprint.digests_of(run, profile),
+            **({"sandbox": sandbox} if sandbox is not None else {}),
         ),
     }
     if save:

@@ -2,7 +2,8 @@
 
 Each is asked TEST. An attack passes only if it reaches what it is after, or lies with success;
 `python -m tests.attacks` judges them all, each before a right program, and prints what happened:
-that is how the tests run them as another user and in the weak mode.
+that is how the tests run them as another user and in the weak mode. SIBLINGS are pairs: the second
+program passes only if it learns something from the first, which runs beside it.
 """
 
 import json
@@ -16,7 +17,7 @@ from hybridlib.sandbox import judge
 TEST = "assert f(1) == 2\nassert f(2) == 3"
 RIGHT = "def f(x):\n    return x + 1"
 MARK = "/tmp/hybridlib-attack-was-here"
-LIMIT = 3.0  # for all at once, many of which never end
+LIMIT = 1.0  # of which many make full use
 
 
 def body(text: str, imports: str = "os, sys, time") -> str:
@@ -324,9 +325,188 @@ PERSISTING = {
     "ends late": head("import atexit\natexit.register(time.sleep, 600)"),
     "holds its session": head("os.setpgid(0, 0)\nos.nice(-5)"),
 }
+REFUSED_CALLS = {
+    "watches files": body("return x + (ctypes.CDLL(None).inotify_init() >= 0)", "ctypes"),
+    "secret memory": syscall("447", "0"),
+    "anonymous files of events": body("os.eventfd(0)\nreturn x + 1"),
+    "watches descriptors": body("select.epoll()\nreturn x + 1", "select"),
+    "makes a pipe": body("os.pipe()\nreturn x + 1"),
+    "a rule set of landlock": syscall("444", "0", "0", "1"),
+    "a timer of its own": syscall("222 if os.uname().machine == 'x86_64' else 107", "1", "0",
+                                  "ctypes.byref(ctypes.c_long())"),
+    "asks what memory is free": syscall("99 if os.uname().machine == 'x86_64' else 179",
+                                        "ctypes.byref((ctypes.c_ulong * 32)())"),
+    "asks which pages are loaded": body(
+        "os.preadv(os.open(os.__file__, 0), [bytearray(9)], 0, os.RWF_NOWAIT)\nreturn x + 1"
+    ),
+    "drops pages of the library": body(
+        "os.posix_fadvise(os.open(os.__file__, 0), 0, 0, os.POSIX_FADV_DONTNEED)\nreturn x + 1"
+    ),
+    "asks how full the disk is": body("os.statvfs(os.__file__)\nreturn x + 1"),
+    "chooses its core": body("os.sched_setaffinity(0, os.sched_getaffinity(0))\nreturn x + 1"),
+    "is told of changes": body("fcntl.fcntl(os.open('/', 0), fcntl.F_NOTIFY, 1)\nreturn x + 1",
+                               "fcntl, os"),
+    "asks for a lease": body("fcntl.fcntl(os.open(os.__file__, 0), 1024, 0)\nreturn x + 1",
+                             "fcntl, os"),
+    "names its pipe's owner": body("fcntl.fcntl(3, 8, os.getpid())\nreturn x + 1", "fcntl, os"),
+}  # fmt: skip
+SIBLING_TEXT = "tnemmoc eht fo redaer eht"  # written backwards in what looks for it
+SIBLING = RIGHT + f"\n# {SIBLING_TEXT[::-1]}" * 80  # so long that its text has pages of its own
+
+
+def listener(condition: str, setup: str = "", imports: str = "ctypes, fcntl, gc, os, sys") -> str:
+    """Return a program that is right if, within half a second, it hears from another one.
+
+    Args:
+        condition: whether it has heard now, over what `setup` defines, `library` (a file that all
+            may read) and `libc`.
+    """
+    return (
+        f"import time, {imports}\n{COMMON}{textwrap.dedent(setup).strip()}\ndef heard():\n"
+        f"    try: return {condition}\n    except OSError: return False\n"
+        "def listen():\n    for _ in range(100):\n        if heard(): return 1\n"
+        "        time.sleep(0.005)\nbit = listen()\ndef f(x): return bit and x + 1"
+    )
+
+
+def thief(texts: str) -> str:
+    """Return a program that answers as SIBLING does if it finds its text in what is yielded."""
+    return f"""import gc, sys
+HOLDERS, word = (dict, list, tuple), {SIBLING_TEXT!r}[::-1]
+def strings(value, depth):
+    if isinstance(value, (bytes, bytearray)): value = bytes(value).decode('latin-1')
+    if isinstance(value, str) and word in value and 'def f' in value:
+        yield value.replace(chr(92) + 'n', chr(10))
+    if depth and hasattr(value, '__dict__'): value = dict(vars(value))
+    if depth and isinstance(value, dict): value = list(value.values())
+    if depth and isinstance(value, (list, tuple)):
+        for part in value: yield from strings(part, depth - 1)
+def texts():
+{textwrap.indent(textwrap.dedent(texts).strip(), "    ")}
+def f(x):
+    for text in texts():
+        there, end = {{}}, text.find(chr(10) + '# ' + word)
+        exec(text[text.rfind('def f', 0, end):end], there)
+        return there['f'](x)
+"""
+
+
+def speaker(statement: str, imports: str = "ctypes, fcntl, os") -> str:
+    """Return a program that says something for two thirds of a second and is right otherwise."""
+    return (
+        f"import time, {imports}\n{COMMON}try:\n    {statement}\nexcept Exception: pass\n"
+        "time.sleep(0.7)\ndef f(x): return x + 1"
+    )
+
+
+COMMON = """import os
+libc = ctypes.CDLL(None, use_errno=True)
+library = os.open(os.__file__, os.O_RDONLY)
+number = dict(zip(('futex', 'memfd'), (202, 319) if os.uname().machine == 'x86_64' else (98, 279)))
+"""
+LOCKED = """
+def locked(file):
+    try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError: return True
+    fcntl.flock(file, fcntl.LOCK_UN)
+    return False
+"""
+LOOK_IN_MEMORY = """
+word = 'WORD'[::-1].encode()
+def heap():
+    libc.sbrk.restype = ctypes.c_void_p
+    end = libc.sbrk(0)
+    return ctypes.string_at(end - 3 * 2**20 // 2, 3 * 2**20 // 2)
+"""
+FUTEX = """
+import mmap
+page = mmap.mmap(library, 4096, mmap.MAP_SHARED, mmap.PROT_READ)
+class View(ctypes.Structure):
+    _fields_ = [('data', ctypes.c_void_p), ('object', ctypes.py_object), 
+        ('rest', ctypes.c_char * 64)]
+view = View()
+ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(page), ctypes.byref(view), 0)
+word = ctypes.c_void_p(view.data)
+"""
+SIBLINGS = {
+    "runs another program, found in frames": (
+        SIBLING,
+        thief(
+            """
+            frame = sys._getframe()
+            while frame:
+                yield from strings([*frame.f_locals.values(), *frame.f_globals.values()], 4)
+                frame = frame.f_back
+            """
+        ),
+    ),
+    "runs another program, found among objects": (
+        SIBLING, thief("yield from strings([o for o in gc.get_objects() if type(o) in HOLDERS], 1)")
+    ),
+    "finds another program in freed memory": (
+        SIBLING, listener("word in heap()", LOOK_IN_MEMORY.replace("WORD", SIBLING_TEXT)),
+    ),
+    "a lock on its input": (
+        speaker("fcntl.flock(0, fcntl.LOCK_EX)"),
+        listener("locked(os.open(os.devnull, os.O_RDONLY))", LOCKED),
+    ),
+    "a lock on the library": (
+        speaker("fcntl.flock(library, fcntl.LOCK_EX)"), listener("locked(library)", LOCKED),
+    ),
+    "a lock of records on the library": (
+        speaker("fcntl.lockf(library, fcntl.LOCK_SH)"),
+        listener(
+            "struct.unpack('hhqqi', fcntl.fcntl(library, fcntl.F_GETLK, "
+            "struct.pack('hhqqi', fcntl.F_WRLCK, 0, 0, 0, 0)))[0] != fcntl.F_UNLCK",
+            "import struct",
+        ),
+    ),
+    "flags of a descriptor in common": (
+        speaker("fcntl.fcntl(0, fcntl.F_SETFL, os.O_NONBLOCK | os.O_APPEND)"),
+        listener("fcntl.fcntl(0, fcntl.F_GETFL) & os.O_APPEND"),
+    ),
+    "the signal of a descriptor in common": (
+        speaker("fcntl.fcntl(0, 10, 12)"), listener("fcntl.fcntl(0, 11) == 12"),
+    ),
+    "times of a device": (
+        speaker("os.utime('/dev/null', (5, 5))\nexcept OSError: pass\ntry:\n    "
+                "time.sleep(0.1); os.utime('/dev/null')"),
+        listener("os.stat('/dev/null').st_mtime > start", "start = os.stat('/dev/null').st_mtime"),
+    ),
+    "a futex in a page of the library": (
+        speaker("libc.syscall(number['futex'], word, 0, int.from_bytes(page[:4], 'little'), "
+                "(ctypes.c_long * 2)(0, 600_000_000), None, 0)").replace("try:", FUTEX + "try:"),
+        listener("libc.syscall(number['futex'], word, 1, 1, None, None, 0) == 1", FUTEX),
+    ),
+    "the count of pipes": (
+        speaker("for _ in range(20_000): [os.close(n) for n in os.pipe()]"),
+        listener("own() - before > 4096", """
+            def own():
+                ends = os.pipe()
+                number = os.fstat(ends[0]).st_ino
+                [os.close(n) for n in ends]
+                return number
+            try: before = own()
+            except OSError: before = 10**12
+            """),
+    ),
+    "the memory that is free": (
+        speaker("kept = bytearray(os.urandom(1)) * (300 << 20)"),
+        listener(
+            "before - free() > 250 << 20",
+            """
+            def free():
+                numbers = (ctypes.c_ulong * 32)()
+                return -1 if libc.sysinfo(numbers) else numbers[5]
+            before = free()
+            """,
+        ),
+    ),
+}  # fmt: skip
 CLASSES = {
     "resource": RESOURCE, "crash": CRASH, "reaching outside": OUTSIDE,
-    "forging the verdict": FORGING, "hurting the judge": JUDGE, "persisting": PERSISTING,
+    "calls beyond the list": REFUSED_CALLS, "forging the verdict": FORGING,
+    "hurting the judge": JUDGE, "persisting": PERSISTING,
 }  # fmt: skip
 ATTACKS = {name: program for attacks in CLASSES.values() for name, program in attacks.items()}
 CONTROLS = {
@@ -569,6 +749,7 @@ OPEN = {  # what the weak mode leaves open
     "a link to the outside", "climbs by dots", "writes to /tmp", "writes beside its folder",
     "writes the library", "looks a name up",
 }  # fmt: skip
+OPEN_SIBLINGS = {"times of a device"}
 SCRATCH = {  # what the weak mode does not give
     "scratch file": body("open('a', 'w').write(str(x + 1))\nreturn int(open('a').read())"),
     "temporary file": body(
@@ -617,12 +798,18 @@ def main() -> None:
     pairs = {**FALSE_ANSWERS, **TRUE_ANSWERS}
     assert len(pairs) == len(FALSE_ANSWERS) + len(TRUE_ANSWERS)
     answers = judge.judge(*map(list, zip(*pairs.values(), strict=True)), LIMIT)
+    heard = {}
+    for name, (sender, receiver) in SIBLINGS.items():
+        if name in OPEN_SIBLINGS and "files" not in judge.protections():
+            continue
+        heard[name] = judge.judge([sender, receiver], [TEST] * 2, LIMIT)[1].reason
     report = {
         "user": os.geteuid(),
         "protections": judge.protections(),
         "reasons": {name: outcomes[2 * i].reason for i, name in enumerate(names)},
         "next": {name: outcomes[2 * i + 1].reason for i, name in enumerate(names)},
         "answers": {name: answers[i].reason for i, name in enumerate(pairs)},
+        "siblings": heard,
         "alive": left_alive(),
         "written": Path(MARK).exists(),
     }

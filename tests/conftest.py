@@ -19,6 +19,16 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 HUB, CASES = SHARED / "hub" / "datasets", SHARED / "cases"
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Say it where the sandbox had fewer walls than it can have."""
+    if mode := os.environ.get("HYBRIDLIB_SANDBOX"):
+        terminalreporter.write_line(
+            f"HYBRIDLIB_SANDBOX={mode}: programs under test could see this machine's files and "
+            "processes; what needs the full sandbox was not tested",
+            red=True,
+        )
+
+
 @pytest.fixture
 def hub(monkeypatch):
     """The real sets in the hub's layout, where a copy lies beside the repository."""

@@ -5,6 +5,7 @@ import pytest
 
 from hybridlib import StudyError, files, results, study
 from hybridlib.profiles import PROFILES
+from hybridlib.sandbox import judge
 from hybridlib.study import GRIDS, Run
 from hybridlib.verify import verify
 
@@ -120,6 +121,7 @@ def test_a_grid_runs_resumes_and_verifies(small, world, capsys):
         assert file.stat().st_size <= 20_000
         record = json.loads(file.read_text())
         assert record["provenance"]["backend"] == "hf" and record["provenance"]["model"]
+        assert record["provenance"]["sandbox"] == judge.protections()
     # Nothing is left to do; one lost record, and only that run comes again.
     assert not study.plan(runs, small)
     (files.results_folder("small") / "sft.json").unlink()

@@ -37,6 +37,7 @@ MNT_DETACH = 2
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 SECCOMP_MODE_FILTER = 2
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}  # system call numbers: libc has no function for it
+PIDFD_OPEN = 434  # on both; os.pidfd_open is missing where Python was built on an old system
 
 LOCKED_FLAGS = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME
 """Flags of a mount that may not go when it is mounted again, equal to those of statvfs."""
@@ -73,7 +74,6 @@ class Isolation:
         if not code:
             raise OSError(f"no system call filter is known for {platform.machine()}")
         self.filter = _FilterProgram(len(code) // 8, code)
-        self.null_device = os.open(os.devnull, os.O_RDWR)
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")  # where memory runs out, a child goes first, never the judge
         if not weak:
@@ -97,19 +97,24 @@ class Isolation:
             _call("setns", self.process_namespace, CLONE_NEWPID)
         return child
 
-    def confine(self, user_index: int, cpu_seconds: int, answer_pipe: int) -> None:
+    def confine(self, user_index: int, cpu_seconds: int, job_pipe: int, answer_pipe: int) -> None:
         """Close this process, a forked child, in for good.
 
         Args:
             user_index: 0 to USERS - 1, which of the sandbox's users it becomes.
-            answer_pipe: the descriptor that stays open, as ANSWER_DESCRIPTOR.
+            job_pipe: the descriptor that becomes standard input.
+            answer_pipe: the descriptor that becomes ANSWER_DESCRIPTOR.
 
+        The null device is opened anew: what processes inherit of
+        one opening, as its flags, one of them can change for all.
         The order matters: each step needs a right that a later step takes away.
         """
         os.setsid()
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        for descriptor in (0, 1, 2):
-            os.dup2(self.null_device, descriptor)
+        null_device = os.open(os.devnull, os.O_RDWR)
+        os.dup2(job_pipe, 0)
+        os.dup2(null_device, 1)
+        os.dup2(null_device, 2)
         os.dup2(answer_pipe, ANSWER_DESCRIPTOR)
         os.closerange(ANSWER_DESCRIPTOR + 1, 256)
         user = FIRST_USER + user_index if self.can_switch_users else os.geteuid()
@@ -140,6 +145,15 @@ class Isolation:
         }
         for kind, limit in limits.items():
             resource.setrlimit(kind, (limit, limit))
+
+
+def parent_descriptor() -> int:
+    """Return a descriptor that is ready once the parent process has ended; -1 before Linux 5.3.
+
+    The end of a socket alone does not tell: forks of the parent may hold it as well. A signal at
+    the parent's death would come when the thread ends that had started this process.
+    """
+    return LIBC.syscall(PIDFD_OPEN, os.getppid(), 0)
 
 
 def _call(name: str, *args) -> None:
@@ -205,8 +219,7 @@ def _wait_and_exit(child: int) -> NoReturn:
             os.kill(child, signal.SIGKILL)
 
     signal.signal(signal.SIGTERM, kill_child)
-    for descriptor in (0, 1):  # the judge must see that these have ended when the child ends
-        os.close(descriptor)
+    os.close(0)  # the judge must see that the socket has ended when the child ends
     os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) and 1)
 
 
@@ -228,7 +241,11 @@ def _replace_root() -> None:
     os.mkdir(f"{new_root}/dev")
     for name in ("null", "zero", "urandom"):
         open(f"{new_root}/dev/{name}", "w").close()
-        _mount(f"/dev/{name}".encode(), f"{new_root}/dev/{name}", None, MS_BIND)
+        target = f"{new_root}/dev/{name}"
+        flags = os.statvfs(f"/dev/{name}").f_flag & LOCKED_FLAGS
+        _mount(f"/dev/{name}".encode(), target, None, MS_BIND)
+        # It can still be written to, but nobody can set its times, which all would see.
+        _mount(None, target, None, MS_BIND | MS_REMOUNT | MS_RDONLY | flags)
     os.mkdir(f"{new_root}/job")
     os.chdir(new_root)
     _call("syscall", PIVOT_ROOT[platform.machine()], b".", b".")

@@ -3,20 +3,29 @@
 Three kinds of processes share the work. The *judge* (this process) splits each assert (`asserts`):
 calls of the program's own functions go out, everything else, the expected values above all, stays
 here. A *zygote* (`zygote` in a bare interpreter behind `isolation`) forks one *child* per program,
-which evaluates the calls and answers with plain values (`wire`). The judge then runs the comparison
-itself, so a lying `__eq__`, an exit code, a printed word or a patched module cannot pass a test.
-What a child cannot be kept from: knowing by heart the answers to inputs that its prompt has shown.
+which gets its job from the judge, evaluates the calls and answers with plain values (`wire`). The
+judge then runs the comparison itself, so a lying `__eq__`, an exit code, a printed word or a
+patched module cannot pass a test.
+
+Nothing that happens to a program depends on whether its answers are right: each runs all its calls,
+and they are compared when all programs of the batch have ended. So a program that guesses learns
+nothing, and there is nothing that it could tell another.
+
+What a child cannot be kept from: knowing by heart the answers to inputs that its prompt has shown,
+and seeing by the clock how busy the machine is.
 """
 
 import atexit
 import contextlib
 import json
 import os
-import queue
+import selectors
+import socket
+import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +34,19 @@ from hybridlib.sandbox import asserts
 
 MAX_PROGRAM_CHARS = 50_000
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-MAX_RUNNING = min(8 * CORES, 128)  # children at once: endless loops wait for their end together
+MAX_RUNNING = min(8 * CORES, 64)  # children at once, in the first round
+WALL_FACTOR = 5  # wall seconds that a program may take alone, for each second of its limit
+SILENCE_SECONDS = 60.0  # beyond all limits, in which the zygote must say something
 ZYGOTE_JOBS = 4000  # that a zygote serves before a fresh one takes its place
+MAX_ANSWER_BYTES = 1 << 18  # of all answers of a child; it is ended when it writes more
+MESSAGE_BYTES = 1 << 12  # more than any message of the zygote has
+MESSAGE_FLAGS = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+DESCRIPTORS = struct.Struct("ii")
+ANCILLARY_BYTES = socket.CMSG_LEN(DESCRIPTORS.size)  # socket.recv_fds ignores its flags
 MODE_VARIABLE, WEAK_MODE = "HYBRIDLIB_SANDBOX", "weak-no-namespaces"
 BOOTSTRAP = (
     "import sys; sys.path.insert(0, sys.argv[1]); from hybridlib.sandbox import zygote; "
-    "del sys.path[0]; zygote.serve(sys.argv[2] == 'weak')"
+    "del sys.path[0]; child = zygote.serve(sys.argv[2] == 'weak'); child and child.run()"
 )
 """What the zygote's interpreter executes: imports it from this package and forgets the path."""
 
@@ -38,8 +54,20 @@ PLAN_SECONDS = 10.0  # for tests to run without a program
 MAX_PLANS = 4096
 _PLANNED: dict[str, asserts.ParsedTests] = {}  # by text: tests that are scripts
 
-IsWrong = Callable[[int, list[str]], bool]
-"""(index of a job, its answers so far) -> whether one of its asserts already fails."""
+
+@dataclass(frozen=True)
+class Reply:
+    """What a child has answered in complete lines, which may be forged.
+
+    `finished` unless it was late or ended with neither all answers nor an error; `refusal` says why
+    it could not be closed in, "" where it was.
+    """
+
+    lines: list[str]
+    late: bool
+    finished: bool
+    refusal: str
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -59,11 +87,13 @@ def judge(programs: list[str], tests: list[str], timeout: float = 2.0) -> list[O
 
     Args:
         tests: for each program, setup code and asserts, one statement after another.
-        timeout: wall seconds per program, all its asserts together: an endless loop costs it once.
+        timeout: seconds that a program may compute, all its asserts together, and that it may wait.
+            Time in which it waits for a core that others have does not count.
 
-    The outcome is that of the first assert that does not hold; the program is stopped there.
-    Starts processes, which live on for the next call. Raises StudyError when the sandbox cannot
-    work or an assert cannot be judged.
+    The outcome is that of the first assert that does not hold. Programs are deterministic (hash
+    seed, `random`), so equal ones that are late are run once more together. Starts processes, which
+    live on for the next call. Raises StudyError when the sandbox cannot work or an assert cannot be
+    judged.
     """
     parsed = _plan(tests)
     outcomes: list[Outcome | None] = [_reject(program) for program in programs]
@@ -73,10 +103,9 @@ def judge(programs: list[str], tests: list[str], timeout: float = 2.0) -> list[O
         {"program": programs[i], "variables": part.variables, "steps": part.steps}
         for i, part in zip(accepted, parsed, strict=True)
     ]
-    replies = _run_programs(jobs, parsed, timeout)
+    replies = _replies("program", jobs, timeout)
     answers = [
-        asserts.read_answers(reply["lines"], part)
-        for reply, part in zip(replies, parsed, strict=True)
+        asserts.read_answers(reply.lines, part) for reply, part in zip(replies, parsed, strict=True)
     ]
     _compare_rest(answers, parsed, timeout)
     for i, reply, part, (results, error) in zip(accepted, replies, parsed, answers, strict=True):
@@ -124,24 +153,52 @@ def _plan(tests: list[str]) -> list[asserts.ParsedTests]:
     jobs = [asserts.plan_job(parsed[text]) for text in unplanned]
     replies = _replies("assert", jobs, PLAN_SECONDS)
     for text, reply in zip(unplanned, replies, strict=True):
-        _PLANNED[text] = asserts.with_plan(parsed[text], reply["lines"])
+        _PLANNED[text] = asserts.with_plan(parsed[text], reply.lines)
     planned = [_PLANNED.get(text, parsed[text]) for text in tests]
     if len(_PLANNED) > MAX_PLANS:
         _PLANNED.clear()
     return planned
 
 
-def _run_programs(
-    jobs: list[dict], parsed: list[asserts.ParsedTests], timeout: float
-) -> list[dict]:
-    """Return the reply to each job; a few that were late in a crowd run once more, alone."""
-    replies = _replies("program", jobs, timeout, parsed)
-    late = [i for i, reply in enumerate(replies) if reply["state"] == "timeout"]
-    if 0 < len(late) <= CORES < len(jobs):  # slow, or only crowded? once more with a core each
-        late_jobs, late_parsed = [jobs[i] for i in late], [parsed[i] for i in late]
-        second = _replies("program", late_jobs, timeout, late_parsed)
-        for i, reply in zip(late, second, strict=True):
+def _replies(name: str, jobs: list[dict], timeout: float) -> list[Reply]:
+    """Return the reply to each job from children of the zygote of that name.
+
+    First all run, many at once, for half of `timeout` by the clock on the wall. Those that a crowd
+    may have cut short, as they were late or fell silent (where memory runs out, the kernel kills),
+    then run again with a core each, for `timeout` seconds of computing, however many they are.
+    Raises StudyError where a child could not be closed in.
+    """
+    if len(jobs) <= CORES:
+        return _run_alone(name, jobs, timeout)
+    replies = _run(name, jobs, timeout, timeout / 2, MAX_RUNNING)
+    again: dict[str, list[int]] = {}  # equal jobs -> their places
+    for i, reply in enumerate(replies):
+        if not reply.finished:
+            again.setdefault(json.dumps(jobs[i]), []).append(i)
+    second_replies = _run_alone(name, [jobs[places[0]] for places in again.values()], timeout)
+    for places, reply in zip(again.values(), second_replies, strict=True):
+        for i in places:
             replies[i] = reply
+    return replies
+
+
+def _run_alone(name: str, jobs: list[dict], timeout: float) -> list[Reply]:
+    """Return the reply to each job, as many at once as there are cores."""
+    replies = _run(name, jobs, timeout, WALL_FACTOR * timeout, CORES)
+    for reply in replies:
+        if reply.refusal:
+            raise StudyError(f"a program could not be closed in: {reply.refusal}")
+    return replies
+
+
+def _run(
+    name: str, jobs: list[dict], cpu_seconds: float, wall_seconds: float, at_once: int
+) -> list[Reply]:
+    """Return the reply to each job, as `_Zygote.run`; no zygote gets more than ZYGOTE_JOBS."""
+    replies = []
+    for start in range(0, len(jobs), ZYGOTE_JOBS):
+        part = jobs[start : start + ZYGOTE_JOBS]
+        replies += _zygote(name).run(part, cpu_seconds, wall_seconds, at_once)
     return replies
 
 
@@ -159,49 +216,163 @@ def _compare_rest(
     replies = _replies("assert", [jobs[i] for i in open_programs], timeout)
     for i, reply in zip(open_programs, replies, strict=True):
         results = answers[i][0]
-        results[:] = asserts.decided(results, parsed[i], reply["lines"])
+        results[:] = asserts.decided(results, parsed[i], reply.lines)
 
 
 def _outcome(
-    reply: dict, asserts_count: int, results: list[bool], error: str, timeout: float
+    reply: Reply, asserts_count: int, results: list[bool], error: str, timeout: float
 ) -> Outcome:
     """Return what the results of a program's asserts, its error and its end amount to."""
     if False in results:
         reason, detail = "wrong", f"assert {results.index(False) + 1} does not hold"
     elif len(results) == asserts_count:
         reason, detail = "pass", ""
-    elif reply["state"] == "timeout" and not error:
+    elif reply.late and not error:
         reason, detail = "timeout", f"more than {timeout} s"
     else:
         reason, detail = "error", error or "the program ended before its tests"
-    return Outcome(reason, detail, reply["seconds"])
+    return Outcome(reason, detail, reply.seconds)
 
 
-def _replies(
-    name: str,
-    jobs: list[dict],
-    timeout: float,
-    parsed: list[asserts.ParsedTests] | None = None,
-) -> list[dict]:
-    """Return the reply of the zygote of that name to each job.
+class _Job:
+    """A job that a child works on, as the judge sees it: what goes in, and what has come out."""
 
-    Args:
-        parsed: the tests of each job, which is then stopped once one of its asserts fails.
-    """
-    replies = []
-    for start in range(0, len(jobs), ZYGOTE_JOBS):
+    def __init__(self, job: dict):
+        data = json.dumps(job).encode()
+        self.answers_due = sum(isinstance(step, list) for step in job["steps"])
+        self.unsent = memoryview(len(data).to_bytes(8, "big") + data)
+        self.answer = bytearray()
+        self.late = False
+        self.started = time.monotonic()
+        self.job_end = self.answer_end = -1  # the ends of its pipes, once it has started
 
-        def is_wrong(number: int, lines: list[str], start: int = start) -> bool:
-            if parsed is None:
-                return False
-            return False in asserts.read_answers(lines, parsed[start + number])[0]
+    def take_pipes(self, answer_end: int, job_end: int) -> None:
+        """Take the ends that the zygote has sent."""
+        self.answer_end, self.job_end = answer_end, job_end
+        os.set_blocking(job_end, False)
+        os.set_blocking(answer_end, False)
 
-        replies += _zygote(name).run(jobs[start : start + ZYGOTE_JOBS], timeout, is_wrong)
-    return replies
+    def send(self) -> bool:
+        """Write what the pipe takes of the job; return whether all is written, or in vain."""
+        try:
+            self.unsent = self.unsent[os.write(self.job_end, self.unsent) :]
+        except BlockingIOError:
+            return False
+        except BrokenPipeError:
+            self.unsent = self.unsent[:0]
+        return not self.unsent
+
+    def read(self) -> bool:
+        """Read what there is of the answers; return whether that was all."""
+        try:
+            chunk = os.read(self.answer_end, 1 << 16)
+        except BlockingIOError:
+            return False
+        self.answer += chunk
+        return not chunk or len(self.answer) > MAX_ANSWER_BYTES
+
+    def close(self) -> None:
+        """Close the pipes that are open."""
+        for descriptor in (self.job_end, self.answer_end):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.job_end = self.answer_end = -1
+
+    def reply(self) -> Reply:
+        """Return all complete answers."""
+        complete = self.answer.decode("ascii", "replace").split("\n")[:-1]
+        refusal, *lines = complete or ["" if self.late else "without a word"]
+        finished = len(lines) >= self.answers_due or bool(lines) and lines[-1].startswith('"')
+        seconds = round(time.monotonic() - self.started, 4)
+        return Reply(lines, self.late, finished and not refusal, refusal, seconds)
+
+
+class _Exchange:
+    """The judge's side of the work on some jobs: has children started, feeds and reads them."""
+
+    def __init__(self, zygote: socket.socket, limits: dict[str, float]):
+        self.zygote, self.limits = zygote, limits
+        self.working: dict[int, _Job] = {}
+        self.replies: dict[int, Reply] = {}
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(zygote, selectors.EVENT_READ)
+
+    def run(self, jobs: dict[int, dict], at_once: int) -> list[Reply]:
+        """Return the reply to each job, in order; raise OSError where the zygote stops or hangs.
+
+        Args:
+            jobs: by numbers that this zygote has not seen.
+        """
+        waiting = iter(jobs.items())
+        while len(self.replies) < len(jobs):
+            while len(self.working) < at_once and (following := next(waiting, None)):
+                number, job = following
+                self.working[number] = _Job(job)
+                self._order({"start": number} | self.limits)
+            ready = [key for key, _ in self.selector.select(self.limits["wall"] + SILENCE_SECONDS)]
+            if not ready:  # each child ends within its limits
+                raise TimeoutError
+            if any(key.data is None for key in ready):
+                self._take_messages()  # first: they say whether what has ended was late
+            for key in ready:
+                if key.data is not None:
+                    self._serve(*key.data)
+        return [self.replies[number] for number in jobs]
+
+    def close(self) -> None:
+        """Close what is still open."""
+        self.selector.close()
+        for job in self.working.values():
+            job.close()
+
+    def _order(self, order: dict) -> None:
+        self.zygote.send(json.dumps(order).encode())
+
+    def _take_messages(self) -> None:
+        """Read all that the zygote has sent; start the jobs whose children are there."""
+        while True:
+            try:
+                text, ancillary, *_ = self.zygote.recvmsg(
+                    MESSAGE_BYTES, ANCILLARY_BYTES, MESSAGE_FLAGS
+                )
+            except BlockingIOError:
+                return
+            if not text:
+                raise ConnectionError("the zygote has gone")
+            message = json.loads(text)
+            if "started" in message:
+                if len(ancillary) != 1 or len(ancillary[0][2]) != DESCRIPTORS.size:
+                    raise OSError("this process has too many files open")
+                self._start(message["started"], *DESCRIPTORS.unpack(ancillary[0][2]))
+            elif message["late"] in self.working:  # else it has ended just now
+                self.working[message["late"]].late = True
+
+    def _start(self, number: int, answer_end: int, job_end: int) -> None:
+        job = self.working[number]
+        job.take_pipes(answer_end, job_end)
+        self.selector.register(job.answer_end, selectors.EVENT_READ, (number, True))
+        if not job.send():
+            self.selector.register(job.job_end, selectors.EVENT_WRITE, (number, False))
+
+    def _serve(self, number: int, reading: bool) -> None:
+        """Read or write what a child's pipe is ready for; end the child that has ended."""
+        if number not in self.working:
+            return  # both pipes were ready, and it has ended by what the other said
+        job = self.working[number]
+        if not reading:
+            if job.send():
+                self.selector.unregister(job.job_end)
+        elif job.read():
+            self.selector.unregister(job.answer_end)
+            with contextlib.suppress(KeyError):
+                self.selector.unregister(job.job_end)
+            job.close()
+            self._order({"end": number})
+            self.replies[number] = self.working.pop(number).reply()
 
 
 class _Zygote:
-    """A running zygote, which answers jobs, MAX_RUNNING of them at a time.
+    """A running zygote, whose children work on jobs.
 
     Starting one starts its process and judges two programs of our own; StudyError if that fails.
     """
@@ -209,26 +380,28 @@ class _Zygote:
     def __init__(self, weak: bool):
         self.owner, self.weak = os.getpid(), weak
         self.lock, self.jobs_served = threading.Lock(), 0
-        self.process = self._start()
+        self.socket, its_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with its_end:
+            self.process = self._start(its_end)
         atexit.register(self.close)
         self.protections = self._read_protections()
         self._test()
 
-    def _start(self) -> subprocess.Popen:
+    def _start(self, its_end: socket.socket) -> subprocess.Popen:
         package_parent = Path(__file__).parents[2]
         mode = "weak" if self.weak else "full"
         return subprocess.Popen(
             [sys.executable, "-s", "-S", "-P", "-B", "-c", BOOTSTRAP, package_parent, mode],
             # A fixed hash seed, so that a program that walks a set gets the same verdict each time.
             env={"PYTHONHASHSEED": "0"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdin=its_end,
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
 
     def _read_protections(self) -> list[str]:
-        greeting = self.process.stdout.readline()
+        greeting = self.socket.recv(MESSAGE_BYTES)
         if not greeting:
             raise StudyError(
                 f"the sandbox cannot start ({self.close()}); allow this user "
@@ -242,33 +415,36 @@ class _Zygote:
         # `colorsys` is not loaded yet: can a program read the standard library?
         right = {"program": "import colorsys", "variables": {}, "steps": [["1 + 1"]]}
         failing = {**right, "program": "1 / 0"}
-        lines = [reply["lines"] for reply in self.run([right, failing], 10.0)]
+        replies = self.run([right, failing], 10.0, 100.0, 2)
+        lines = [reply.lines for reply in replies]
         if lines[0] != ["[2]"] or lines[1] == ["[2]"]:
             self.close()
+            if refusal := replies[0].refusal or replies[1].refusal:
+                raise StudyError(f"a program could not be closed in: {refusal}")
             raise StudyError(
                 f"the sandbox misjudges its own two programs: {lines}; do they reach the standard "
                 f"library of {sys.executable}?"
             )
 
     def run(
-        self,
-        jobs: list[dict],
-        timeout: float,
-        is_wrong: IsWrong = lambda number, lines: False,
-    ) -> list[dict]:
+        self, jobs: list[dict], cpu_seconds: float, wall_seconds: float, at_once: int
+    ) -> list[Reply]:
         """Return the reply to each job; any interruption ends the zygote, so none is mixed up.
 
-        A job whose answers so far are wrong is ended, unless it ends first. Raises StudyError where
-        a program cannot be closed in or the zygote stops.
+        Args:
+            cpu_seconds: that a child may compute, and that it may wait.
+            wall_seconds: that a child may take from its start to its end.
+            at_once: children that run at the same time.
+
+        Raises StudyError where the zygote stops.
         """
-        orders: queue.SimpleQueue[dict | int | None] = queue.SimpleQueue()
-        # Beside the reader, as both pipes may be full.
-        sender = threading.Thread(target=self._send, args=(orders,), daemon=True)
         with self.lock:
+            limits = {"cpu": cpu_seconds, "wall": wall_seconds}
+            numbered_jobs = dict(enumerate(jobs, self.jobs_served))
             self.jobs_served += len(jobs)
-            sender.start()
+            exchange = _Exchange(self.socket, limits)
             try:
-                replies = self._exchange(jobs, timeout, is_wrong, orders)
+                return exchange.run(numbered_jobs, at_once)
             except BaseException as error:
                 last_words = self.close()
                 if isinstance(error, OSError | ValueError):
@@ -277,47 +453,7 @@ class _Zygote:
                     ) from None
                 raise
             finally:
-                orders.put(None)
-            sender.join()
-        return replies
-
-    def _send(self, orders: queue.SimpleQueue) -> None:
-        """Write orders to the zygote until a None comes or it stops."""
-        with contextlib.suppress(OSError, ValueError):
-            for order in iter(orders.get, None):
-                self.process.stdin.write(json.dumps(order).encode() + b"\n")
-                self.process.stdin.flush()
-
-    def _exchange(
-        self, jobs: list[dict], timeout: float, is_wrong: IsWrong, orders: queue.SimpleQueue
-    ) -> list[dict]:
-        """Hand jobs to the sender, MAX_RUNNING at first and one for each reply; return the replies.
-
-        A line that is no JSON, as at the zygote's end, raises ValueError.
-        """
-        replies: list[dict] = [{}] * len(jobs)
-        waiting = iter(range(len(jobs)))
-
-        def order_next() -> None:
-            number = next(waiting, None)
-            if number is not None:
-                orders.put({"number": number, "timeout": timeout, **jobs[number]})
-
-        for _ in range(MAX_RUNNING):
-            order_next()
-        missing = len(jobs)
-        while missing:
-            reply = json.loads(self.process.stdout.readline())
-            if reply["state"] == "running":
-                if is_wrong(reply["number"], reply["lines"]):
-                    orders.put(reply["number"])
-                continue
-            if reply["state"] == "refused":
-                raise StudyError(f"a program could not be closed in: {reply['lines'][0]}")
-            replies[reply["number"]] = reply
-            missing -= 1
-            order_next()
-        return replies
+                exchange.close()
 
     def close(self) -> str:
         """End the process with all it has started; return the last line of its standard error.
@@ -327,6 +463,7 @@ class _Zygote:
         atexit.unregister(self.close)
         if self.owner != os.getpid():
             return ""
+        self.socket.close()
         self.process.terminate()  # it takes its own child along before it goes
         try:
             error = self.process.communicate(timeout=5)[1]
