@@ -391,11 +391,11 @@ def f(x):
 """
 
 
-def speaker(statement: str, imports: str = "ctypes, fcntl, os") -> str:
+def speaker(statement: str, after: float = 0.0) -> str:
     """Return a program that says something for two thirds of a second and is right otherwise."""
     return (
-        f"import time, {imports}\n{COMMON}try:\n    {statement}\nexcept Exception: pass\n"
-        "time.sleep(0.7)\ndef f(x): return x + 1"
+        f"import ctypes, fcntl, os, time\n{COMMON}time.sleep({after})\ntry:\n"
+        f"    {statement}\nexcept Exception: pass\ntime.sleep(0.7)\ndef f(x): return x + 1"
     )
 
 
@@ -441,7 +441,7 @@ SIBLINGS = {
         ),
     ),
     "runs another program, found among objects": (
-        SIBLING, thief("yield from strings([o for o in gc.get_objects() if type(o) in HOLDERS], 1)")
+        SIBLING, thief("yield from strings([o for o in gc.get_objects() if type(o) in HOLDERS], 3)")
     ),
     "finds another program in freed memory": (
         SIBLING, listener("word in heap()", LOOK_IN_MEMORY.replace("WORD", SIBLING_TEXT)),
@@ -478,8 +478,34 @@ SIBLINGS = {
                 "(ctypes.c_long * 2)(0, 600_000_000), None, 0)").replace("try:", FUTEX + "try:"),
         listener("libc.syscall(number['futex'], word, 1, 1, None, None, 0) == 1", FUTEX),
     ),
+    "the opening of a file": (
+        speaker("for _ in range(100): time.sleep(0.005), os.close(os.open(os.__file__, 0))"),
+        listener(
+            "watch >= 0 and select.select([watch], [], [], 0)[0]",
+            """
+            import select
+            watch = libc.inotify_init()
+            libc.inotify_add_watch(watch, os.__file__.encode(), 0x20)
+            """,
+        ),
+    ),
+    "a lock that ends with a wrong guess": (
+        body(
+            """
+            held = os.open(os.devnull, os.O_RDONLY)
+            try: fcntl.flock(held, fcntl.LOCK_EX)
+            except OSError: pass
+            time.sleep(1.5 * (x > 1))
+            return 0
+            """, "fcntl, os, time",
+        ),
+        listener(
+            "seen.append(locked(os.open(os.devnull, os.O_RDONLY))) or any(seen) and not seen[-1]",
+            LOCKED + "seen = []",
+        ),
+    ),
     "the count of pipes": (
-        speaker("for _ in range(20_000): [os.close(n) for n in os.pipe()]"),
+        speaker("for _ in range(15_000): [os.close(n) for n in os.pipe()]", after=0.1),
         listener("own() - before > 4096", """
             def own():
                 ends = os.pipe()
@@ -491,9 +517,9 @@ SIBLINGS = {
             """),
     ),
     "the memory that is free": (
-        speaker("kept = bytearray(os.urandom(1)) * (300 << 20)"),
+        speaker("kept = bytearray(os.urandom(1)) * (120 << 20)", after=0.1),
         listener(
-            "before - free() > 250 << 20",
+            "before - free() > 90 << 20",
             """
             def free():
                 numbers = (ctypes.c_ulong * 32)()
@@ -749,6 +775,13 @@ OPEN = {  # what the weak mode leaves open
     "a link to the outside", "climbs by dots", "writes to /tmp", "writes beside its folder",
     "writes the library", "looks a name up",
 }  # fmt: skip
+GUESS = body("time.sleep(0.5 * (x > 1))\nreturn 0")  # wrong at once, and busy until its end
+HONEST = """
+import time
+began = time.process_time()
+while time.process_time() < began + 0.33: pass
+def f(x): return x + 1"""
+CROWD = [*(body("while True: pass") + f"\n# {n}" for n in range(15)), HONEST]
 OPEN_SIBLINGS = {"times of a device"}
 SCRATCH = {  # what the weak mode does not give
     "scratch file": body("open('a', 'w').write(str(x + 1))\nreturn int(open('a').read())"),
@@ -810,6 +843,8 @@ def main() -> None:
         "next": {name: outcomes[2 * i + 1].reason for i, name in enumerate(names)},
         "answers": {name: answers[i].reason for i, name in enumerate(pairs)},
         "siblings": heard,
+        "guess": judge.judge([GUESS], [TEST], LIMIT)[0].seconds,
+        "crowd": [outcome.reason for outcome in judge.judge(CROWD, [TEST] * len(CROWD), LIMIT)],
         "alive": left_alive(),
         "written": Path(MARK).exists(),
     }

@@ -131,6 +131,8 @@ def test_all_attacks_fail_for_every_user_and_in_the_weak_mode(elsewhere):
     answers = elsewhere["answers"].items()
     assert {name for name, why in answers if why == "pass"} == {*attacks.TRUE_ANSWERS}
     assert {n: r for n, r in elsewhere["siblings"].items() if r == "pass"} == {}
+    assert elsewhere["guess"] > 0.5
+    assert elsewhere["crowd"] == ["timeout"] * 15 + ["pass"]
     assert not elsewhere["alive"] and not elsewhere["written"]
 
 
@@ -222,19 +224,20 @@ def test_any_answer_is_read_without_harm(answer):
         json.dumps(asserts.comparison_job(results, parsed))
 
 
-@pytest.mark.parametrize("name", attacks.SIBLINGS)
-def test_programs_of_a_batch_share_nothing(name):
-    if name in attacks.OPEN_SIBLINGS and "files" not in judge.protections():
-        pytest.skip("what the weak mode leaves open")
-    sender, receiver = attacks.SIBLINGS[name]
-    outcomes = judge.judge([sender, receiver], [TEST] * 2, 3.0)
-    assert [outcome.reason for outcome in outcomes] == ["pass", "wrong"], outcomes
+def test_programs_of_a_batch_share_nothing(isolated):
+    """All pairs at once; `python -m tests.attacks` judges each pair alone."""
+    programs = [program for pair in attacks.SIBLINGS.values() for program in pair]
+    outcomes = judge.judge(programs, [TEST] * len(programs), 6.0)
+    heard = {name: outcomes[2 * i + 1].reason for i, name in enumerate(attacks.SIBLINGS)}
+    assert set(heard.values()) == {"wrong"}, heard
+    assert {outcome.reason for outcome in outcomes[::2]} == {"pass", "wrong"}
 
 
 def test_a_program_that_guesses_does_not_learn_whether_it_was_right():
     """It goes on to its end either way: being stopped would tell it, and through it others."""
-    guesses = [in_f("time.sleep(0.5 * (x > 1))", f"return {answer}") for answer in (0, 2)]
-    wrong, right = judge.judge(guesses, ["assert f(1) == 2\nassert f(2) == 2"] * 2)
+    right_guess = attacks.GUESS.replace("return 0", "return 2")
+    programs, tests = [attacks.GUESS, right_guess], ["assert f(1) == 2\nassert f(2) == 2"] * 2
+    wrong, right = judge.judge(programs, tests)
     assert (wrong.reason, wrong.detail, right.reason) == ("wrong", "assert 1 does not hold", "pass")
     assert wrong.seconds > 0.5 and right.seconds > 0.5
 
@@ -261,18 +264,17 @@ def test_the_zygote_is_told_numbers_alone(monkeypatch):
     assert all(isinstance(value, int | float) for text in orders for value in text.values())
 
 
-HONEST = """
-import time
-began = time.process_time()
-while time.process_time() < began + 0.66: pass
-def f(x): return x + 1"""
-
-
 @pytest.mark.slow
 def test_a_crowd_takes_no_time_from_an_honest_program():
-    loops = [in_f("while True: pass") + f"\n# {n}" for n in range(15)]
-    outcomes = judge.judge([*loops, HONEST], [TEST] * 16, timeout=2.0)
+    outcomes = judge.judge(attacks.CROWD, [TEST] * 16, timeout=1.0)
     assert [outcome.reason for outcome in outcomes] == ["timeout"] * 15 + ["pass"]
+
+
+def test_what_fell_silent_in_a_crowd_is_judged_again_alone():
+    """As where memory runs out: here half of the programs end at once, each time anew."""
+    mortal = "import os\nif os.urandom(1)[0] % 2: os._exit(0)\n" + RIGHT
+    outcomes = judge.judge([mortal + f"\n# {n}" for n in range(100)], [TEST] * 100)
+    assert sum(outcome.reason == "pass" for outcome in outcomes) > 58  # 75, or else 50
 
 
 def test_computing_and_waiting_are_limited_each():
@@ -488,6 +490,47 @@ def test_nothing_is_left_alive_by_a_process_that_ends_abruptly():
             return
         time.sleep(0.05)
     pytest.fail(f"{processes} are left")
+
+
+def test_nothing_outlives_a_judge_that_is_killed():
+    """In the middle of its work, and though a fork of it goes on holding all that it had open."""
+    code = (
+        "import os, time; from hybridlib.sandbox import judge\n"
+        "judge.judge(['x = 1'], ['assert f() == 1'])\n"
+        "fork = os.fork()\n"
+        "if not fork: time.sleep(60)\n"
+        "print(fork, flush=True)\n"
+        "judge.judge(['while True: pass\\n# 1', 'while True: pass'], ['assert f() == 1'] * 2, 60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT) as killed:
+        fork = int(killed.stdout.readline())
+        time.sleep(0.5)
+        processes = {*attacks.descendants(killed.pid)} - {fork}
+        killed.kill()
+    try:
+        assert len(processes) >= 3  # the zygote and two children
+        for _ in range(100):
+            left = [process for process in processes if os.path.exists(f"/proc/{process}")]
+            if not left:
+                break
+            time.sleep(0.05)
+        assert left == [] and os.path.exists(f"/proc/{fork}")
+    finally:
+        os.kill(fork, 9)
+
+
+@pytest.mark.slow
+def test_a_zygote_that_hangs_is_given_up(monkeypatch):
+    judge.judge([RIGHT], [TEST])
+    process = judge._ZYGOTES["program"].process
+    monkeypatch.setattr(judge, "SILENCE_SECONDS", -0.4)
+    members = [process.pid, *attacks.descendants(process.pid)]
+    for member in members:
+        os.kill(member, 19)  # SIGSTOP
+    with pytest.raises(StudyError, match="the sandbox has stopped"):
+        judge.judge([RIGHT], [TEST], 0.1)
+    assert reason(RIGHT) == "pass"
+    assert not any(os.path.exists(f"/proc/{member}") for member in members)
 
 
 def test_the_zygote_imports_the_standard_library_only():
