@@ -492,16 +492,15 @@ SIBLINGS = {
     "a lock that ends with a wrong guess": (
         body(
             """
-            held = os.open(os.devnull, os.O_RDONLY)
-            try: fcntl.flock(held, fcntl.LOCK_EX)
+            if x > 1: time.sleep(1)
+            try: fcntl.flock(os.open(os.devnull, os.O_RDONLY), fcntl.LOCK_EX)
             except OSError: pass
-            time.sleep(1.5 * (x > 1))
             return 0
             """, "fcntl, os, time",
         ),
         listener(
-            "seen.append(locked(os.open(os.devnull, os.O_RDONLY))) or any(seen) and not seen[-1]",
-            LOCKED + "seen = []",
+            "seen.append(locked(device)) or any(seen) and not seen[-1]",
+            LOCKED + "seen, device = [], os.open(os.devnull, os.O_RDONLY)",
         ),
     ),
     "the count of pipes": (
