@@ -16,7 +16,7 @@ from hybridlib.methods import METHODS
 from hybridlib.profiles import PROFILES, Profile
 from hybridlib.registry import REGISTRIES
 from hybridlib.rewards import REWARDS
-from hybridlib.runs import Run
+from hybridlib.runs import Run, at_least
 
 ProfileName = Annotated[str, arg(metavar="NAME", help=f"one of: {', '.join(PROFILES)}")]
 DatasetName = Annotated[
@@ -61,6 +61,9 @@ class Execution:
     force: bool = False  # run again what is stored
     dry_run: bool = False  # say what would run, and why; needs no network
 
+    def __post_init__(self) -> None:
+        at_least(0, workers=self.workers)
+
 
 def _valid_names() -> str:
     """List the valid names of the flags of `run` that name something registered."""
@@ -92,8 +95,9 @@ def execute_run(
         run = replace(run, backend="unsloth")
     study.check(run, profile)
     if execution.dry_run:
-        from hybridlib import estimate
+        from hybridlib import estimate, preflight
 
+        preflight.check_model(profile)
         estimate.show(run, profile)
         return
     before = [study.recorded(run_id, profile) for run_id in run.prerequisites]
@@ -172,6 +176,7 @@ def advise_on_rows(setting: Setting, rows: int = 0, out: str = "") -> None:
     """
     from hybridlib.advise import report
 
+    at_least(0, rows=rows)
     profile = setting.resolve()
     print(report.advise(profile, Path(out or f"advice/{profile.name}"), rows))
 
@@ -196,6 +201,7 @@ def build_book(
     """
     from hybridlib.book import build
 
+    at_least(1, jobs=jobs)
     parameters: dict[str, dict[str, Any]] = {}
     for chapter, name, value in parameter:
         parameters.setdefault(chapter, {})[name] = _literal(value)
@@ -223,6 +229,7 @@ def pretrain_base(
     """
     from hybridlib import pretrain
 
+    at_least(1, rows=rows)
     PROFILES[profile]  # a misspelt name is an error here, too
     if not ladder:
         print(pretrain.pretrain(fresh=force))
@@ -252,6 +259,7 @@ def verify_records(
     """
     from hybridlib.verify import verify
 
+    at_least(1, sample=sample)
     verify(PROFILES[profile], sample, seed, runs)
 
 
@@ -265,6 +273,7 @@ def restamp_records(profile: ProfileName = "tiny", sample: int = 12, seed: int =
     """
     from hybridlib.restamp import restamp
 
+    at_least(1, sample=sample)
     print(f"{restamp(PROFILES[profile], sample, seed)} records renewed")
 
 

@@ -94,5 +94,6 @@ def _shares_by_reward(
 
 
 def _mean(logged: Sequence[dict[str, Any]], key: str) -> float:
-    values = [float(entry[key]) for entry in logged if key in entry]
+    # None: the reward applied to no sample of that step.
+    values = [float(entry[key]) for entry in logged if entry.get(key) is not None]
     return sum(values) / len(values) if values else 0.0

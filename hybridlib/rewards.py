@@ -14,7 +14,9 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache, wraps
+from numbers import Real
+from types import SimpleNamespace
 from typing import Any
 
 from hybridlib import StudyError, grading, metrics
@@ -210,8 +212,78 @@ def bind(names: Sequence[str], model: Any, tokenizer: Any, limit: int) -> list[C
                 f"valid: {', '.join(supply)}"
             )
         supplied = {need: supply[need]() for need in needs}
-        functions.append(partial(REWARDS[name], **supplied) if supplied else REWARDS[name])
+        functions.append(_checked(REWARDS[name], supplied))
     return functions
+
+
+def probe(names: Sequence[str], rows: Sequence[dict[str, Any]], limit: int) -> None:
+    """Try rewards that ask no model on the solutions of some rows, and on empty completions.
+
+    Args:
+        rows: as `data.load` has them.
+        limit: Tokens that an answer may have.
+    Raises:
+        StudyError: Names the reward that fails, that returns something else than a number or None
+            for each completion, or that applies to none of them.
+    """
+    tried = [(row, text) for row in rows for text in (row["completion"][-1]["content"], "")]
+    columns: dict[str, Column] = {
+        name: [row[name] for row, _ in tried]
+        for name in rows[0]
+        if name not in ("prompt", "completion")
+    }
+    columns["gold"] = [row["completion"][-1]["content"] for row, _ in tried]
+    given = columns | {
+        "prompts": [row["prompt"] for row, _ in tried],
+        "completions": [[{"role": "assistant", "content": text}] for _, text in tried],
+        "completion_ids": [list(text.encode()) for _, text in tried],
+        "trainer_state": SimpleNamespace(global_step=0, max_steps=1, epoch=0.0),
+        "log_metric": lambda *_: None,
+        "log_extra": lambda *_: None,
+    }
+    for function in bind(names, None, None, limit):
+        try:
+            values = function(**given)
+        except StudyError:
+            raise
+        except Exception as error:  # whatever a reward of the user's own may do
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise StudyError(f"the reward {function.__name__!r} fails: {reason}") from None
+        if all(value is None for value in values):
+            kinds = ", ".join(sorted(set(columns["kind"])))
+            raise StudyError(
+                f"the reward {function.__name__!r} returns None for every row tried ({kinds}); "
+                "return a number for those that it applies to"
+            )
+
+
+def _checked(reward: Callable, supplied: dict[str, Any]) -> Callable:
+    """Return a reward with what is supplied to it, whose values are checked whenever it is called.
+
+    None means, as in TRL, that the reward does not apply to that completion.
+    """
+
+    @wraps(reward)
+    def function(completions: Column, **given: Any) -> list[float | None]:
+        values = reward(completions=completions, **given, **supplied)
+        wanted = f"a number for each of {len(completions)} completions"
+        values = values.tolist() if hasattr(values, "tolist") else values
+        if not isinstance(values, list | tuple):
+            kind = type(values).__name__
+            raise StudyError(f"the reward {reward.__name__!r} returns {kind}; it owes {wanted}")
+        if len(values) != len(completions):
+            raise StudyError(
+                f"the reward {reward.__name__!r} returns {len(values)} values; it owes {wanted}"
+            )
+        for value in values:
+            if not (value is None or (isinstance(value, Real) and math.isfinite(value))):
+                raise StudyError(
+                    f"the reward {reward.__name__!r} returns {value!r}, which is no finite number; "
+                    "return None where it does not apply"
+                )
+        return list(values)
+
+    return function
 
 
 def texts(completions: Column) -> list[str]:

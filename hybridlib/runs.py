@@ -1,5 +1,6 @@
 """What is one model under test? A Run: what was trained, on which rows, how, from where."""
 
+import math
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
@@ -7,6 +8,7 @@ from hybridlib import StudyError
 from hybridlib.profiles import BACKENDS
 from hybridlib.registry import REGISTRIES
 
+LARGEST_SEED = 2**32 - 1  # that numpy takes
 ID_NAMES = dict(  # field -> its name in an id
     learning_rate="lr", n_train="n", partition="by", rewards="reward", reward_weights="weights",
     start="after", parents="of", merge="by", options="with", objective="loss", teacher="taught-by",
@@ -16,6 +18,18 @@ ID_NAMES = dict(  # field -> its name in an id
 def registry_field(kind: str, default: Any) -> Any:
     """Declare a field that names an entry, or a tuple of entries, of the registry of this kind."""
     return field(default=default, metadata={"registry": kind})
+
+
+def at_least(low: int, **numbers: float) -> None:
+    """Check numbers that go by the names of flags.
+
+    Raises:
+        StudyError: names the flag of a number that is below `low`, or not finite.
+    """
+    for name, value in numbers.items():
+        if not (value >= low and math.isfinite(value)):
+            flag = f"--{name.replace('_', '-')}"
+            raise StudyError(f"{flag} {value:g} makes no sense; give a number from {low} on")
 
 
 @dataclass(frozen=True)
@@ -62,9 +76,20 @@ class Run:
         for spec in fields(self):  # JSON and flags give lists
             if isinstance(spec.default, tuple):
                 object.__setattr__(self, spec.name, tuple(getattr(self, spec.name)))
+        self._check_numbers()
         self._check_names()
         self._check_method()
         self._check_rows()
+
+    def _check_numbers(self) -> None:
+        at_least(1, rank=self.rank)
+        at_least(0, steps=self.steps, n_train=self.n_train, seed=self.seed)
+        at_least(0, learning_rate=self.learning_rate)
+        if self.seed > LARGEST_SEED:
+            raise StudyError(f"--seed {self.seed} is too large; at most {LARGEST_SEED}")
+        for name in ("reward_weights", "lambdas"):
+            if not all(map(math.isfinite, getattr(self, name))):
+                raise StudyError(f"--{name.replace('_', '-')} takes finite numbers")
 
     def _check_names(self) -> None:
         if self.backend not in BACKENDS:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hybridlib import StudyError, fingerprint, results
+from hybridlib import StudyError, fingerprint, preflight, results, weights
 from hybridlib.files import recorded_times, run_folder, write
 from hybridlib.grids import GRIDS
 from hybridlib.methods import METHODS, Job, Trained
@@ -169,6 +169,18 @@ def _adapter_folder(run_id: str, profile: Profile) -> Path | None:
     return run_folder(run_id, profile.name) / "adapter" if run_id else None
 
 
+def _adapter_damage(run_id: str, profile: Profile) -> str:
+    """Return why the adapter of a run cannot be used, "" where it can."""
+    folder = _adapter_folder(run_id, profile)
+    if not folder.is_dir():
+        return "it is gone"
+    try:
+        weights.check_adapter(folder)
+    except StudyError as error:
+        return str(error)
+    return ""
+
+
 def execute_all(
     runs: Sequence[Run], profile: Profile, workers: int = 0, force: bool = False
 ) -> None:
@@ -181,14 +193,12 @@ def execute_all(
         workers: processes at once; 0 = one per `profile.threads` cores, or one per GPU.
         force: run again what is stored.
     Raises:
-        StudyError: stale results (see `results.find`), or runs that failed, by name.
+        StudyError: stale results (see `results.find`), what `preflight` finds before anything runs,
+            or runs that failed, by name.
     """
     seen = recorded_times(profile.name)
     if todo := plan(runs, profile, force):
-        from hybridlib import models
-
-        trained = [run for run in todo if METHODS[run.method].trainer]
-        models.check(profile, sorted({run.adapter for run in trained}))
+        preflight.check(todo, profile)
         with Pool(profile, execute, workers) as pool:
             pool.work(todo, seen=seen)
 
@@ -196,8 +206,8 @@ def execute_all(
 def plan(runs: Sequence[Run], profile: Profile, force: bool = False) -> dict[Run, str]:
     """Return what has to run, and why: run -> reason, parents first.
 
-    A parent whose adapter is gone (only records are in git) is trained again when a missing run
-    needs it.
+    A parent whose adapter is gone (only records are in git) or damaged is trained again when a
+    missing run needs it.
     """
     known = {run.id: run for run in runs}
     todo: dict[Run, str] = {}
@@ -206,8 +216,9 @@ def plan(runs: Sequence[Run], profile: Profile, force: bool = False) -> dict[Run
         if run in todo:
             return
         for need in run.prerequisites:
-            if not _adapter_folder(need, profile).is_dir():
-                visit(known.get(need) or recorded(need, profile), f"{run.id} needs its adapter")
+            if damage := _adapter_damage(need, profile):
+                parent = known.get(need) or recorded(need, profile)
+                visit(parent, f"{run.id} needs its adapter: {damage}")
         todo[run] = why
 
     for run in known.values():

@@ -13,7 +13,7 @@ PACKAGE = Path(hybridlib.__file__).parent
 BENCHMARKS = PACKAGE.parent / "benchmarks"
 
 ORDER = """
-    __init__ registry imports markdown files locks processes profiles runs
+    __init__ registry imports markdown files weights locks processes profiles runs
     sandbox.seccomp sandbox.wire sandbox.isolation sandbox.zygote sandbox.script sandbox.asserts
     sandbox.judge
     sandbox
@@ -32,7 +32,7 @@ ORDER = """
     methods.registry methods.checkpoints methods.train methods.mixed methods.composed
     methods.distillation methods
     labels figures measures
-    grids pool study chapter verify restamp estimate
+    grids pool preflight study chapter verify restamp estimate
     claims.registry claims.contrasts claims.forgetting claims.rules claims.verdicts claims
     advise.choice advise.report advise
     book.cache book.plan book.kernels book.pages book.build book

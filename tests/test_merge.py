@@ -288,6 +288,48 @@ def test_an_unknown_tensor_or_a_missing_file_is_refused(tmp_path):
         merge.deltas(folder)
 
 
+@pytest.mark.parametrize("factor", "AB")
+def test_half_an_adapter_is_refused_by_file_and_module(tmp_path, factor):
+    folder, whole = adapter(tmp_path / "half", 0), adapter(tmp_path / "whole", 1)
+    state = load_file(folder / "adapter_model.safetensors")
+    module = next(iter(SHAPES))
+    state.pop(f"base_model.model.{module}.lora_{factor}.weight")
+    save_file(state, folder / "adapter_model.safetensors")
+    for refuse in (
+        lambda: merge.deltas(folder),
+        lambda: merge.combine([whole, folder], "sum", tmp_path / "out"),
+        lambda: merge.concatenate([whole, folder], tmp_path / "out", lambda _: (1, 1)),
+    ):
+        with pytest.raises(StudyError, match=f"half/adapter_model.safetensors has half.*{module}"):
+            refuse()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("adapter_config.json", b"", "is empty"),
+        ("adapter_config.json", b'{"peft_type": "LO', "is no readable JSON"),
+        ("adapter_model.safetensors", b"", "is empty"),
+        ("adapter_model.safetensors", b"version https://git-lfs.github.com/spec/v1", "git lfs"),
+        ("adapter_model.safetensors", 9 * b"\x01", "is cut"),
+    ],
+)
+def test_a_broken_file_of_an_adapter_is_named(tmp_path, name, content, words):
+    folder = adapter(tmp_path / "broken", 0)
+    (folder / name).write_bytes(content)
+    with pytest.raises(StudyError, match=f"broken/{name} {words}|broken/{name}.*{words}"):
+        merge.deltas(folder)
+
+
+def test_an_adapter_that_diverged_is_not_merged(tmp_path):
+    module, (out, _) = next(iter(SHAPES.items()))
+    name = f"base_model.model.{module}.lora_B.weight"
+    folder = adapter(tmp_path / "far", 0, tensors={name: torch.full((out, 4), torch.nan)})
+    with pytest.raises(StudyError, match=f"far/adapter_model.safetensors: the weights {name}"):
+        merge.deltas(folder)
+
+
 @pytest.mark.parametrize("name", OPERATORS)
 def test_the_exported_adapter_holds_the_merged_delta(tmp_path, name):
     parts = [adapter(tmp_path / str(seed), seed, rank) for seed, rank in ((0, 4), (1, 7))]

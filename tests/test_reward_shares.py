@@ -103,6 +103,15 @@ def test_facts_sum_up_the_log():
     assert reward_shares.facts([{"loss": 1.0}], {"format": 1.0}, 16) == {}
 
 
+def test_steps_to_which_a_reward_did_not_apply_are_left_out_of_its_mean():
+    logged = [
+        {"rewards/correct/mean": 0.5, "rewards/tidy/mean": mean, "advantage/correct": 1.0}
+        for mean in (None, 1.0, None)
+    ]
+    pay = reward_shares.facts(logged, {"correct": 1.0, "tidy": 1.0}, 8)["pay"]
+    assert pay["tidy"]["mean"] == 1.0 and pay["correct"]["mean"] == 0.5
+
+
 @pytest.mark.slow
 def test_a_record_says_what_the_rewards_paid_and_what_could_not_be_graded(small, world):
     run = study.Run("grpo", rewards=("correct", "format", "recall"), reward_weights=(1, 0.2, 0.2))

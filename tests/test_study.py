@@ -2,6 +2,8 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from hybridlib import StudyError, files, results, study
 from hybridlib.profiles import PROFILES
@@ -148,10 +150,33 @@ def test_a_grid_runs_resumes_and_verifies(small, world, capsys):
         verify(small, ids=["base"])
 
 
+def test_a_damaged_adapter_is_trained_again_as_one_that_is_gone(small, world, monkeypatch):
+    """By the run that needs it; the reason names the file."""
+    sft = Run("sft")
+    after = Run("grpo", start=sft.id)
+    monkeypatch.setattr(study.results, "stale_reason", lambda run, _: "" if run == sft else "new")
+    folder = files.run_folder(sft.id, small.name) / "adapter"
+    assert study.plan([sft, after], small)[sft].endswith("needs its adapter: it is gone")
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text("{}")
+    factors = {f"a.lora_{factor}.weight": torch.ones(2, 2) for factor in "AB"}
+    file = folder / "adapter_model.safetensors"
+    save_file(factors, file)
+    assert [*study.plan([sft, after], small)] == [after]
+    whole = file.read_bytes()
+    for damage in (b"", whole[:5], whole[:-1], b"version https://git-lfs.github.com/spec/v1\n"):
+        file.write_bytes(damage)
+        todo = study.plan([sft, after], small)
+        assert [*todo] == [sft, after] and str(file) in todo[sft]
+    file.write_bytes(whole)
+    (folder / "adapter_config.json").write_text("{")
+    assert "adapter_config.json" in study.plan([sft, after], small)[sft]
+
+
 @pytest.mark.slow
 def test_a_run_that_fails_is_named_and_does_not_stop_the_others(small, world):
-    broken = Run("sft", rank=-1)
-    with pytest.raises(StudyError, match="1 of 2 runs failed: sft_rank--1"):
+    broken = Run("sft", options=("no_such_option=1",))
+    with pytest.raises(StudyError, match="1 of 2 runs failed: sft_with-no_such_option=1"):
         study.execute_all([broken, Run("base")], small, workers=1)
     assert (files.results_folder("small") / "base.json").exists()
     assert not (files.results_folder("small") / f"{broken.id}.json").exists()

@@ -222,6 +222,31 @@ def test_a_long_curve_is_thinned_to_means_of_windows():
     assert [p["step"] for p in train.thinned(logged[:30])] == [*range(1, 31)]
 
 
+def test_what_was_logged_as_none_is_left_out_of_the_curve():
+    """TRL logs None where a reward applied to no sample of a step."""
+    values = [None] * 4 + [0.5, None, 1.0, None]
+    logged = [
+        {"step": i, "loss": 1.0, "rewards/tidy/mean": value} for i, value in enumerate(values, 1)
+    ]
+    first, second = train.thinned(logged, points=2)
+    assert first == {"step": 4, "loss": 1.0}
+    assert second == {"step": 8, "loss": 1.0, "rewards/tidy/mean": 0.75}
+
+
+@pytest.mark.slow
+def test_a_reward_that_applies_to_no_row_of_a_step_trains(small, world, monkeypatch):
+    from hybridlib.rewards import REWARDS
+
+    def tidy(completions, **_):
+        return [None] * len(completions)
+
+    monkeypatch.setitem(REWARDS, "tidy", tidy)
+    run = study.Run("grpo", rewards=("correct", "tidy"))
+    trained = train.grpo(Job(run, small, world / "out", rows=_rows(small, run)))
+    assert len(trained.curve) == 2 and all("rewards/tidy/mean" not in p for p in trained.curve)
+    assert trained.facts["pay"]["tidy"]["mean"] == 0
+
+
 def test_options_leave_gpu_only_settings_out(small):
     from hybridlib.profiles import PROFILES
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hybridlib import StudyError, difficulty, files, markdown, stats
+from hybridlib import StudyError, difficulty, files, markdown, preflight, stats
 from hybridlib.advise.choice import (
     METHOD_OF_FILE,
     BucketChoice,
@@ -55,11 +55,10 @@ def advise(profile: Profile, out: Path, limit: int = 0) -> str:
     Raises:
         StudyError: no row can be used, the evidence is incomplete, or `out` cannot be written to.
     """
+    preflight.check_folders(profile)
+    files.check_writable(out)
+    preflight.check_model(profile)
     flip = FlipEvidence(PROFILES[EVIDENCE])
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StudyError(f"cannot write to {out}: {error.strerror}") from None
     rows, refused = _usable_rows(profile, limit)
     print(f"pass rates of {len(rows)} rows from {profile.n_difficulty} samples each", flush=True)
     rates = difficulty.pass_rates(profile, rows)

@@ -13,6 +13,7 @@ from hybridlib.data.rows import (
     apply_template,
     chat_prompt,
     check_known,
+    is_generated,
     load,
     with_template,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "apply_template",
     "chat_prompt",
     "check_known",
+    "is_generated",
     "load",
     "with_template",
 ]

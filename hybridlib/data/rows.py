@@ -25,7 +25,7 @@ from hybridlib.tiny import tasks
 if TYPE_CHECKING:
     from datasets import Dataset
 
-DATASETS = Registry("dataset")
+DATASETS = Registry("dataset", optional=("generated",))
 SPLITS = ("train", "valid", "test", "longer", "wording", "prompt")
 CUSTOM_SPLITS = ("train", "valid", "test")
 TINY_ROWS = 1000  # of a generated split, which has no end of its own, where no limit is given
@@ -114,16 +114,24 @@ def load(name: str, split: str, limit: int = 0, columns: dict[str, str] | None =
 
 
 def check_known(name: str) -> None:
-    """Check that a name can be a data set, before anything is read.
+    """Check that a name can be a data set; read it where it is a file or a folder.
 
     Raises:
-        StudyError: it is neither one of DATASETS nor a folder, a file or a hub id; lists the first.
+        StudyError: it is neither one of DATASETS nor a folder, a file or a hub id, and lists the
+            first; or its files cannot be read.
     """
     if not (name in DATASETS or "/" in name or Path(name).exists()):
         raise StudyError(
             f"unknown dataset {name!r}; valid: {', '.join(sorted(DATASETS))}, or a folder, "
             "a data file or a hub id with --columns"
         )
+    if name not in DATASETS and Path(name).exists():
+        sources.read(name)
+
+
+def is_generated(name: str) -> bool:
+    """Return whether a data set is generated, so that all its rows are at hand and sound."""
+    return name in DATASETS and getattr(DATASETS[name], "generated", False)
 
 
 def limited(raw_rows: NumberedRows, limit: int) -> NumberedRows:
@@ -309,19 +317,19 @@ def level_number(level: Any) -> int:
 # ---------------------------------------------------------------- data sets
 
 
-@DATASETS.register
+@DATASETS.register(generated=True)
 def tiny_gsm8k(split: str, limit: int) -> Source:
     """Generated word problems in the form of GSM8K."""
     return _generated_rows("tiny_gsm8k", split, limit), gsm8k_row
 
 
-@DATASETS.register
+@DATASETS.register(generated=True)
 def tiny_math(split: str, limit: int) -> Source:
     """Generated expressions in the form of MATH."""
     return _generated_rows("tiny_math", split, limit), math_row
 
 
-@DATASETS.register
+@DATASETS.register(generated=True)
 def tiny_mbpp(split: str, limit: int) -> Source:
     """Generated programs over lists and numbers in the form of MBPP."""
     return _generated_rows("tiny_mbpp", split, limit), mbpp_row

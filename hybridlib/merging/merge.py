@@ -9,7 +9,6 @@ ram, ties) leave a full-rank delta; its export is as large as the weights it ada
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -19,10 +18,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hybridlib import StudyError
+from hybridlib import StudyError, files
 from hybridlib.adapters import ADAPTERS, entry_name
 from hybridlib.merging import geometry
 from hybridlib.merging.operators import OPERATORS
+from hybridlib.weights import check_adapter, check_finite
 
 if TYPE_CHECKING:
     import torch
@@ -224,7 +224,7 @@ def _config(adapter: Path) -> LoraConfig:
     path = Path(adapter) / "adapter_config.json"
     if not path.exists():
         raise StudyError(f"{adapter} is no saved adapter: it has no adapter_config.json")
-    obstacles = _obstacles(json.loads(path.read_text("utf-8")))
+    obstacles = _obstacles(files.read_object(path))
     if obstacles:
         raise StudyError(f"cannot merge {_name(adapter)}: {obstacles[0]}")
     return LoraConfig.from_pretrained(str(adapter))
@@ -267,6 +267,8 @@ def _factors(adapter: Path, config: LoraConfig) -> Factors:
     path = Path(adapter) / "adapter_model.safetensors"
     if not path.exists():
         raise StudyError(f"{adapter} has no adapter_model.safetensors; save it with PEFT again")
+    check_adapter(Path(adapter))
+    check_finite([path])
     state = load_file(path)
     factors: Factors = {}
     for key, value in state.items():

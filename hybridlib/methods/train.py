@@ -28,6 +28,14 @@ CURVE_METRICS = (
     "mean_token_accuracy",
 )
 CURVE_POINTS = 30  # at most, in a record
+POSITIVE = (  # options that TRL takes below 1, for something else or for an endless training
+    "max_steps",
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "max_completion_length",
+)
 
 
 @METHODS.register(trainer="", needs=(), words="base", backends=("hf", "unsloth"))
@@ -124,6 +132,9 @@ def options(run: Run, profile: Profile, out: Path) -> dict[str, Any]:
     Later ones win: the study's, the profile's, the run's steps and learning rate, and last
     `run.options`. Without a GPU, the profile's options for bf16, vLLM and 8-bit optimizers are
     dropped.
+
+    Raises:
+        StudyError: one of POSITIVE is not.
     """
     trainer = METHODS[run.method].trainer
     chosen: dict[str, Any] = dict(
@@ -157,6 +168,10 @@ def options(run: Run, profile: Profile, out: Path) -> dict[str, Any]:
             chosen[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
             chosen[name] = value
+    for name in POSITIVE:
+        value = chosen.get(name, 1)
+        if not (isinstance(value, int | float) and value > 0):
+            raise StudyError(f"{name}={value} of {run.id} is no number above 0")
     return chosen
 
 
@@ -314,17 +329,22 @@ def thinned(logged: Sequence[dict[str, Any]], points: int = CURVE_POINTS) -> lis
     """Return the curve in at most `points` points: means over windows of consecutive steps.
 
     Each point carries the last step of its window, and the metrics that this step logged; a step of
-    the window that lacks one of them counts as 0 there.
+    the window that lacks one of them counts as 0 there. What is logged as None, as TRL does where a
+    reward applied to no sample of a step, is left out of the mean, and out of a point where no step
+    of its window has more.
     """
     window = -(-len(logged) // points) or 1
     curve = []
     for first in range(0, len(logged), window):
         part = logged[first : first + window]
         metrics = [name for name in part[-1] if _on_the_curve(name)]
-        means = {
-            name: sum(float(entry.get(name, 0)) for entry in part) / len(part) for name in metrics
+        values = {name: [entry.get(name, 0) for entry in part] for name in metrics}
+        known = {name: [v for v in found if v is not None] for name, found in values.items()}
+        rounded = {
+            name: round(sum(map(float, found)) / len(found), 4)
+            for name, found in known.items()
+            if found
         }
-        rounded = {name: round(value, 4) for name, value in means.items()}
         curve.append({"step": part[-1]["step"]} | rounded)
     return curve
 
