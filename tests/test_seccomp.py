@@ -26,8 +26,11 @@ def run(code: bytes, architecture: int, number: int, arguments=(0,) * 6) -> int:
         if operation == seccomp.LOAD_WORD:
             value = memory[operand]
         else:
-            equal = operation == seccomp.JUMP_EQUAL
-            holds = value == operand if equal else bool(value & operand)
+            holds = {
+                seccomp.JUMP_EQUAL: value == operand,
+                seccomp.JUMP_AT_LEAST: value >= operand,
+                seccomp.JUMP_IF_ANY_BIT: bool(value & operand),
+            }[operation]
             position += skip_if_true if holds else skip_if_false
 
 

@@ -16,10 +16,9 @@ and seeing by the clock how busy the machine is.
 """
 
 import atexit
-import contextlib
 import json
 import os
-import selectors
+import select
 import socket
 import struct
 import subprocess
@@ -39,6 +38,8 @@ WALL_FACTOR = 5  # wall seconds that a program may take alone, for each second o
 SILENCE_SECONDS = 60.0  # beyond all limits, in which the zygote must say something
 ZYGOTE_JOBS = 4000  # that a zygote serves before a fresh one takes its place
 MAX_ANSWER_BYTES = 1 << 18  # of all answers of a child; it is ended when it writes more
+PIPE_BYTES = 1 << 16  # that a pipe holds
+DRAIN_SECONDS = 0.02  # between two looks at what the pipes hold
 MESSAGE_BYTES = 1 << 12  # more than any message of the zygote has
 MESSAGE_FLAGS = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 DESCRIPTORS = struct.Struct("ii")
@@ -263,13 +264,17 @@ class _Job:
         return not self.unsent
 
     def read(self) -> bool:
-        """Read what there is of the answers; return whether that was all."""
+        """Read what there is of the answers; return whether that was all, or too much."""
+        if self.answer_end < 0:
+            return False
         try:
-            chunk = os.read(self.answer_end, 1 << 16)
+            while chunk := os.read(self.answer_end, PIPE_BYTES):
+                self.answer += chunk
+                if len(self.answer) > MAX_ANSWER_BYTES:
+                    break
         except BlockingIOError:
             return False
-        self.answer += chunk
-        return not chunk or len(self.answer) > MAX_ANSWER_BYTES
+        return True
 
     def close(self) -> None:
         """Close the pipes that are open."""
@@ -293,35 +298,47 @@ class _Exchange:
     def __init__(self, zygote: socket.socket, limits: dict[str, float]):
         self.zygote, self.limits = zygote, limits
         self.working: dict[int, _Job] = {}
+        self.numbers: dict[int, int] = {}  # descriptor of a pipe -> number of its job
         self.replies: dict[int, Reply] = {}
-        self.selector = selectors.DefaultSelector()
-        self.selector.register(zygote, selectors.EVENT_READ)
+        self.poll = select.epoll()
+        self.poll.register(zygote, select.EPOLLIN)
 
     def run(self, jobs: dict[int, dict], at_once: int) -> list[Reply]:
         """Return the reply to each job, in order; raise OSError where the zygote stops or hangs.
 
         Args:
             jobs: by numbers that this zygote has not seen.
+
+        Does not wake for each line of an answer: only at the end of a child, and now and then, lest
+        a long answer fills its pipe.
         """
         waiting = iter(jobs.items())
+        last_event = last_drained = time.monotonic()
         while len(self.replies) < len(jobs):
             while len(self.working) < at_once and (following := next(waiting, None)):
                 number, job = following
                 self.working[number] = _Job(job)
                 self._order({"start": number} | self.limits)
-            ready = [key for key, _ in self.selector.select(self.limits["wall"] + SILENCE_SECONDS)]
-            if not ready:  # each child ends within its limits
-                raise TimeoutError
-            if any(key.data is None for key in ready):
+            ready = self.poll.poll(DRAIN_SECONDS)
+            now = time.monotonic()
+            if ready:
+                last_event = now
+            elif now - last_event > self.limits["wall"] + SILENCE_SECONDS:
+                raise TimeoutError  # each child ends within its limits
+            if any(descriptor == self.zygote.fileno() for descriptor, _ in ready):
                 self._take_messages()  # first: they say whether what has ended was late
-            for key in ready:
-                if key.data is not None:
-                    self._serve(*key.data)
+            for descriptor, _ in ready:
+                if descriptor in self.numbers:
+                    self._serve(descriptor)
+            if now - last_drained > DRAIN_SECONDS:
+                last_drained = now
+                for number in [*self.working]:
+                    self._read(number)
         return [self.replies[number] for number in jobs]
 
     def close(self) -> None:
         """Close what is still open."""
-        self.selector.close()
+        self.poll.close()
         for job in self.working.values():
             job.close()
 
@@ -350,22 +367,29 @@ class _Exchange:
     def _start(self, number: int, answer_end: int, job_end: int) -> None:
         job = self.working[number]
         job.take_pipes(answer_end, job_end)
-        self.selector.register(job.answer_end, selectors.EVENT_READ, (number, True))
+        self.numbers[answer_end] = number
+        self.poll.register(answer_end, 0)  # reports the end alone
         if not job.send():
-            self.selector.register(job.job_end, selectors.EVENT_WRITE, (number, False))
+            self.numbers[job_end] = number
+            self.poll.register(job_end, select.EPOLLOUT)
 
-    def _serve(self, number: int, reading: bool) -> None:
-        """Read or write what a child's pipe is ready for; end the child that has ended."""
-        if number not in self.working:
-            return  # both pipes were ready, and it has ended by what the other said
+    def _serve(self, descriptor: int) -> None:
+        """Go on writing a job, or read what a child has left behind."""
+        number = self.numbers[descriptor]
         job = self.working[number]
-        if not reading:
-            if job.send():
-                self.selector.unregister(job.job_end)
-        elif job.read():
-            self.selector.unregister(job.answer_end)
-            with contextlib.suppress(KeyError):
-                self.selector.unregister(job.job_end)
+        if descriptor == job.answer_end:
+            self._read(number)
+        elif job.send():
+            self.poll.unregister(descriptor)
+            del self.numbers[descriptor]
+
+    def _read(self, number: int) -> None:
+        """Read what there is of a child's answers; end the child if that was all or too much."""
+        job = self.working[number]
+        if job.read():
+            for descriptor in (job.answer_end, job.job_end):
+                if self.numbers.pop(descriptor, None) is not None:
+                    self.poll.unregister(descriptor)
             job.close()
             self._order({"end": number})
             self.replies[number] = self.working.pop(number).reply()
