@@ -1,4 +1,4 @@
-"""python -m hybridlib: run, sweep, table, claims, advise, book, base, verify, restamp."""
+"""python -m hybridlib: run, sweep, table, claims, power, advise, book, base, verify, restamp."""
 
 import ast
 import sys
@@ -164,6 +164,46 @@ def print_claims(profile: ProfileName = "tiny", keep: bool = False) -> None:
             print(f"     {effect['what']}: {effect['estimate']:+.3f} {interval}")
     if keep:
         verdicts.extend_history(PROFILES[profile], ledger)
+
+
+@app.command(name="power")
+def print_power(
+    profile: ProfileName = "tiny-full",
+    metric: str = "greedy",
+    items: int = 900,
+    region: float = 0.02,
+) -> None:
+    """Print what the stages of a study will find, if its contrasts scatter as recorded ones do.
+
+    Args:
+        profile: whose records the parts of the variance come from
+        metric: greedy, sampled or pass@k
+        items: test items of the study that is planned, all families together
+        region: accuracy below which a difference does not matter
+    """
+    from hybridlib.claims import Evidence, staged
+    from hybridlib.trials import DESIGN, planning
+
+    found = staged.of_two_arms(Evidence(PROFILES[profile]), metric)
+    if not found:
+        raise StudyError(f"no registered comparison of two arms has finished under {profile}")
+    for (code, what), one in found.items():
+        low, high = one.interval()
+        sds = " ".join(f"{name} {sd:.3f}" for name, sd in one.components.items())
+        print(f"{code:<4} {what:<38} {one.value:+.3f} [{low:+.3f}, {high:+.3f}] sd: {sds}")
+    plan = planning.pooled([*found.values()])
+    typical = (
+        f"seed {plan.seed:.3f} item by arm {plan.item_by_arm:.3f} residual {plan.residual:.3f}"
+    )
+    print(f"\ntypical sd: {typical}; {items} items, region {region:g}")
+    print("chance (%) of a verdict by 5 %: above 0 / no difference that matters / below 0")
+    stages = [f"{seeds} seeds" for seeds in DESIGN.seeds]
+    print(f"{'effect':<8}", *(f"{stage:<16}" for stage in stages), "seeds for one look")
+    for row in planning.power_table(plan, items, region):
+        shares = zip(*(row[name] for name in planning.VERDICTS), strict=True)
+        cells = [" / ".join(f"{100 * share:.0f}" for share in stage) for stage in shares]
+        needed = "" if row["needed"] is None else f"{row['needed']:g}"
+        print(f"{row['effect']:<8g}", *(f"{cell:<16}" for cell in cells), needed)
 
 
 @app.command(name="advise")

@@ -1,10 +1,11 @@
+import json
 import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
 
-from benchmarks import engine, page
+from benchmarks import engine, intervals, page
 from hybridlib import ROOT
 
 
@@ -49,3 +50,19 @@ def test_steps_are_timed_in_turns_with_their_parts(small, world):
         assert len(timed[name]["step"]) == 2
         inside = sum(timed[name][part][0] for part in timed[name] if part != "step")
         assert 0 < inside < timed[name]["step"][0]
+
+
+def test_the_page_on_intervals_is_written_from_its_record():
+    record = json.loads(intervals.RECORD.read_text())
+    assert intervals.PAGE.read_text() == intervals.text(record)
+    chosen = [r for r in record["estimators"] if r["estimator"] == "two-way ANOVA"]
+    assert len(chosen) == len(intervals.SIZES)
+    assert all(abs(r["covered"] - 0.95) < 0.02 for r in chosen)
+    assert all(r["wrong"] <= 0.05 + 3 * r["error"] for r in record["staged"])
+
+
+def test_every_estimator_knows_two_arms_apart():
+    arms = next(iter(intervals.studies(intervals.World(effect=0.4, items=60), 1)))
+    for judge, _ in intervals.JUDGES.values():
+        low, high = judge(intervals.World(effect=0.4, items=60), arms)
+        assert 0 < low < high < 1

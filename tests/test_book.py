@@ -17,6 +17,7 @@ FROM_RECORDS = {  # pages written from a record have their prose in a template
     "graders.md": ROOT / "benchmarks" / "templates" / "graders.md.j2",
     "metrics.md": ROOT / "benchmarks" / "templates" / "metrics.md.j2",
     "engine.md": ROOT / "benchmarks" / "templates" / "engine.md.j2",
+    "intervals.md": ROOT / "benchmarks" / "templates" / "intervals.md.j2",
 }
 HARMLESS = re.compile(r"```.*?```|`[^`]*`|\$[^$]*\$|95 %", re.S)  # code, roles, formulas
 rendered = pytest.mark.skipif(

@@ -6,7 +6,7 @@ import pytest
 from hybridlib import __main__ as cli
 from hybridlib.runs import Run
 
-VERBS = ["run", "sweep", "table", "claims", "book", "base", "verify", "restamp", "advise"]
+VERBS = ["run", "sweep", "table", "claims", "power", "book", "base", "verify", "restamp", "advise"]
 
 
 @pytest.mark.parametrize("verb", VERBS)

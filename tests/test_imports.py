@@ -33,7 +33,10 @@ ORDER = """
     methods.distillation methods
     labels figures measures
     grids pool preflight study chapter verify restamp estimate
-    claims.registry claims.contrasts claims.forgetting claims.rules claims.verdicts claims
+    trials.crossed trials.stages trials.decisions trials.planning trials.scores trials.worlds
+    trials
+    claims.registry claims.contrasts claims.forgetting claims.rules claims.verdicts claims.staged
+    claims
     advise.choice advise.report advise
     book.cache book.plan book.kernels book.pages book.build book
     __main__
@@ -43,7 +46,7 @@ ORDER = """
 BENCHMARK_ORDER = """
     __init__ perturbations validity mbppplus evalplus_rate sandbox
     contenders golds grader_rates graders_page graders
-    settings steps alone engine page __main__
+    settings steps alone engine page intervals __main__
 """.split()
 
 

@@ -2,10 +2,11 @@
 
 `rules` holds the claims, one decorated function each from a profile to the comparisons that decide
 it; `contrasts` and `forgetting` are the kinds of comparison, `verdicts` judges all by one rule,
-keeps the history and writes the page. Import the names below from here, and `rules` and `verdicts`
-as modules; the others are not for other wings. To add a claim, decorate a function in `rules`. The
-intervals are ours because no library has the bootstrap that crosses seeds with items
-(`stats.contrast`) and Satterthwaite's degrees of freedom for so few seeds.
+keeps the history and writes the page; `staged` measures the comparisons by `hybridlib.trials`, for
+planning. Import the names below from here, and `rules`, `verdicts` and `staged` as modules; the
+others are not for other wings. To add a claim, decorate a function in `rules`. The intervals are
+ours because no library has the bootstrap that crosses seeds with items (`stats.contrast`) and
+Satterthwaite's degrees of freedom for so few seeds.
 """
 
 from hybridlib.claims.contrasts import (

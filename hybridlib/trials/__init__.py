@@ -1,0 +1,35 @@
+"""Trials: how to judge a comparison of arms whose seeds come in stages, and how to plan it.
+
+`scores` cuts a contrast's terms from records, `crossed` estimates it over seeds and items, `stages`
+says when a study may stop, `decisions` turns effects into verdicts, `planning` says what all this
+will find, `worlds` simulates studies to check the others by. They stand beside `stats.contrast` and
+`claims.verdicts`, by which the claims of the first study were judged; its verdicts stay.
+"""
+
+from hybridlib.trials.crossed import LEVEL, Estimate, Parts, Term, estimate
+from hybridlib.trials.decisions import Levels, Primary, levels, verdicts
+from hybridlib.trials.planning import Plan, seeds_needed, smallest_found, stage_power
+from hybridlib.trials.scores import Scores, blocks
+from hybridlib.trials.stages import DESIGN, Design, repeated_interval, repeated_p
+
+__all__ = [
+    "DESIGN",
+    "LEVEL",
+    "Design",
+    "Estimate",
+    "Levels",
+    "Parts",
+    "Plan",
+    "Primary",
+    "Scores",
+    "Term",
+    "blocks",
+    "estimate",
+    "levels",
+    "repeated_interval",
+    "repeated_p",
+    "seeds_needed",
+    "smallest_found",
+    "stage_power",
+    "verdicts",
+]
