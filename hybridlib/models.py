@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+UNSLOTH_MAX_TOKENS = 2048  # of a row; longer ones are cut by Unsloth
+
 
 def import_backend(backend: str) -> None:
     """Import the training libraries of a backend and silence them; one backend per process.
@@ -114,7 +116,7 @@ def load(
     dtype = getattr(torch, profile.dtype)
     try:
         if backend == "unsloth":
-            model = _load_unsloth(str(start) if start else name, profile, dtype, nf4)
+            model = _load_unsloth(str(start) if start else name, name, profile, dtype, nf4)
         else:
             model = _load_plain(name, profile, dtype, nf4)
         tokenizer = load_tokenizer(name, profile.revision)
@@ -202,19 +204,37 @@ def _load_plain(name: str, profile: Profile, dtype: Any, nf4: bool) -> Any:
     return AutoModelForCausalLM.from_pretrained(name, **options)
 
 
-def _load_unsloth(name: str, profile: Profile, dtype: Any, nf4: bool) -> Any:
-    """Load a base, or a saved adapter with the base that it names."""
+def _load_unsloth(name: str, base: str, profile: Profile, dtype: Any, nf4: bool) -> Any:
+    """Load a base, or a saved adapter with its base, as the model that it is.
+
+    Beyond the positions of a base, Unsloth stretches them (RoPE scaling): that is another model.
+
+    Args:
+        name: Folder or hub id of the base, or folder of the adapter.
+        base: Folder or hub id of the base.
+    Raises:
+        StudyError: Unsloth has stretched the positions all the same.
+    """
     import torch
+    from transformers import AutoConfig
     from unsloth import FastLanguageModel
 
+    config = AutoConfig.from_pretrained(base, revision=profile.revision).get_text_config()
+    positions = config.max_position_embeddings
     model, _ = FastLanguageModel.from_pretrained(
         name,
-        max_seq_length=2048,
+        max_seq_length=min(UNSLOTH_MAX_TOKENS, positions),
         dtype=dtype,
         load_in_4bit=nf4,
         load_in_16bit=not nf4,
         fast_inference=torch.cuda.is_available() and bool(profile.grpo.get("use_vllm")),
     )
+    stretched = model.config.get_text_config().max_position_embeddings
+    if stretched != positions:
+        raise StudyError(
+            f"Unsloth stretches the base's {positions} positions to {stretched}, which makes it "
+            "another model; use --backend hf"
+        )
     return model
 
 

@@ -52,7 +52,8 @@ def _reference(model, prompts, completions, temperature):
     for prompt, answers in zip(prompts, completions, strict=True):
         for answer in answers:
             if answer:
-                logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+                ids = torch.tensor([prompt + answer], device=model.device)
+                logits = model(ids).logits[0, len(prompt) - 1 : -1]
                 log_probs = torch.log_softmax(logits / temperature, -1)
                 parts.append(log_probs[range(len(answer)), answer])
     return torch.cat(parts)
@@ -151,7 +152,7 @@ def test_four_bit_weights_are_read_as_they_are_and_their_adapter_learns(tiny):
         prompts, answers = [[5, 6, 7]], [[[8, 9, 10], [11, 12]]]
         if ours:
             log_probs = decoder.score_completions(
-                decoder.Decoder(model), decoder.PrefixBatch(prompts, answers)
+                decoder.Decoder(model), decoder.PrefixBatch(prompts, answers, model.device)
             )[0]
         else:
             log_probs = _reference(model, prompts, answers, 1.0)

@@ -39,7 +39,7 @@ def test_nf4_trains_on_after_an_evaluation(small, repaired):
         pytest.skip("this CPU has no AVX512-BF16, so bitsandbytes has nothing to break")
     torch.manual_seed(0)
     model, tokenizer = models.load(small, adapter="lora", rank=4, nf4=True)
-    ids = torch.tensor([[7, 45, 60, 33, 90, 12]])
+    ids = torch.tensor([[7, 45, 60, 33, 90, 12]], device=model.device)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "lora_B" in name:
@@ -145,6 +145,45 @@ def test_what_unsloth_does_not_take_of_an_adapter_is_named(name, config, reason)
         _options(name, config, _get_peft_model)
 
 
+class Stretching:
+    """Load as Unsloth does on a GPU: positions that do not reach are stretched by RoPE scaling."""
+
+    at_least = 0
+
+    @classmethod
+    def from_pretrained(cls, name, max_seq_length, dtype, **_):
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        config = AutoConfig.from_pretrained(name)
+        wanted = max(max_seq_length, cls.at_least)
+        if (factor := wanted / config.max_position_embeddings) > 1:
+            config.rope_parameters |= {"rope_type": "linear", "factor": factor}
+            config.max_position_embeddings = wanted
+        return AutoModelForCausalLM.from_pretrained(name, config=config, dtype=dtype), None
+
+
+@pytest.mark.parametrize("asked", [0, 4096])
+def test_unsloth_loads_the_base_that_it_is_or_none(small, tiny, monkeypatch, asked):
+    """The tiny base has 1,024 positions; to 2,048, Unsloth made another model of it."""
+    import types
+
+    import torch
+
+    monkeypatch.setattr(models, "import_backend", lambda _: None)
+    monkeypatch.setattr(Stretching, "at_least", asked)
+    stand_in = types.SimpleNamespace(FastLanguageModel=Stretching)
+    monkeypatch.setitem(sys.modules, "unsloth", stand_in)
+    if asked:
+        with pytest.raises(StudyError, match="1024 positions to 4096"):
+            models.load(small, backend="unsloth")
+        return
+    model, _ = models.load(small, backend="unsloth")
+    ids = torch.tensor([[7, 45, 60, 33, 90, 12]])
+    with torch.no_grad():
+        ours, plain = (each(ids.to(each.device)).logits.cpu() for each in (model, tiny[0]))
+    torch.testing.assert_close(ours, plain)
+
+
 UNSLOTH = """
 import json, sys
 from hybridlib import study
@@ -161,7 +200,7 @@ asked = ADAPTERS["rslora"](4)
 for field in ("r", "lora_alpha", "use_rslora", "lora_dropout", "bias", "task_type"):
     assert getattr(made, field) == getattr(asked, field), field
 for r in records:
-    print(json.dumps({"id": r["id"], "curve": r["curve"], "provenance": r["provenance"]}))
+    print(json.dumps({key: r[key] for key in ("id", "curve", "cost", "provenance")}))
 """
 
 
@@ -181,6 +220,7 @@ def test_unsloth_trains_nf4_sft_and_lora_grpo(small, world):
     assert done.returncode == 0, done.stderr[-2000:]
     sft, grpo = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"id"')]
     assert len(sft["curve"]) == len(grpo["curve"]) == 2
+    assert sft["cost"]["tokens"] > 0
     assert all(p["loss"] > 0 for p in sft["curve"]) and all("reward" in p for p in grpo["curve"])
     assert sft["provenance"]["backend"] == "unsloth" and sft["provenance"]["versions"]["unsloth"]
 

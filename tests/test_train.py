@@ -247,6 +247,32 @@ def test_a_reward_that_applies_to_no_row_of_a_step_trains(small, world, monkeypa
     assert trained.facts["pay"]["tidy"]["mean"] == 0
 
 
+def _config(stock, **defaults):
+    """A config as Unsloth puts it in the place of TRL's: a subclass with defaults of its own."""
+
+    def __init__(self, **given):
+        stock.__init__(self, **defaults | given)
+
+    return type(f"Unsloth{stock.__name__}", (stock,), {"__init__": __init__})
+
+
+@pytest.mark.parametrize("method", ["sft", "grpo"])
+def test_a_config_of_unsloth_has_the_values_of_trl(small, world, method):
+    """Two micro-batches a step where the run has one doubled the batch of every step."""
+    from dataclasses import asdict
+
+    import trl
+
+    stock = {"sft": trl.SFTConfig, "grpo": trl.GRPOConfig}[method]
+    unsloth = _config(stock, gradient_accumulation_steps=2, weight_decay=0.001, warmup_steps=0.1)
+    run, folder = study.Run(method, backend="unsloth"), world / "out"
+    overruled = unsloth(**train.options(run, small, folder))
+    assert overruled.gradient_accumulation_steps == 2  # as it was
+    made, meant = (train.trl_config(each, run, small, folder) for each in (unsloth, stock))
+    assert type(made) is unsloth and asdict(made) == asdict(meant)
+    assert made.gradient_accumulation_steps == 1 and made.weight_decay == 0
+
+
 def test_options_leave_gpu_only_settings_out(small):
     from hybridlib.profiles import PROFILES
 

@@ -58,7 +58,8 @@ def _batch():
     batch["num_items_in_batch"] = batch["completion_mask"].sum()
     batch["old_per_token_logps"] = -6 + torch.rand(9, 12, generator=generator)
     batch["sampling_per_token_logps"] = batch["old_per_token_logps"]
-    return batch
+    device = "cuda" if torch.cuda.is_available() else "cpu"  # where `models.load` puts a model
+    return {key: value.to(device) for key, value in batch.items()}
 
 
 @pytest.mark.slow
@@ -91,7 +92,8 @@ def test_grpo_loss_and_gradients_are_trls(small, world, options):
                     reference = trainer._get_per_token_logps_and_entropies(model, ids, mask, 12)
             batch["ref_per_token_logps"] = reference[0]
             noise = torch.randn(old.shape, generator=torch.Generator().manual_seed(2)) * 0.1
-            batch["old_per_token_logps"] = batch["sampling_per_token_logps"] = old + noise
+            batch["old_per_token_logps"] = old + noise.to(old.device)
+            batch["sampling_per_token_logps"] = batch["old_per_token_logps"]
         loss = trainer._compute_loss(model, batch)
         loss.backward()
         gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
@@ -223,6 +225,7 @@ def test_sft_loss_gradients_and_metrics_are_trls(small, world):
         trainer = kind(model=model, args=args, train_dataset=rows, processing_class=tokenizer)
         batch = trainer.data_collator([trainer.train_dataset[i] for i in range(8)])
         assert int(batch["attention_mask"].sum()) < batch["attention_mask"].numel()  # ragged
+        batch = trainer._prepare_inputs(batch)
         loss = trainer.compute_loss(model.train(), batch, num_items_in_batch=torch.tensor(100))
         loss.backward()
         gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}

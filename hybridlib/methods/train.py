@@ -3,6 +3,7 @@
 import ast
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,15 @@ POSITIVE = (  # options that TRL takes below 1, for something else or for an end
     "learning_rate",
     "max_completion_length",
 )
+UNSLOTH_DECIDES = frozenset(  # how a step is computed, not what it computes
+    (
+        "gradient_checkpointing_kwargs",
+        "padding_free",
+        "dataset_num_proc",
+        "dataloader_pin_memory",
+        "torch_empty_cache_steps",
+    )
+)
 
 
 @METHODS.register(trainer="", needs=(), words="base", backends=("hf", "unsloth"))
@@ -58,16 +68,25 @@ def sft(job: Job) -> Trained:
     model, tokenizer = load_model(job)
     from trl import SFTConfig, SFTTrainer
 
+    more: dict[str, Any] = {}
     if job.run.backend == "hf":
         trainer_class = trainers.sft(SFTTrainer, OBJECTIVES[job.run.objective])
     elif job.run.objective == "nll":
         trainer_class = SFTTrainer
+        # Its fused cross-entropy is behind this name, and its trainer does not count tokens.
+        more = {"loss_type": "nll", "include_num_input_tokens_seen": "non_padding"}
     else:
         raise StudyError(f"objective {job.run.objective!r} needs the backend hf")
     trainer = trainer_class(
         model=model,
         args=trl_config(
-            SFTConfig, job.run, job.profile, job.out, max_length=None, completion_only_loss=True
+            SFTConfig,
+            job.run,
+            job.profile,
+            job.out,
+            max_length=None,
+            completion_only_loss=True,
+            **more,
         ),
         train_dataset=demonstrations(job.rows, model, tokenizer),
         processing_class=tokenizer,
@@ -176,18 +195,30 @@ def options(run: Run, profile: Profile, out: Path) -> dict[str, Any]:
 
 
 def trl_config(config: type, run: Run, profile: Profile, out: Path, **more: Any) -> Any:
-    """Return TRL's config of a run.
+    """Return TRL's config of a run, which has the same values under every backend.
+
+    Unsloth's configs have defaults of their own (two micro-batches a step, weight decay, another
+    optimizer) and overrule some options: what TRL would make of the options is set over it.
 
     Args:
-        config: trl.SFTConfig or trl.GRPOConfig.
+        config: trl.SFTConfig or trl.GRPOConfig, or what Unsloth has put in their place.
         more: options that the method itself decides.
     Raises:
         StudyError: names an option that TRL does not have, or a value that it refuses.
     """
+    chosen = options(run, profile, out) | more
+    stock = [c for c in config.__mro__ if c.__name__ == config.__name__.removeprefix("Unsloth")][-1]
     try:
-        return config(**options(run, profile, out), **more)
+        args = config(**chosen)
+        if stock is config:
+            return args
+        meant = stock(**chosen)
     except (TypeError, ValueError) as error:
         raise StudyError(f"{config.__name__} refuses the options of {run.id}: {error}") from None
+    for name in {spec.name for spec in fields(stock)} - UNSLOTH_DECIDES:
+        if getattr(args, name) != getattr(meant, name):
+            setattr(args, name, getattr(meant, name))
+    return args
 
 
 def grpo_trainer(
@@ -299,7 +330,7 @@ def fit(trainer: Any, job: Job) -> Trained:
     gpu_gib = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0
     cost = {
         "train_seconds": round(seconds, 2),
-        "tokens": int(max(entry.get("num_tokens", 0) for entry in logged)),
+        "tokens": int(max(_tokens_so_far(entry) for entry in logged)),
         "operations": meter.operations(observer.parameters),
         "trainable": observer.parameters,
         "peak_gb": round(gpu_gib or peak_memory_gib(), 3),
@@ -308,6 +339,11 @@ def fit(trainer: Any, job: Job) -> Trained:
         cost["checkpoint_seconds"] = observer.seconds
     weights = adapters.learning(trainer.model)
     return Trained(adapter, thinned(logged), cost, weights=weights, checkpoints=observer.points)
+
+
+def _tokens_so_far(entry: dict[str, Any]) -> float:
+    """Return the tokens that a logged step has counted; Unsloth leaves TRL's own count out."""
+    return entry.get("num_tokens") or entry.get("num_input_tokens_seen", 0)
 
 
 def peak_memory_gib() -> float:
