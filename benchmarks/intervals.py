@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from hybridlib import ROOT, files, markdown, stats
 from hybridlib.trials import (
     DESIGN,
+    LEVEL,
     Plan,
     Primary,
     estimate,
@@ -55,6 +56,8 @@ OTHERS = {
 ITEMS = 900
 """Test items of the grids to come: 300 of each family."""
 REGION = 0.02
+CLAIMS = 16
+"""How many claims are to be decided together; Holm's correction begins with their number."""
 
 
 # ---------------------------------------------------------------- ways of judging
@@ -244,6 +247,8 @@ def planned() -> dict[str, Any]:
             "information": [fullest / plan.parts(n, ITEMS).total for n in DESIGN.seeds],
             "rows": power_table(plan, ITEMS, REGION),
             "smallest": smallest_found(plan, ITEMS),
+            "smallest_if_seeds_differ": smallest_found(replace(plan, seed=3 * plan.seed), ITEMS),
+            "smallest_of_many": smallest_found(plan, ITEMS, level=LEVEL / CLAIMS),
         }
     return whole
 
@@ -354,7 +359,9 @@ def text(record: dict[str, Any]) -> str:
             "contrasts": found["contrasts"],
             "typical": {name: f"{100 * sd:.1f}" for name, sd in found["typical"].items()},
             "information": ", ".join(f"{share:.2f}" for share in found["information"]),
-            "smallest": ", ".join(f"{100 * effect:.1f}" for effect in found["smallest"]),
+            "smallest": _points(found["smallest"]),
+            "smallest_if_seeds_differ": _points(found["smallest_if_seeds_differ"]),
+            "smallest_of_many": _points(found["smallest_of_many"]),
             "table": markdown.table(pd.DataFrame(_cells(found["rows"]))),
         }
     worlds = [
@@ -374,6 +381,7 @@ def text(record: dict[str, Any]) -> str:
         seeds=DESIGN.seeds,
         spent_at=", ".join(f"{share:.2f}" for share in DESIGN.fractions),
         items=ITEMS,
+        claims=CLAIMS,
         region=100 * REGION,
         plans=plans,
         before=at["bootstrap of both (first study)"],
@@ -382,6 +390,10 @@ def text(record: dict[str, Any]) -> str:
         worlds=markdown.table(pd.DataFrame(worlds)),
         wrong=markdown.table(pd.DataFrame(wrong)),
     )
+
+
+def _points(effects: Sequence[float]) -> str:
+    return ", ".join(f"{100 * effect:.1f}" for effect in effects)
 
 
 def _share(row: dict[str, Any]) -> str:

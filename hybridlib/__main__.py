@@ -172,6 +172,7 @@ def print_power(
     metric: str = "greedy",
     items: int = 900,
     region: float = 0.02,
+    claims: int = 1,
 ) -> None:
     """Print what the stages of a study will find, if its contrasts scatter as recorded ones do.
 
@@ -180,9 +181,10 @@ def print_power(
         metric: greedy, sampled or pass@k
         items: test items of the study that is planned, all families together
         region: accuracy below which a difference does not matter
+        claims: decided together; Holm's correction lets the first have the level over their number
     """
     from hybridlib.claims import Evidence, staged
-    from hybridlib.trials import DESIGN, planning
+    from hybridlib.trials import DESIGN, LEVEL, planning
 
     found = staged.of_two_arms(Evidence(PROFILES[profile]), metric)
     if not found:
@@ -196,10 +198,10 @@ def print_power(
         f"seed {plan.seed:.3f} item by arm {plan.item_by_arm:.3f} residual {plan.residual:.3f}"
     )
     print(f"\ntypical sd: {typical}; {items} items, region {region:g}")
-    print("chance (%) of a verdict by 5 %: above 0 / no difference that matters / below 0")
+    print("chance (%) of: supported (above 0) / no difference that matters / refuted (below 0)")
     stages = [f"{seeds} seeds" for seeds in DESIGN.seeds]
     print(f"{'effect':<8}", *(f"{stage:<16}" for stage in stages), "seeds for one look")
-    for row in planning.power_table(plan, items, region):
+    for row in planning.power_table(plan, items, region, level=LEVEL / claims):
         shares = zip(*(row[name] for name in planning.VERDICTS), strict=True)
         cells = [" / ".join(f"{100 * share:.0f}" for share in stage) for stage in shares]
         needed = "" if row["needed"] is None else f"{row['needed']:g}"

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
 from hybridlib import StudyError, stats
-from hybridlib.claims import Evidence, staged, verdicts
+from hybridlib.claims import Arm, Evidence, difference, staged, verdicts
 from hybridlib.profiles import PROFILES
+from hybridlib.runs import Run
 from hybridlib.trials import (
     DESIGN,
     Design,
@@ -435,6 +436,22 @@ def test_arms_are_paired_where_they_share_runs():
     arms = [["sft0"], ["grpo0"], ["merged0"], ["other0"], ["half0"]]
     first, second, third, fourth, fifth = blocks(arms, before)
     assert first == third == fifth and len({first, second, fourth}) == 3
+
+
+def test_a_stage_is_measured_once_all_its_runs_have_finished():
+    runs = {m: tuple(Run(m, seed=seed) for seed in range(20)) for m in ("sft", "grpo")}
+    rng = np.random.default_rng(6)
+    finished = [run.id for m in runs for run in runs[m][: 20 if m == "sft" else 12]]
+    evidence = Evidence(PROFILES["tiny-full"])
+    evidence.items = items_of([*finished, "base"], rng)
+    scores = Scores(evidence.items, "greedy")
+    sft, grpo, base = (Arm(one) for one in (runs["sft"], runs["grpo"], (Run("base"),)))
+    found = staged.stages(difference("sft - grpo", sft, grpo), evidence, scores)
+    assert [one.seeds for one in found] == [(5, 5), (10, 10)]
+    first = staged.measure(difference("", Arm(sft.runs[:5]), Arm(grpo.runs[:5])), scores)
+    assert found[0] == first
+    found = staged.stages(difference("sft - base", sft, base), evidence, scores)
+    assert [one.seeds for one in found] == [(5, 1), (10, 1), (20, 1)]
 
 
 @pytest.mark.slow

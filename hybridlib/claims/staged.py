@@ -6,12 +6,14 @@ those of the registered claims are `verdicts`'.
 
 from __future__ import annotations
 
-from hybridlib.claims.contrasts import Contrast, Evidence
+from dataclasses import replace
+
+from hybridlib.claims.contrasts import Arm, Contrast, Evidence
 from hybridlib.claims.registry import CLAIMS
 from hybridlib.methods import METHODS
-from hybridlib.runs import Run
 from hybridlib.trials.crossed import Estimate
 from hybridlib.trials.scores import Scores, blocks
+from hybridlib.trials.stages import DESIGN, Design
 
 
 def measure(contrast: Contrast, scores: Scores) -> Estimate:
@@ -22,9 +24,32 @@ def measure(contrast: Contrast, scores: Scores) -> Estimate:
     terms = []
     for (weight, arm), block in zip(contrast.terms, shared, strict=True):
         ids = [run.id for run in arm.runs]
-        fixed = arm.runs == (Run("base"),)
+        fixed = _is_base(arm)
         terms.append(scores.term(weight, ids, arm.split, arm.bucket, block, fixed))
     return scores.estimate(terms)
+
+
+def stages(
+    contrast: Contrast, evidence: Evidence, scores: Scores, design: Design = DESIGN
+) -> tuple[Estimate, ...]:
+    """Return the estimates of a contrast at the stages whose runs have all finished, in order.
+
+    A stage reads the first runs of each arm, as many as it has seeds; the base is one run always.
+    """
+    found: list[Estimate] = []
+    for seeds in design.seeds:
+        if any(len(arm.runs) < seeds and not _is_base(arm) for _, arm in contrast.terms):
+            break
+        terms = [(weight, replace(arm, runs=arm.runs[:seeds])) for weight, arm in contrast.terms]
+        part = replace(contrast, terms=tuple(terms))
+        if evidence.missing(part.runs):
+            break
+        found.append(measure(part, scores))
+    return tuple(found)
+
+
+def _is_base(arm: Arm) -> bool:
+    return len(arm.runs) == 1 and arm.runs[0].method == "base"
 
 
 def registered(evidence: Evidence, metric: str) -> dict[tuple[str, str], Estimate]:

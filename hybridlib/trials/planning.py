@@ -140,16 +140,21 @@ def power_table(
     items: int,
     region: float = 0.02,
     effects: Sequence[float] = EFFECTS,
+    level: float = LEVEL,
     design: Design = DESIGN,
 ) -> list[dict[str, Any]]:
     """Return a row per true effect: what `stage_power` says, and the seeds of a single look.
 
     Columns: effect, needed (`seeds_needed`; None for no effect) and the verdicts, the probabilities
-    of each by stage. The margin is 0.
+    of each by stage. The margin is 0. With the level divided by the number of claims it is what the
+    first of them to be decided meets.
     """
     return [
-        {"effect": effect, "needed": seeds_needed(plan, effect, items) if effect else None}
-        | stage_power(plan, effect, items, region=region, design=design)
+        {
+            "effect": effect,
+            "needed": seeds_needed(plan, effect, items, level=level) if effect else None,
+        }
+        | stage_power(plan, effect, items, region=region, level=level, design=design)
         for effect in effects
     ]
 
