@@ -78,20 +78,34 @@ def test_vllm_is_told_what_its_files_do_not_say(profile, style, world, monkeypat
     assert {*given["stop_token_ids"]} == style[1] and given["seed"] == 3
 
 
-def test_what_sft_imitates_ends_in_one_of_them(profile, style, world):
+@pytest.mark.parametrize("merging", [False, True])
+def test_what_sft_imitates_begins_where_samples_do_and_ends_in_an_end(
+    profile, style, world, merging
+):
+    """Also where a tokenizer would merge the prompt's last character with the answer's first."""
     from trl import SFTConfig, SFTTrainer
 
     run = study.Run("sft")
     rows = study.rows_for(run, profile)
     model, reader = train.load_model(Job(run, profile, world / "out", rows=rows))
+    if merging:
+        firsts = {turns[0]["content"][0] for turns in rows["completion"]}
+        before = reader.apply_chat_template(PROMPTS[0], add_generation_prompt=True, tokenize=False)
+        reader.add_tokens([before[-1] + first for first in firsts])
+        model.resize_token_embeddings(len(reader))
     trainer = SFTTrainer(
         model=model,
-        args=train.trl_config(SFTConfig, run, profile, world / "out", max_length=None),
+        args=train.trl_config(
+            SFTConfig, run, profile, world / "out", max_length=None, completion_only_loss=True
+        ),
         train_dataset=train.demonstrations(rows, model, reader),
         processing_class=reader,
     )
-    for row, completion in zip(trainer.train_dataset, rows["completion"], strict=True):
+    prompts = rollout.encode(reader, rows["prompt"])
+    pairs = zip(trainer.train_dataset, prompts, rows["completion"], strict=True)
+    for row, prompt, completion in pairs:
         imitated = [token for token in row["labels"] if token >= 0]
+        assert row["input_ids"] == prompt + imitated
         place = next(i for i, token in enumerate(imitated) if token in style[1])
         assert reader.decode(imitated[:place]).strip() == completion[0]["content"].strip()
         assert reader.decode(imitated[place + 1 :], skip_special_tokens=True).strip() == ""

@@ -129,20 +129,51 @@ def load_model(job: Job) -> tuple[Any, Any]:
 
 
 def demonstrations(rows: "Dataset", model: Any, tokenizer: Any) -> "Dataset":
-    """Return the prompts and completions of rows as SFT imitates them: each ends in an end token.
+    """Return the prompts and completions of rows as SFT imitates them.
 
-    Where the chat template writes none, the completions do.
+    Each completion ends in an end token; where the chat template writes none, the completion does.
+    Each begins where sampling begins, behind the tokens of the prompt. Where its first characters
+    would merge with the prompt's last (a space before a word), TRL would teach a token that no
+    sample can begin with: there, both are returned as tokens, made apart.
     """
+    from datasets import Dataset
+
     pairs = rows.select_columns(["prompt", "completion"])
     end = ends.closing(tokenizer, ends.end_tokens(model, tokenizer))
-    if not end:
+    if end:
+        ended = [[_closed(turns[-1], end)] for turns in rows["completion"]]
+        pairs = pairs.remove_columns("completion").add_column("completion", ended)
+    prompts = rollout.encode(tokenizer, pairs["prompt"])
+    turns = [[*row["prompt"], *row["completion"]] for row in pairs]
+    texts = tokenizer.apply_chat_template(turns, tokenize=False)
+    whole = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    if all(ids[: len(prompt)] == prompt for ids, prompt in zip(whole, prompts, strict=True)):
         return pairs
+    answers = [
+        _from_answer(text, row["completion"][-1]["content"])
+        for text, row in zip(texts, pairs, strict=True)
+    ]
+    answer_ids = tokenizer(answers, add_special_tokens=False)["input_ids"]
+    apart = list(zip(prompts, answer_ids, strict=True))
+    return Dataset.from_dict(
+        {
+            "input_ids": [prompt + answer for prompt, answer in apart],
+            "completion_mask": [[0] * len(prompt) + [1] * len(answer) for prompt, answer in apart],
+        }
+    )
 
-    def ended(row: dict[str, Any]) -> dict[str, Any]:
-        *before, last = row["completion"]
-        return {"completion": [*before, last | {"content": last["content"] + end}]}
 
-    return pairs.map(ended, load_from_cache_file=False)
+def _closed(turn: dict[str, str], end: str) -> dict[str, str]:
+    return turn | {"content": turn["content"] + end}
+
+
+def _from_answer(text: str, answer: str) -> str:
+    """Return a conversation from its last answer on; a template may have stripped that."""
+    for written in (answer, answer.strip()):
+        before, found, behind = text.rpartition(written)
+        if found:
+            return written + behind
+    raise StudyError(f"the chat template changes an answer, which cannot be taught: {answer!r}")
 
 
 def options(run: Run, profile: Profile, out: Path) -> dict[str, Any]:
