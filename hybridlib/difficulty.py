@@ -30,7 +30,7 @@ def pass_rates(profile: Profile, rows: "Dataset", seed: int = 0) -> list[float]:
         file = _counts_file(profile, _cache_key(profile, family_rows, seed))
         if not file.exists():
             _measure(profile, family_rows, seed)
-        counts = json.loads(file.read_text())["correct"]
+        counts = files.read_object(file)["correct"]
         for place, count in zip(places, counts, strict=True):
             rates[place] = count / profile.n_difficulty
     return rates
@@ -47,7 +47,7 @@ def first_right_samples(profile: Profile, rows: "Dataset", seed: int = 0) -> lis
         file = _samples_file(profile, _cache_key(profile, family_rows, seed))
         if not file.exists():
             _measure(profile, family_rows, seed)
-        for place, text in zip(places, json.loads(file.read_text()), strict=True):
+        for place, text in zip(places, files.read_json(file), strict=True):
             texts[place] = text
     return texts
 

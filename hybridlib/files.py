@@ -93,19 +93,28 @@ def check_content(path: Path) -> None:
         raise StudyError(f"{path} is empty; restore it")
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Read a file that holds one object of JSON.
+def read_json(path: Path) -> Any:
+    """Read a file of JSON.
 
     Raises:
         StudyError: names the file that is absent, cut or something else.
     """
     check_content(path)
     try:
-        content = json.loads(path.read_text("utf-8-sig"))
+        return json.loads(path.read_text("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise StudyError(f"{path} is no readable JSON ({error}); restore it") from None
+        raise StudyError(f"{path} is no readable JSON ({error}); restore or delete it") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a file that holds one object of JSON.
+
+    Raises:
+        StudyError: names the file that is absent, cut or something else.
+    """
+    content = read_json(path)
     if not isinstance(content, dict):
-        raise StudyError(f"{path} holds no object of JSON; restore it")
+        raise StudyError(f"{path} holds no object of JSON; restore or delete it")
     return content
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 UNSLOTH_MAX_TOKENS = 2048  # of a row; longer ones are cut by Unsloth
+MISSING_NAMED = 3  # how many missing weights an error lists
 
 
 def import_backend(backend: str) -> None:
@@ -201,7 +202,13 @@ def _load_plain(name: str, profile: Profile, dtype: Any, nf4: bool) -> Any:
         )
     if torch.cuda.is_available():
         options["device_map"] = {"": torch.cuda.current_device()}
-    return AutoModelForCausalLM.from_pretrained(name, **options)
+    model, found = AutoModelForCausalLM.from_pretrained(name, output_loading_info=True, **options)
+    if missing := sorted(found["missing_keys"]):  # transformers would leave them at random
+        raise StudyError(
+            f"the weights of model {name} lack {', '.join(missing[:MISSING_NAMED])}"
+            f"{' ...' if len(missing) > MISSING_NAMED else ''}; fetch or save them again"
+        )
+    return model
 
 
 def _load_unsloth(name: str, base: str, profile: Profile, dtype: Any, nf4: bool) -> Any:

@@ -9,6 +9,8 @@ reward without the thing that is meant. Add the others to `correct` with weights
 outbid it.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import math

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridlib import StudyError, fingerprint, preflight, results, weights
-from hybridlib.files import recorded_times, run_folder, write
+from hybridlib.files import read_json, recorded_times, run_folder, write
 from hybridlib.grids import GRIDS
 from hybridlib.methods import METHODS, Job, Trained
 from hybridlib.partition import RULES, SELECTIONS
@@ -144,14 +144,26 @@ def _workspace(run: Run, profile: Profile) -> Path:
     out = run_folder(run.id, profile.name)
     note = out / "started.json"
     today = results.as_json([asdict(run), asdict(profile), fingerprint.digests_of(run, profile)])
-    if not (note.exists() and json.loads(note.read_text()) == today):
+    if _noted(note) != today:
         shutil.rmtree(out, ignore_errors=True)
         write(note, json.dumps(today))
     return out
 
 
+def _noted(note: Path) -> Any:
+    """Return what a run noted when it was started, None where that is absent or damaged."""
+    try:
+        return read_json(note)
+    except StudyError:
+        return None
+
+
 def _train(run: Run, profile: Profile, out: Path) -> tuple[Trained, dict[str, Any]]:
     """Train as the run's method does; return what it left behind, and how many rows it read."""
+    for need in run.prerequisites:
+        folder = _adapter_folder(need, profile)
+        weights.check_adapter(folder)
+        weights.check_finite([folder / weights.ADAPTER_WEIGHTS])
     method = METHODS[run.method]
     job = Job(
         run,

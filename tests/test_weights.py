@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hybridlib import ROOT, StudyError, weights
+from hybridlib import ROOT, StudyError, data, difficulty, files, models, study, weights
+from hybridlib.runs import Run
 
 BASE = ROOT / "data" / "tiny_base"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
@@ -157,3 +159,50 @@ def test_half_an_adapter_is_refused_by_file_and_module(adapter, factor):
     save_file(tensors, file)
     with pytest.raises(StudyError, match=f"{file} has half an adapter of {MODULE}: .*{factor}"):
         weights.check_adapter(adapter)
+
+
+@pytest.mark.parametrize("gone", [1, 9])
+def test_a_model_that_lacks_weights_is_not_filled_up_at_random(model, small, gone):
+    file = model / "model.safetensors"
+    tensors = load_file(file)
+    kept = {name: tensors[name] for name in sorted(tensors)[gone:]}
+    save_file(kept, file, metadata={"format": "pt"})
+    with pytest.raises(StudyError, match=f"{model} lack .*{sorted(tensors)[0]}") as caught:
+        models.load(replace(small, model=str(model)))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("field", ["start", "teacher", "parents"])
+def test_a_run_does_not_build_on_an_adapter_that_diverged(adapter, small, world, field):
+    folder = files.run_folder("sft", small.name) / "adapter"
+    shutil.copytree(adapter, folder)
+    file = folder / weights.ADAPTER_WEIGHTS
+    tensors = load_file(file)
+    save_file({name: tensor * torch.inf for name, tensor in tensors.items()}, file)
+    run = {
+        "start": Run("grpo", start="sft"),
+        "teacher": Run("distil", teacher="sft"),
+        "parents": Run("merge", parents=("sft", "sft"), merge="mean"),
+    }[field]
+    with pytest.raises(StudyError, match=f"{file}: the weights .* are not all numbers"):
+        study.execute(run, small)
+
+
+def test_a_damaged_note_of_a_run_that_was_started_is_thrown_away(small, world):
+    run = Run("sft")
+    folder = study._workspace(run, small)
+    (folder / "kept").touch()
+    assert study._workspace(run, small) == folder and (folder / "kept").exists()
+    (folder / "started.json").write_text("[{")
+    study._workspace(run, small)
+    assert not (folder / "kept").exists() and json.loads((folder / "started.json").read_text())
+
+
+def test_damaged_pass_rates_are_named(small, world):
+    rows = data.load("tiny_math", "train", 2)
+    file = difficulty._counts_file(small, difficulty._cache_key(small, rows, 0))
+    file.parent.mkdir(parents=True)
+    for content in ("", '{"correct": [1', "[]"):
+        file.write_text(content)
+        with pytest.raises(StudyError, match=str(file)):
+            difficulty.pass_rates(small, rows)
