@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import graders
-from hybridlib import grading
+from hybridlib import data, grading
 from hybridlib.grading import arithmetic, extraction
 from tests.kinds import RIGHT, UNSEEN_RIGHT, UNSEEN_WRONG, WRONG
 
@@ -58,6 +58,21 @@ def test_a_gold_that_cannot_be_read_is_compared_as_it_stands_or_not_at_all():
     verdict = grading.grade(r"\boxed{x<sup>3</sup>}", "x<sup>2</sup>", "expression")
     assert verdict.reason == "refused"
     assert not grading.is_readable("x<sup>2</sup>") and grading.is_readable("x^2")
+
+
+FRAMES = {  # frame -> whether it keeps the answer of a gold in it
+    "The answer is {}": True, r"\text{{The answer is }} {}": True, r"\displaystyle {}": True,
+    "{}.": True, r"{} \quad": True, r"\mathbf{{{}}}": True, "= {}": True,
+    "The answer is not {}": False, "less than {}": False, "{} or 9999": False, "({})^{{17}}": False,
+    "{} + 1": False, "1/({})+3": False, "2({})-({})+1": False, r"\text{{not }}{}": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("frame", "keeps"), FRAMES.items())
+def test_frames_round_the_golds_of_math(hub, frame, keeps):
+    golds = {row["answer"] for row in data.load("math", "train", limit=300)} - {"0", "1", "-1"}
+    n_right = sum(is_right(gold, frame.format(gold, gold)) for gold in golds)
+    assert n_right >= 0.9 * len(golds) if keeps else n_right == 0
 
 
 FORMULAS = st.recursive(

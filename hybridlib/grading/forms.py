@@ -13,6 +13,10 @@ from hybridlib.grading import notation
 Value = tuple  # what two answers of one form have to agree in
 
 GROUP = re.compile(notation.TEXT_COMMAND + r"\{([^{}]*)\}")
+NO_WORDS = re.compile(
+    r"\\(?:(?:left|right|displaystyle|textstyle|q?quad)(?![a-zA-Z])|[,;:! ]|(?=\s|\Z))"
+    r"|[$~{}\"`*]|\\\(|\\\)"
+)
 STYLED = re.compile(rf"(?:{notation.TEXT_COMMAND}|\\(?:mathbf|boldsymbol)\s*)" + r"\{([^{}]*)\}")
 ARTICLES = {"a", "an", "the"}
 LETTERS = re.compile(r"[^\W\d_]")
@@ -30,6 +34,7 @@ CHOICE = re.compile(
     r"(?:option|choice|answer)?\s*(?:\(\s*([A-J])\s*\)|([A-J])\s*[).:])\s*(.*)", re.I
 )
 ANOTHER_CHOICE = re.compile(r"(?<![\w])[A-J]\s*[.:)]|\([A-J]\)")
+NO_WORDING = re.compile(r"(?<!\s)\w|[-+*/^=<>,&|]|(?:and|or|not)\b")  # right behind a letter
 CHOICE_COMMAND = re.compile(notation.TEXT_COMMAND + r"\{\s*\(?\s*[A-J]\s*\)?\s*[.:]?\s*\}")
 LETTER = re.compile(r"(?:option|choice|answer)?\s*([A-J])", re.IGNORECASE)
 MATHEMATICAL = {word for word in notation.COMMANDS if word not in ("and", "or")}
@@ -68,9 +73,7 @@ def as_text(answer: str) -> str:
     """Return the words of an answer without commands, frames and signs round them, lower-case."""
     text = notation.plain(answer).replace("\\\\", " ")
     text = STYLED.sub(r" \1 ", text).replace("\\!", "")
-    text = re.sub(r"\\(?:left|right|[,;:! ]|q?quad|(?=\s|\Z))|[$~{}\"`*]|\\\(|\\\)", " ", text)
-    text = " ".join(text.split()).strip(" .,;:!?")
-    return text
+    return " ".join(NO_WORDS.sub(" ", text).split()).strip(" .,;:!?")
 
 
 def _bare(answer: str) -> str:
@@ -99,8 +102,9 @@ def _letter(answer: str) -> str | None:
     if match is None:
         return None
     place = next(place for place, group in enumerate(match.groups(), 1) if group)
-    if ANOTHER_CHOICE.search(text[match.end(place) + 1 :]):
-        return None
+    if match.re is CHOICE:
+        if ANOTHER_CHOICE.search(match[3]) or NO_WORDING.match(text, match.start(3)):
+            return None
     return match[place].upper()
 
 

@@ -6,7 +6,7 @@ Only a sentence that ends in its answer, and says nothing that could turn it rou
 
 import re
 
-from hybridlib.grading import forms
+from hybridlib.grading import forms, notation
 
 LONGEST_FRAME = 120  # characters before the answer
 VERBS = (
@@ -22,6 +22,7 @@ EAST_ASIAN = re.compile(
     r"(?:最终|最終|所以|因此|故)?(?:的)?(?:答案|答え|答|解|정답|답)(?:应该|應該)?(?:是|为|為|は|은|:|\s)*"
     r"(?P<answer>[-\\$(\d].{0,80}?)(?:です|입니다|이다)?"
 )
+AROUND = re.compile(r"\\(?:[,;:! ()]|q?quad(?![a-zA-Z]))|[$~\"`*]")  # spaces, formulas, bold type
 WORD = re.compile(r"[^\W\d_]{2}")
 TURNED_ROUND = re.compile(
     r"\b(?:not|no|never|cannot|n't|less|more|fewer|greater|least|most|over|under|than|between|"
@@ -33,11 +34,12 @@ TURNED_ROUND = re.compile(
 
 def answer_in_sentence(text: str) -> str | None:
     """Return the answer that a sentence ends in, None for what is no such sentence."""
-    sentence = forms.as_text(text)
+    sentence = forms.GROUP.sub(r" \1 ", notation.plain(text))
+    sentence = " ".join(AROUND.sub(" ", sentence).split()).strip(" .,;:!?")
     match = EAST_ASIAN.fullmatch(sentence) or STATEMENT.fullmatch(sentence)
     if match is None or TURNED_ROUND.search(sentence):
         return None
     if match.re is STATEMENT and not match["verb"] and not WORD.search(match["frame"]):
         return None  # x = 5 or A: 5
-    answer = match["answer"].strip(" .")
+    answer = match["answer"].rstrip(" .")
     return answer if answer and answer != text else None

@@ -107,6 +107,7 @@ REWRITE_RULES = [  # (signs one of which it needs, pattern, replacement), in thi
     ("\\", r"\A\s*\\\{\s*([a-zA-Z])(?:\s*\\in\s*\\mathbb\s*\{?\s*R\s*\}?)?\s*(?:\\mid|\\vert|\||:)"
      r"(?=[^{}]*\1)([^{}]*)\\\}\s*\Z", r"\2"),
     ("\\", r"\\(?:mathbf|boldsymbol|mathsf|mathit|bm|pmb|textbf)\s*\{\s*(-?[\d.,]+)\s*\}", r"\1"),
+    ("\\", r"\A\s*\\(?:mathbf|boldsymbol|bm|pmb)\s*\{((?:[^{}]|\{[^{}]*\}){2,})\}\s*\Z", r"\1"),
     ("(", r"(?<=\d)\.(\d{0,20})\((\d{1,20})\)(?!\d)", r".\1\\overline{\2}"),
     ("\u0305", r"(?<=\d)\.(\d{0,20}?)((?:\d\u0305){1,20})", _overlined),
     ("\\", r"\\(?:bar|dot)\s*\{\s*(\d{1,20})\s*\}", r"\\overline{\1}"),
@@ -139,9 +140,9 @@ REWRITE_RULES = [  # (signs one of which it needs, pattern, replacement), in thi
     (" ", r"(?<![\d.])(\d{1,3}) (?=\d{3}(?!\d))", r"\1"),
     ("eE", r"(?<=\d)[eE](?=[-+]?\d)", r"\\times 10^"),
     # punctuation at the ends
-    (".,;: \t\n", r"[.,;:\s]+\Z|\A[,;:\s]+", ""),
+    (".,;:= \t\n", r"[.,;:\s]+\Z|\A[,;:=\s]+", ""),
 ]  # fmt: skip
-NOTHING_TO_REWRITE = re.compile(r"[0-9a-df-zA-DF-TV-Z+\-^()=/]*")
+NOTHING_TO_REWRITE = re.compile(r"(?!=)[0-9a-df-zA-DF-TV-Z+\-^()=/]*")
 REWRITES = [(signs, re.compile(pattern), new) for signs, pattern, new in REWRITE_RULES]
 SPACES = (
     "\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
@@ -234,7 +235,9 @@ def _name_unit(before: str, match: re.Match, in_text_command: bool) -> str:
     """Return the name of the unit that these words are, with its power; "" where they are none."""
     words = match[1].lower().replace(".", "").replace(WORD, "").split()
     before = before.rstrip()
-    if not words or CONNECTIVES & set(words) or not re.search(r"[\w)}\]%|]\Z", before):
+    if not words or not words[0][0].isalpha() or CONNECTIVES & set(words):
+        return ""
+    if not re.search(r"[\w)}\]%|]\Z", before):
         return ""
     power = POWER_PREFIXES.get(words[0], match[2] or "")
     if len(words) > 1 and words[-1] in POWER_SUFFIXES:
