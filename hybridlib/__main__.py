@@ -25,6 +25,7 @@ DatasetName = Annotated[
         metavar="ROWS", help=f"your rows: a folder, a file, a hub id, or {', '.join(data.DATASETS)}"
     ),
 ]
+SizeName = Annotated[str, arg(metavar="SIZE", help="small, middle or large")]
 GridName = Annotated[str, arg(metavar="GRID", help=f"one of: {', '.join(GRIDS)}")]
 RunNames = Annotated[tuple[str, ...], arg(metavar="[RUN ...]")]
 ChapterNames = Annotated[tuple[str, ...], arg(metavar="[CHAPTER ...]")]
@@ -259,13 +260,22 @@ def build_book(
 
 @app.command(name="base")
 def pretrain_base(
-    profile: ProfileName = "tiny", ladder: bool = False, rows: int = 60, force: bool = False
+    profile: ProfileName = "tiny",
+    size: SizeName = "",
+    seed: int = 0,
+    ladder: bool = False,
+    gate: bool = False,
+    rows: int = 60,
+    force: bool = False,
 ) -> None:
-    """Pretrain the tiny base from nothing (resumes), or print its ladder.
+    """Pretrain a base from nothing (resumes), or say what one can do.
 
     Args:
         profile: taken by every verb; here it changes nothing, since the base is the same for all
-        ladder: print accuracy by family and level, with intervals, and train nothing
+        size: of the base; "" = the one of the tiny profiles
+        seed: of pretraining; others than 0 go to runs/bases
+        ladder: print accuracy by family and level and kinds of error, and train nothing
+        gate: print the ladder and whether the base is fit for the study; ends with code 2 if not
         rows: per family and level of the ladder
         force: replace the base that is there
     """
@@ -273,16 +283,48 @@ def pretrain_base(
 
     at_least(1, rows=rows)
     PROFILES[profile]  # a misspelt name is an error here, too
-    if not ladder:
-        print(pretrain.pretrain(fresh=force))
+    if size and size not in pretrain.SIZES:
+        raise StudyError(f"unknown size {size!r}; valid: {', '.join(pretrain.SIZES)}")
+    folder = pretrain.base_folder(size, seed)
+    if ladder or gate:
+        _print_ladder(folder, rows, gate)
         return
-    print(f"sampled at temperature 1, {rows} rows a level; 95 % intervals over rows")
-    print("family      level  accuracy  interval        rows  samples")
-    for row in pretrain.ladder(rows=rows):
-        print(
-            f"{row['family']:<11} {row['level']:>5}  {row['value']:>8.3f}  "
-            f"[{row['low']:.3f}, {row['high']:.3f}]  {row['rows']:>4}  {row['samples']:>7}"
-        )
+    recipe = replace(pretrain.SIZES[size] if size else pretrain.Recipe(), seed=seed)
+    print(pretrain.pretrain(folder, recipe, fresh=force))
+
+
+def _print_ladder(folder: Path, rows: int, gate: bool) -> None:
+    """Print what a base can do; raises StudyError if `gate` is set and the base is not fit."""
+    from hybridlib import ladder
+
+    answers = ladder.answer(folder, rows)
+    columns = ("greedy", "sampled", "any")
+    print(f"{folder}: {ladder.SAMPLES} samples at temperature 1; 95 % intervals over rows")
+    print(f"family      level    rows  greedy{'':<17}sampled{'':<16}pass@{ladder.SAMPLES}")
+    for line in ladder.rungs(answers).to_dict("records"):
+        shares = "  ".join(_with_interval(line[column]) for column in columns)
+        print(f"{line['family']:<11} {line['rung']:<7} {line['rows']:>5}  {shares}")
+    print("\nfirst errors of wrong greedy answers, in %")
+    print("family      level  wrong  " + "  ".join(ladder.errors.ERRORS))
+    for line in ladder.errors_by_level(answers).to_dict("records"):
+        shares = "  ".join(f"{line[kind] * 100:>{len(kind)}.0f}" for kind in ladder.errors.ERRORS)
+        print(f"{line['family']:<11} {line['level']:>5}  {line['wrong']:>5}  {shares}")
+    if not gate:
+        return
+    checks = ladder.gate(answers, ladder.never_right(folder))
+    print("\ngate")
+    for check in checks:
+        verdict = "holds" if check.holds else "FAILS"
+        bounds = f"{check.least:g} to {check.most:g}"
+        estimate = _with_interval(check.estimate)
+        print(f"{verdict}  {estimate}  n={check.rows:<5} {bounds:<12} {check.what}")
+    if failing := sum(not check.holds for check in checks):
+        raise StudyError(f"{folder.name} is not fit for the study: {failing} checks fail")
+
+
+def _with_interval(estimate: tuple[float, float, float]) -> str:
+    value, low, high = estimate
+    return f"{value:>6.3f} [{low:.3f}, {high:.3f}]"
 
 
 @app.command(name="verify")

@@ -11,10 +11,12 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hybridlib import ROOT, StudyError, data, files, grading, models, stats
+from hybridlib import ROOT, StudyError, data, files, tiny
 from hybridlib.engine import rollout
 from hybridlib.tiny import FAMILIES, no_slip, stream
 from hybridlib.tiny.families import Family, Slip
@@ -27,6 +29,7 @@ BASE_FOLDER = ROOT / "data" / "tiny_base"
 CHECKPOINT_STEPS = 250  # between the states that an interrupted pretraining resumes from
 LOG_STEPS = 50
 WINDOW = 16  # steps whose documents are drawn together
+TOKENIZER_DOCUMENTS = 20_000  # that the vocabulary is made of
 IGNORED_LABEL = -100
 END = "<|end|>"
 PADDING = "<|pad|>"
@@ -37,12 +40,32 @@ CHAT_TEMPLATE = (
 )
 
 
+Row = tuple[list[int], list[int]]
+"""The token ids of a prompt and of its answer."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The documents that a base reads again and again, none of them wrong.
+
+    `gsm8k`, `math` and `mbpp` say how many of levels 1, 2, ... a family has. Few long chains, and
+    pairs of operations that never follow each other, make a base that errs in long and in unseen
+    compositions, and is as sure there as elsewhere.
+    """
+
+    gsm8k: tuple[int, ...]
+    math: tuple[int, ...]
+    mbpp: tuple[int, ...]
+    withheld: float = 0.0  # share of the pairs of consecutive operations; see `tiny.withheld_pairs`
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the base; the defaults are what ships.
+    """Everything that decides a base; the defaults are the one in data/tiny_base.
 
     Recorded in recipe.json beside the weights, so that fields keep their names. `gsm8k`, `math` and
-    `mbpp` are the four numbers of a `Mixture`.
+    `mbpp` are the four numbers of a `Mixture`, of which documents are drawn where there is no
+    corpus.
     """
 
     vocabulary: int = 768
@@ -58,6 +81,29 @@ class Recipe:
     mbpp: tuple[float, float, float, float] = (0.30, 0.00, 0.50, 0.35)
     seed: int = 0
     threads: int = 2
+    corpus: Corpus | None = None
+
+
+SIZES: dict[str, Recipe] = {
+    "small": Recipe(
+        hidden=64, heads=2, feed_forward=192, corpus=Corpus(
+            gsm8k=(8000, 6000, 1500, 400, 100),
+            math=(9000, 8000, 2500, 800, 250),
+            mbpp=(5000, 4000, 900, 250, 60),
+            withheld=0.2,
+        )
+    ),
+}  # fmt: skip
+"""One recipe at about a quarter of a million, one million and four million parameters."""
+
+
+def base_folder(size: str = "", seed: int = 0) -> Path:
+    """Return where a base lies: those of SIZES, of other seeds among the runs; "" = BASE_FOLDER."""
+    if not size:
+        return BASE_FOLDER
+    if seed:
+        return files.runs_folder("bases") / f"{size}-{seed}"
+    return ROOT / "data" / "bases" / size
 
 
 class Mixture(NamedTuple):
@@ -111,33 +157,83 @@ def random_slip(family: type[Family], rate: float, rng: random.Random) -> Slip:
     return slip
 
 
+def corpus_documents(corpus: Corpus, seed: int = 0) -> list[tuple[list[dict[str, str]], str]]:
+    """Return all documents of a corpus, pairs of a chat prompt and an answer."""
+    pairs = []
+    for name in FAMILIES:
+        convert = data.DATASETS[name]("pretrain", 1)[1]
+        for level, count in enumerate(getattr(corpus, name.removeprefix("tiny_")), 1):
+            for raw in islice(tiny.documents(name, level, seed, corpus.withheld), count):
+                row = convert(raw)
+                pairs.append((data.chat_prompt(row["question"]), row["completion"]))
+    return pairs
+
+
+def reading_order(count: int, seed: int, places: range) -> list[int]:
+    """Return which of `count` documents stand at these places of the reading.
+
+    All are read in a random order, then all in another one, and so on.
+    """
+    order: list[int] = []
+    for epoch in range(places.start // count, -(-places.stop // count)):
+        order += _shuffled(count, f"{seed}/epoch/{epoch}")
+    first = places.start // count * count
+    return order[places.start - first : places.stop - first]
+
+
+@lru_cache(maxsize=4)
+def _shuffled(count: int, seed: str) -> list[int]:
+    order = list(range(count))
+    random.Random(seed).shuffle(order)
+    return order
+
+
 def batches(
     recipe: Recipe, tokenizer: "PreTrainedTokenizerFast", start: int
 ) -> Iterator[dict[str, "Tensor"]]:
     """Yield the batches of the steps from `start` on, padded on the right.
 
-    Documents of a window are batched by length; the batches come in random order. The curriculum
-    begins with level 1 and has reached level 4 when 40 % of the steps are done.
+    Documents of a window are batched by length; the batches come in random order. A mixture begins
+    with level 1 and has reached level 4 when 40 % of the steps are done.
 
     Yields:
         input_ids and labels, both (documents, tokens); labels are IGNORED_LABEL off the answers.
     """
+    corpus: list[Row] = []
+    if recipe.corpus:
+        corpus = _encode(corpus_documents(recipe.corpus, recipe.seed), tokenizer)
+    size = WINDOW * recipe.batch
     for window in range(start // WINDOW, -(-recipe.steps // WINDOW)):
-        top_level = min(4, 1 + int(4 * window * WINDOW / (0.4 * recipe.steps)))
-        pairs = documents(recipe, window, WINDOW * recipe.batch, top_level)
-        prompts = rollout.encode(tokenizer, [prompt for prompt, _ in pairs])
-        texts = [answer + END for _, answer in pairs]
-        answers = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        rows = sorted(zip(prompts, answers, strict=True), key=lambda row: len(row[0]) + len(row[1]))
-        chunks = [rows[i : i + recipe.batch] for i in range(0, len(rows), recipe.batch)]
-        random.Random(f"{recipe.seed}/order/{window}").shuffle(chunks)
-        for step, chunk in enumerate(chunks, window * WINDOW):
+        if corpus:
+            places = range(window * size, (window + 1) * size)
+            rows = [corpus[place] for place in reading_order(len(corpus), recipe.seed, places)]
+        else:
+            top_level = min(4, 1 + int(4 * window * WINDOW / (0.4 * recipe.steps)))
+            rows = _encode(documents(recipe, window, size, top_level), tokenizer)
+        for step, chunk in enumerate(in_batches(rows, recipe, window), window * WINDOW):
             if start <= step < recipe.steps:
                 yield _padded(chunk, tokenizer.pad_token_id)
 
 
-def _padded(rows: list[tuple[list[int], list[int]]], padding: int) -> dict[str, "Tensor"]:
-    """Return a batch of rows, each the token ids of a prompt and of its answer."""
+def _encode(
+    pairs: list[tuple[list[dict[str, str]], str]], tokenizer: "PreTrainedTokenizerFast"
+) -> list[Row]:
+    prompts = rollout.encode(tokenizer, [prompt for prompt, _ in pairs])
+    texts = [answer + END for _, answer in pairs]
+    answers = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return list(zip(prompts, answers, strict=True))
+
+
+def in_batches(rows: list[Row], recipe: Recipe, window: int) -> list[list[Row]]:
+    """Return the rows of a window in batches of like length, the batches in random order."""
+    rows = sorted(rows, key=lambda row: len(row[0]) + len(row[1]))
+    chunks = [rows[i : i + recipe.batch] for i in range(0, len(rows), recipe.batch)]
+    random.Random(f"{recipe.seed}/order/{window}").shuffle(chunks)
+    return chunks
+
+
+def _padded(rows: list[Row], padding: int) -> dict[str, "Tensor"]:
+    """Return a batch of rows."""
     import torch
 
     width = max(len(prompt) + len(answer) for prompt, answer in rows)
@@ -173,9 +269,12 @@ def build_tokenizer(recipe: Recipe) -> "PreTrainedTokenizerFast":
         show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
-    texts = []
-    for prompt, answer in documents(recipe, window=-1, count=20_000, top_level=4):
-        texts += [prompt[0]["content"], answer]
+    if recipe.corpus:  # the same tokenizer for all sizes and seeds
+        even = (TOKENIZER_DOCUMENTS // (5 * len(FAMILIES)),) * 5
+        pairs = corpus_documents(Corpus(even, even, even))
+    else:
+        pairs = documents(recipe, window=-1, count=TOKENIZER_DOCUMENTS, top_level=4)
+    texts = [text for prompt, answer in pairs for text in (prompt[0]["content"], answer)]
     bpe.train_from_iterator(texts, trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe,
@@ -276,7 +375,8 @@ def pretrain(out: Path = BASE_FOLDER, recipe: Recipe | None = None, fresh: bool 
 def _begin(recipe: Recipe, tokenizer: "PreTrainedTokenizerFast") -> _Training:
     import torch
 
-    model = build_model(recipe, tokenizer)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = build_model(recipe, tokenizer).to(device)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.01
     )
@@ -291,6 +391,8 @@ def _train_step(training: _Training, batch: dict[str, "Tensor"], padding: int) -
     import torch
     from torch.nn.functional import cross_entropy
 
+    device = training.model.device
+    batch = {name: tensor.to(device) for name, tensor in batch.items()}
     # Right padding needs no mask under causal attention: the tokens before it never look at it.
     logits = training.model(input_ids=batch["input_ids"]).logits[:, :-1]
     loss = cross_entropy(logits.flatten(0, 1), batch["labels"][:, 1:].flatten())
@@ -326,7 +428,7 @@ def _resume(training: _Training, file: Path) -> None:
     """Bring a training to the state of a checkpoint, if that is of the same recipe."""
     import torch
 
-    state = torch.load(file)
+    state = torch.load(file, map_location=training.model.device)
     if state["recipe"] != asdict(training.recipe):
         return
     training.step, training.tokens, training.curve = state["step"], state["tokens"], state["curve"]
@@ -340,7 +442,7 @@ def _save_base(training: _Training, tokenizer: "PreTrainedTokenizerFast", out: P
     """Write the trained base beside `out` and move it there once it is complete."""
     temporary = out.with_name(out.name + ".part")
     shutil.rmtree(temporary, ignore_errors=True)
-    training.model.half().save_pretrained(temporary)
+    training.model.cpu().half().save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
     facts = {
         "recipe": asdict(training.recipe),
@@ -351,54 +453,3 @@ def _save_base(training: _Training, tokenizer: "PreTrainedTokenizerFast", out: P
     if out.exists():
         shutil.rmtree(out)
     temporary.rename(out)
-
-
-# ---------------------------------------------------------------- what it can do
-
-
-def ladder(
-    folder: Path = BASE_FOLDER, rows: int = 60, samples: int = 8, split: str = "test"
-) -> list[dict[str, Any]]:
-    """Measure how often a base is right at each level, sampled at temperature 1.
-
-    Args:
-        folder: of the base.
-        rows: about how many per family and level.
-        samples: answers per row.
-        split: where levels 1 to 5 come from; level 6 comes from "longer".
-
-    Returns:
-        One dict per family and level: family, level, value, low, high (95 %, over rows), rows,
-        samples.
-
-    Raises:
-        StudyError: the folder does not exist.
-    """
-    import pandas as pd
-    from transformers import AutoModelForCausalLM
-
-    if not folder.exists():
-        raise StudyError(f"{folder} is missing; build it with: python -m hybridlib base")
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
-    tokenizer = models.load_tokenizer(str(folder))
-    items = []
-    for name in FAMILIES:
-        table = [*data.load(name, split, limit=rows * 5), *data.load(name, "longer", limit=rows)]
-        prompts = [row["prompt"] for row in table]
-        answers = rollout.sample(model, tokenizer, prompts, samples, 112)
-        for place, (row, texts) in enumerate(zip(table, answers, strict=True)):
-            verdicts = grading.grade_many(texts, [row["answer"]] * samples, [row["kind"]] * samples)
-            items.append(
-                {
-                    "family": name,
-                    "split": split,
-                    "item": place,
-                    "level": row["level"],
-                    "seed": 0,
-                    "correct": sum(verdict.correct for verdict in verdicts),
-                    "samples": samples,
-                }
-            )
-    accuracy = stats.summarise(pd.DataFrame(items), ["family", "level"], "sampled")
-    accuracy = accuracy.rename(columns={"n_items": "rows"}).assign(samples=samples)
-    return accuracy.sort_values(["family", "level"]).to_dict("records")

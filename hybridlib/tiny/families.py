@@ -5,7 +5,7 @@ operations a chain has is its level.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from hybridlib.registry import Registry
@@ -36,6 +36,10 @@ class Family:
 
     WORDINGS: list[dict[str, str]]
     """How the parts of a question can be said; the last is kept for the split "wording"."""
+    PHRASINGS: dict[str, list[str]] = {}
+    """More ways to say each part, for pretraining alone; none says it as the last wording does."""
+    OPERATIONS_TOGETHER: list[list[str]]
+    """The names that `operations` gives, those in one list that one chain can have."""
 
     @classmethod
     def draw(cls, level: int, rng: random.Random) -> Chain:
@@ -43,8 +47,22 @@ class Family:
         raise NotImplementedError
 
     @classmethod
-    def ask(cls, chain: Chain, wording: dict[str, str], rng: random.Random) -> str:
+    def ask(cls, chain: Chain, wording: Mapping[str, str], rng: random.Random) -> str:
         """Return the question that a chain asks, in one of the WORDINGS."""
+        raise NotImplementedError
+
+    @classmethod
+    def mixed_wording(cls, rng: random.Random) -> Mapping[str, str]:
+        """Return a wording that says each part in a way drawn anew, whenever it is said."""
+        ways = {part: [*cls.PHRASINGS.get(part, [])] for part in cls.WORDINGS[0]}
+        for wording in cls.WORDINGS[:-1]:
+            for part, way in wording.items():
+                ways[part].append(way)
+        return _Mixed(ways, rng)
+
+    @classmethod
+    def operations(cls, chain: Chain) -> list[str]:
+        """Return the names of the operations of a chain, without their numbers."""
         raise NotImplementedError
 
     @classmethod
@@ -74,6 +92,22 @@ class Family:
     def twin(cls, chain: Chain) -> Chain:
         """Return the other chain that asks the same question, or the chain where there is none."""
         return chain
+
+
+class _Mixed(Mapping[str, str]):
+    """A wording that gives any of several ways to say a part, another one at each look."""
+
+    def __init__(self, ways: dict[str, list[str]], rng: random.Random):
+        self.ways, self.rng = ways, rng
+
+    def __getitem__(self, part: str) -> str:
+        return self.rng.choice(self.ways[part])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.ways)
+
+    def __len__(self) -> int:
+        return len(self.ways)
 
 
 def _apply(operator: str, left: int, right: int) -> int:
@@ -119,6 +153,65 @@ class WordProblems(Family):
             "?": "How many are there in the end?",
         },
     ]
+    PHRASINGS = {
+        "=": [
+            "{name} owns {number} {things}.",
+            "{name} brings {number} {things}.",
+            "On the table lie {number} {things}.",
+            "At first {name} has {number} {things}.",
+            "In a bag there are {number} {things}.",
+            "A box holds {number} {things}.",
+            "{name} finds {number} {things} in a box.",
+            "In the morning there are {number} {things}.",
+            "In a room {other} sees {number} {things}.",
+            "{number} {things} belong to {name}.",
+        ],
+        "+": [
+            "Then {name} gets {number} more.",
+            "Then {number} more come.",
+            "{number} more are found.",
+            "{number} more {things} arrive.",
+            "Now {number} are added.",
+            "After that {name} finds {number} more.",
+            "Another {number} are put in.",
+            "Then come {number} more {things}.",
+            "{other} brings {number} more.",
+            "And {number} more.",
+        ],
+        "-": [
+            "Then {name} loses {number}.",
+            "{number} are lost.",
+            "Then {number} are taken away.",
+            "{other} takes {number} of them.",
+            "After that {name} gives away {number}.",
+            "{number} of the {things} are sold.",
+            "Then {number} less.",
+            "Now {name} sells {number}.",
+            "Then {other} takes {number} away.",
+            "{name} drops {number}.",
+        ],
+        "*": [
+            "Now there are {number} times as many.",
+            "Then {number} times as many.",
+            "{name} now has {number} times as many {things}.",
+            "The {things} become {number} times as many.",
+            "That is made {number} times as much.",
+            "{number} times as many are needed.",
+            "It grows to {number} times as many.",
+            "Then all is taken {number} times.",
+        ],
+        "?": [
+            "How many are there now?",
+            "How many are left in the end?",
+            "How many {things} are there in the end?",
+            "How many does {name} have?",
+            "What is the number of {things} now?",
+            "In the end, how many {things} are there?",
+            "How many {things} are left?",
+            "Count the {things}.",
+        ],
+    }
+    OPERATIONS_TOGETHER = [["+", "-", "*"]]
 
     @classmethod
     def draw(cls, level: int, rng: random.Random) -> Chain:
@@ -134,7 +227,7 @@ class WordProblems(Family):
         return chain
 
     @classmethod
-    def ask(cls, chain: Chain, wording: dict[str, str], rng: random.Random) -> str:
+    def ask(cls, chain: Chain, wording: Mapping[str, str], rng: random.Random) -> str:
         name, other = rng.sample(cls.NAMES, 2)
         things = rng.choice(cls.THINGS)
         return " ".join(
@@ -152,6 +245,10 @@ class WordProblems(Family):
                 lines.append(f"<<{value}{operator}{number}={result}>>{result}")
             value = result
         return "\n".join([*lines, f"#### {value}"])
+
+    @classmethod
+    def operations(cls, chain: Chain) -> list[str]:
+        return [operator for operator, _ in chain[1:]]
 
     @classmethod
     def row(cls, chain: Chain, question: str, answer: str, rng: random.Random) -> dict[str, Any]:
@@ -173,6 +270,41 @@ class Expressions(Family):
         {"Prealgebra": "Find the value of ${}$.", "Algebra": "Find ${}$ in its simplest form."},
         {"Prealgebra": "Write ${}$ as a value.", "Algebra": "What is ${}$ in its simplest form?"},
     ]
+    PHRASINGS = {
+        "Prealgebra": [
+            "Calculate ${}$.",
+            "Evaluate ${}$.",
+            "Work out ${}$.",
+            "Give the value of ${}$.",
+            "What is the value of ${}$?",
+            "What does ${}$ give?",
+            "Write the value of ${}$.",
+            "Write ${}$ as a number.",
+            "Write ${}$ as one number.",
+            "Find ${}$.",
+            "Simplify ${}$.",
+            "State ${}$ as a single number.",
+            "How much is ${}$?",
+            "${}$ is what?",
+        ],
+        "Algebra": [
+            "Simplify the expression ${}$.",
+            "Collect like terms: ${}$.",
+            "Combine the terms of ${}$.",
+            "What is ${}$, simplified?",
+            "What is the simplest form of ${}$?",
+            "What is a simpler form of ${}$?",
+            "Give ${}$ in its simplest form.",
+            "Write ${}$ in a simple form.",
+            "Write ${}$ in its shortest form.",
+            "Find a simpler form of ${}$.",
+            "Make ${}$ as simple as you can.",
+            "How can ${}$ be simplified?",
+            "What is ${}$?",
+            "${}$ is what in simple form?",
+        ],
+    }
+    OPERATIONS_TOGETHER = [["+x", "-x", "+1", "-1"], ["+", "-", "*", "+left", "-left", "*left"]]
 
     @classmethod
     def draw(cls, level: int, rng: random.Random) -> Chain:
@@ -217,7 +349,7 @@ class Expressions(Family):
         return [topic, number, (operator, start, not on_left), *operations[1:]]
 
     @classmethod
-    def ask(cls, chain: Chain, wording: dict[str, str], rng: random.Random) -> str:
+    def ask(cls, chain: Chain, wording: Mapping[str, str], rng: random.Random) -> str:
         topic, start, *operations = chain
         if topic == "Algebra":
             expression = _polynomial(start) + "".join(map(_signed_term, operations))
@@ -241,6 +373,15 @@ class Expressions(Family):
                 lines.append(line)
         answer = _polynomial(value) if topic == "Algebra" else str(value)
         return "\n".join([*lines, f"\\boxed{{{answer}}}"])
+
+    @classmethod
+    def operations(cls, chain: Chain) -> list[str]:
+        topic, _, *operations = chain
+        if topic == "Algebra":
+            return [
+                ("+" if max(term) > 0 else "-") + ("x" if term[0] else "1") for term in operations
+            ]
+        return [operator + "left" * on_left for operator, _, on_left in operations]
 
     @classmethod
     def row(cls, chain: Chain, question: str, answer: str, rng: random.Random) -> dict[str, Any]:
@@ -363,6 +504,54 @@ class Programs(Family):
             "form": "phrase",
         },
     ]
+    HEADERS = {
+        "imperative": [
+            ("Write a function to {}.", "Write a function of a number to {}."),
+            (
+                "Write a python function that can {}.",
+                "Write a python function of a number that can {}.",
+            ),
+            ("Write code to {}.", "Write code for a number to {}."),
+            ("Write a function of a list to {}.", "Write a function that takes a number to {}."),
+            ("Take a list and {}.", "Take a number and {}."),
+            ("With a list, {}.", "With a number, {}."),
+            ("The function f has to {}.", "The function f of a number has to {}."),
+            ("In python, {}.", "In python, with a number, {}."),
+            ("Define f for lists: {}.", "Define f for numbers: {}."),
+        ],
+        "phrase": [
+            ("Given a list, return {}.", "Given a number, return {}."),
+            ("Write a function that returns {}.", "Write a function of a number that returns {}."),
+            ("Return {}.", "For a number, return {}."),
+            ("From a list make {}.", "From a number make {}."),
+            (
+                "Write a function for a list that gives {}.",
+                "Write a function for a number that gives {}.",
+            ),
+            ("Define a function of a list: {}.", "Define a function of a number: {}."),
+            ("A list: {}.", "A number: {}."),
+            ("Write a program for a list: {}.", "Write a program for a number: {}."),
+            ("What is wanted of a list: {}.", "What is wanted of a number: {}."),
+        ],
+    }
+    SEPARATORS = [", then ", " and then ", ", ", "; ", ", and then ", ", after that ", " then "]
+    OPERATIONS_TOGETHER = [
+        [name for name in OPERATIONS if not name.startswith("n") and name != "max"],
+        [name for name in OPERATIONS if name.startswith("n") or name == "max"],
+    ]
+
+    @classmethod
+    def mixed_wording(cls, rng: random.Random) -> Mapping[str, str]:
+        """Return a wording of one form throughout: what heads a phrase cannot head a command."""
+        form = rng.choice([*cls.HEADERS])
+        headers = cls.HEADERS[form]
+        ways = {
+            "xs": [of_list for of_list, _ in headers],
+            "n": [of_number for _, of_number in headers],
+            "separator": cls.SEPARATORS,
+            "form": [form],
+        }
+        return _Mixed(ways, rng)
 
     @classmethod
     def draw(cls, level: int, rng: random.Random) -> Chain:
@@ -381,7 +570,7 @@ class Programs(Family):
                 return chain
 
     @classmethod
-    def ask(cls, chain: Chain, wording: dict[str, str], rng: random.Random) -> str:
+    def ask(cls, chain: Chain, wording: Mapping[str, str], rng: random.Random) -> str:
         parts = [
             getattr(cls.OPERATIONS[name], wording["form"]).format(k=number)
             for name, number in chain
@@ -396,6 +585,10 @@ class Programs(Family):
             for name, number in map(slip, chain)
         ]
         return "\n".join([f"def f({argument}):", *lines, f"    return {argument}"])
+
+    @classmethod
+    def operations(cls, chain: Chain) -> list[str]:
+        return [name for name, _ in chain]
 
     @classmethod
     def wrong_step(cls, step: tuple[str, int], rng: random.Random) -> tuple[str, int]:

@@ -8,6 +8,7 @@ splits.
 """
 
 import hashlib
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -65,6 +66,50 @@ def stream(
         index += 1
 
 
+def documents(
+    name: str, level: int, seed: int = 0, withheld: float = 0.0
+) -> Iterator[dict[str, Any]]:
+    """Yield the raw rows of one family and level that pretraining reads, without end.
+
+    Args:
+        withheld: share of the pairs of consecutive operations that no document has; see
+            `withheld_pairs`. Documents with such a pair are left out, the others are the same.
+
+    Raises:
+        StudyError: there is no such family.
+    """
+    kept_away = withheld_pairs(name, withheld)
+    for number in itertools.count():
+        chain, row = document(name, level, seed, number)
+        if kept_away.isdisjoint(itertools.pairwise(FAMILIES[name].operations(chain))):
+            yield row
+
+
+def document(name: str, level: int, seed: int, number: int) -> tuple[Chain, dict[str, Any]]:
+    """Return a chain of the split "pretrain" and its raw row, those of odd number oddly worded."""
+    family: type[Family] = FAMILIES[name]
+    rng = random.Random(f"{name}/documents/{seed}/{level}/{number}")
+    chain = family.draw(level, rng)
+    while not _owns("pretrain", chain, family):
+        chain = family.draw(level, rng)
+    wording = family.mixed_wording(rng) if number % 2 else rng.choice(family.WORDINGS[:-1])
+    question = family.ask(chain, wording, rng)
+    return chain, family.row(chain, question, family.solve(chain), rng)
+
+
+def withheld_pairs(name: str, share: float) -> set[tuple[str, str]]:
+    """Return which pairs of consecutive operations of a family are kept from pretraining.
+
+    Pairs are ordered by hash; a larger share contains the pairs of a smaller one.
+    """
+    pairs = [
+        pair
+        for together in FAMILIES[name].OPERATIONS_TOGETHER
+        for pair in itertools.product(together, repeat=2)
+    ]
+    return set(sorted(pairs, key=_hash)[: round(share * len(pairs))])
+
+
 def _owns(split: str, chain: Chain, family: type[Family]) -> bool:
     """Return whether the question of a chain belongs to a split.
 
@@ -78,7 +123,11 @@ def _owns(split: str, chain: Chain, family: type[Family]) -> bool:
 
 def _residue(chain: Chain) -> int:
     """Return the hash of a chain modulo 100; the wording of its question does not count."""
-    return int(hashlib.sha256(repr(chain).encode()).hexdigest(), 16) % 100
+    return _hash(chain) % 100
+
+
+def _hash(thing: Any) -> int:
+    return int(hashlib.sha256(repr(thing).encode()).hexdigest(), 16)
 
 
 def raw_rows(name: str, split: str, count: int, seed: int = 0) -> list[dict[str, Any]]:
