@@ -17,7 +17,7 @@ ORDER = """
     sandbox.seccomp sandbox.wire sandbox.isolation sandbox.zygote sandbox.script sandbox.asserts
     sandbox.judge
     sandbox
-    tiny.families tiny.tasks tiny
+    tiny.families tiny.tasks tiny.errors tiny
     proportions objectives partition adapters
     grading.notation grading.latex grading.numeric grading.structure grading.evaluated
     grading.equality grading.forms grading.frames grading.comparison
@@ -28,7 +28,7 @@ ORDER = """
     engine
     models
     merging.geometry merging.operators merging.merge merging.interference merging
-    metrics rewards reward_shares difficulty targets pretrain drift evaluate
+    metrics rewards reward_shares difficulty targets pretrain ladder drift evaluate
     methods.registry methods.checkpoints methods.train methods.mixed methods.composed
     methods.distillation methods
     labels figures measures
