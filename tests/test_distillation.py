@@ -29,7 +29,7 @@ def _perturbed(small, out, seed=0, std=0.1):
     import torch
 
     model, _ = models.load(small, "lora", 8)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(model.device).manual_seed(seed)
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             weight.data.normal_(std=std, generator=generator)
@@ -77,7 +77,10 @@ def _divergence(student, teacher, prompts, completions, temperature=1.0):
     from torch.distributions import Categorical, kl_divergence
     from torch.nn.utils.rnn import pad_sequence
 
-    rows = [torch.tensor([*p, *c]) for p, c in zip(prompts, completions, strict=True)]
+    rows = [
+        torch.tensor([*p, *c], device=student.device)
+        for p, c in zip(prompts, completions, strict=True)
+    ]
     ids = pad_sequence(rows, batch_first=True)
     mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
     logits = student(input_ids=ids, attention_mask=mask).logits / temperature
@@ -197,8 +200,9 @@ def test_the_student_comes_closer_to_its_teacher_on_held_out_prompts(small, worl
     prompts, means = rollout.encode(tokenizer, held_out), []
     for adapter in (start, trained.adapter):
         student, _ = models.load(small, start=adapter)
+        drawn = torch.Generator(student.device).manual_seed(0)
         completions, _ = rollout.sample_ids(
-            student, prompts, 1, 48, [tokenizer.eos_token_id], 1.0, torch.Generator().manual_seed(0)
+            student, prompts, 1, 48, [tokenizer.eos_token_id], 1.0, drawn
         )
         with torch.no_grad():
             means.append(_divergence(student, teacher, prompts, completions).mean().item())

@@ -64,8 +64,9 @@ def _gradient(small, start, rows, weigh):
         text = tokenizer.apply_chat_template(whole, tokenize=False)
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         cut = len(rollout.encode(tokenizer, [row["prompt"]])[0])
-        logps = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
-        found = logps[cut - 1 : -1].gather(1, torch.tensor(ids[cut:])[:, None])[:, 0]
+        tokens = torch.tensor([ids], device=model.device)
+        logps = model(input_ids=tokens).logits[0].log_softmax(-1)
+        found = logps[cut - 1 : -1].gather(1, tokens[0, cut:, None])[:, 0]
         losses.append(-found)
         weights.append(weigh(found.detach().exp()))
     (torch.cat(losses) * torch.cat(weights)).mean().backward()

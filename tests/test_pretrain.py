@@ -46,7 +46,9 @@ def test_documents_err_reason_and_answer_directly():
     assert 0.01 < len(wrong) / len(steps) < 0.5
 
 
-CORPUS = pretrain.Corpus(gsm8k=(30, 20, 5), math=(30, 10), mbpp=(20, 9, 3, 1), withheld=0.2)
+CORPUS = pretrain.Corpus(
+    gsm8k=(30, 20, 5), math=(30, 10), mbpp=(20, 9, 3, 1), withheld=(0.2, 0.1, 0.2)
+)
 
 
 def test_a_corpus_has_its_documents_and_no_slip():

@@ -101,7 +101,8 @@ def test_the_log_ratio_is_that_of_the_model_and_stays_when_it_moves(small, world
         sides = []
         for off in (False, True):
             with torch.no_grad(), model.disable_adapter() if off else torch.no_grad():
-                logits = model(input_ids=torch.tensor([ids + answer])).logits[0]
+                tokens = torch.tensor([ids + answer], device=model.device)
+                logits = model(input_ids=tokens).logits[0]
             log_probs = torch.log_softmax(logits[len(ids) - 1 :], -1)
             sides.append(sum(float(log_probs[i, token]) for i, token in enumerate(answer)))
         expected.append(sides[0] - sides[1])
