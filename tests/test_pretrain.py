@@ -109,7 +109,7 @@ def test_a_broken_pretraining_goes_on_bitwise(world, monkeypatch):
 
 @pytest.mark.slow
 def test_the_ladder_leaves_room_for_sft_and_rl():
-    rungs = ladder.rungs(ladder.answer(pretrain.BASE_FOLDER, rows=40))
+    rungs = ladder.rungs(ladder.answer(pretrain.BASE_FOLDER, rows=10))
     for name in tasks.FAMILIES:
         of_family = rungs[rungs["family"] == name].set_index("rung")["sampled"]
         accuracy = {rung: estimate.value for rung, estimate in of_family.items()}

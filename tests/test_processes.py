@@ -44,7 +44,9 @@ def gone(pids, seconds=10):
 
 
 def started(**how):
-    code = PARENT.format(**dict(before="pass", launched=False, then=WAITS) | how)
+    # A shell's background job ignores SIGQUIT, and so would all that it starts.
+    heard = "import signal; signal.signal(signal.SIGQUIT, signal.SIG_DFL)"
+    code = heard + PARENT.format(**dict(before="pass", launched=False, then=WAITS) | how)
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     return parent, int(parent.stdout.readline())
 
