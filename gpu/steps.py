@@ -98,9 +98,13 @@ def fixed_batch(trainer: object, tokenizer: object, rows: object) -> dict:
     (prompt_ids, prompt_mask), (ids, mask) = padded(prompts, True), padded(answers, False)
     advantages = torch.tensor([(1.0, -0.6, 0.3)[row % 3] for row in range(len(prompts))])
     return dict(
-        prompt_ids=prompt_ids, prompt_mask=prompt_mask, completion_ids=ids, completion_mask=mask,
-        advantages=advantages.to(device), num_items_in_batch=mask.sum(),
-    )  # fmt: skip
+        prompt_ids=prompt_ids,
+        prompt_mask=prompt_mask,
+        completion_ids=ids,
+        completion_mask=mask,
+        advantages=advantages.to(device),
+        num_items_in_batch=mask.sum(),
+    )
 
 
 def first_step(method: str, backend: str, precision: str, start: Path) -> dict:

@@ -33,8 +33,9 @@ def parity(results: dict[str, dict]) -> list[dict]:
             for name, floor in (("loss", FLOOR), ("grad_norm", 0.0)):
                 allowed = TOLERANCE * max(abs(plain.get(name, 0)), floor)
                 same = same and abs(ours[name] - plain[name]) <= allowed
-            compared.append({"what": f"{method} {precision}", "same": same, "hf": plain,
-                             "unsloth": ours})  # fmt: skip
+            compared.append(
+                {"what": f"{method} {precision}", "same": same, "hf": plain, "unsloth": ours}
+            )
     return compared
 
 

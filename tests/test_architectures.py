@@ -74,8 +74,10 @@ def test_the_tiny_base_has_the_adapter_that_it_always_had(tiny):
 
     from peft import get_peft_model
 
-    names = {"attention": ["q_proj", "k_proj", "v_proj", "o_proj"],
-             "mlp": ["gate_proj", "up_proj", "down_proj"]}  # fmt: skip
+    names = {
+        "attention": ["q_proj", "k_proj", "v_proj", "o_proj"],
+        "mlp": ["gate_proj", "up_proj", "down_proj"],
+    }
     names["lora"] = names["rslora"] = names["dora"] = names["attention"] + names["mlp"]
     for name, modules in names.items():
         before = ADAPTERS[name](4)
@@ -92,8 +94,14 @@ def test_the_tiny_base_has_the_adapter_that_it_always_had(tiny):
 
 def test_of_a_model_that_sees_the_language_model_learns():
     text = SIZES | dict(vocab_size=50, head_dim=8, pad_token_id=0)
-    vision = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=1,
-                  num_attention_heads=2, image_size=16, patch_size=8)  # fmt: skip
+    vision = dict(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=16,
+        patch_size=8,
+    )
     model = outline("gemma3", text_config=text, vision_config=vision, mm_tokens_per_image=4)
     learns = adapters.learning(attached("lora", model))
     assert len(learns["modules"]) == 7 and learns["number"] == 14
