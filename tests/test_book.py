@@ -50,6 +50,16 @@ def toc():
     return list(walk(yaml.safe_load((ROOT / "book" / "_toc.yml").read_text())))
 
 
+@pytest.mark.parametrize(
+    "page", sorted([*(ROOT / "book").glob("*.md"), *FROM_RECORDS.values()]), ids=lambda p: p.name
+)
+def test_what_a_fence_opens_is_closed_on_a_line_of_its_own(page):
+    """Or a figure swallows the rest of its page."""
+    fences = [line for line in page.read_text().splitlines() if "```" in line]
+    assert all(line.startswith("```") for line in fences)
+    assert all(line == "```" for line in fences[1::2]) and len(fences) % 2 == 0
+
+
 def test_every_page_is_in_the_contents_once():
     pages_there = [
         p.relative_to(ROOT).as_posix()
