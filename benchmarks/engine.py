@@ -4,7 +4,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from statistics import median
 from typing import Any
@@ -44,14 +45,18 @@ def parts(name: str, timed: dict[str, dict[str, list[float]]]) -> list[dict]:
     return [first, *rest]
 
 
-def turns(ways: dict[str, Callable[[], Any]], repeat: int) -> dict[str, list[float]]:
+def turns(
+    ways: dict[str, Callable[[], Any]],
+    repeat: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Call each way `repeat` times, in turns; return the seconds of each."""
     spent: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeat):
         for name, way in ways.items():
-            began = time.perf_counter()
+            began = clock()
             way()
-            spent[name].append(time.perf_counter() - began)
+            spent[name].append(clock() - began)
     return spent
 
 
@@ -248,10 +253,32 @@ def together(profile: Profile, repeat: int) -> list[dict]:
 @BENCHMARKS.register
 def floor(profile: Profile, repeat: int) -> list[dict]:
     """Operations that steps of 128 samples cannot avoid, and the best this machine does."""
-    peak, bandwidth = _machine_limits(repeat)
-    trainer, passes = _counted_training(profile, repeat)
+    from benchmarks import steps
+
+    limits = machine_limits(repeat)
+    with tempfile.TemporaryDirectory() as out, counted_passes() as passes:
+        trainer = steps.grpo(profile, True, out, repeat, per_device_train_batch_size=128)
+        trainer.train()
+    return [shortest_step(trainer, passes, 128, *limits)]
+
+
+def shortest_step(
+    trainer: Any,
+    passes: Sequence[tuple[int, int, int]],
+    samples: int,
+    peak: float,
+    bandwidth: float,
+) -> dict[str, Any]:
+    """Return what a mean step of a GRPO training had to do, and the seconds that it takes at best.
+
+    Args:
+        trainer: After its training.
+        passes: Of that training, as `counted_passes` counts them.
+        samples: Of a step, 8 a prompt.
+        peak, bandwidth: Operations and bytes a second.
+    """
     logged = [e for e in trainer.state.log_history if "reward" in e]
-    answers = sum(e["completions/mean_length"] * 128 for e in logged) / len(logged)
+    answers = sum(e["completions/mean_length"] * samples for e in logged) / len(logged)
     longest = sum(e["completions/max_length"] for e in logged) / len(logged)
     prefill, loss_pass = (_mean_columns(part) for part in (passes[::2], passes[1::2]))
     model = trainer.model.get_base_model()
@@ -262,7 +289,7 @@ def floor(profile: Profile, repeat: int) -> list[dict]:
     size = config.hidden_size // config.num_attention_heads
     width, layers = config.num_attention_heads * size, config.num_hidden_layers
     # Pairs of tokens: an answer sees its prompt and itself.
-    to_prompt, to_answer = answers * prefill[0] / 16, answers**2 / 256
+    to_prompt, to_answer = answers * prefill[0] * 8 / samples, answers**2 / samples / 2
     sampling = 2 * body * (prefill[0] + answers) + 2 * head * answers
     sampling += 4 * width * layers * (prefill[2] + to_prompt + to_answer)
     loss = 2 * body * loss_pass[0] + 2 * head * loss_pass[1] + 4 * width * layers * loss_pass[2]
@@ -270,40 +297,40 @@ def floor(profile: Profile, repeat: int) -> list[dict]:
     # Keys and values in float32, those of a prompt shared by its 8 samples.
     cached = 8 * config.num_key_value_heads * size * layers * (to_prompt / 8 + to_answer)
     total = sampling + loss + backward
-    return [
-        {
-            "what": "floor",
-            "prompt_tokens": prefill[0],
-            "answer_tokens": answers,
-            "taught_tokens": loss_pass[0],
-            "longest_answer": longest,
-            "operations": total,
-            "bytes": cached,
-            "peak_flops": peak,
-            "bandwidth": bandwidth,
-            "seconds": total / peak + cached / bandwidth,
-        }
-    ]
+    return {
+        "what": "floor",
+        "prompt_tokens": prefill[0],
+        "answer_tokens": answers,
+        "taught_tokens": loss_pass[0],
+        "longest_answer": longest,
+        "operations": total,
+        "bytes": cached,
+        "peak_flops": peak,
+        "bandwidth": bandwidth,
+        "seconds": total / peak + cached / bandwidth,
+    }
 
 
-def _machine_limits(repeat: int) -> tuple[float, float]:
+def machine_limits(
+    repeat: int, clock: Callable[[], float] = time.perf_counter
+) -> tuple[float, float]:
     """Return operations and bytes per second in one large matrix product and one large copy."""
     import torch
 
     square, block = torch.randn(1024, 1024), torch.randn(16 * 2**20)
     ways = {"product": lambda: [square @ square for _ in range(20)], "copy": block.clone}
-    spent = turns(ways, repeat + 1)
+    spent = turns(ways, repeat + 1, clock)
     return 20 * 2 * 1024**3 / min(spent["product"]), 2 * block.numel() * 4 / min(spent["copy"])
 
 
-def _counted_training(profile: Profile, steps_taken: int) -> tuple[Any, list[tuple[int, int, int]]]:
-    """Train; return the trainer and, per pass, its tokens, answer tokens and attending pairs.
+@contextmanager
+def counted_passes() -> Iterator[list[tuple[int, int, int]]]:
+    """Count the decoder's passes: the tokens, answer tokens and attending pairs of each.
 
-    Passes alternate: the prefill of sampling, then the loss.
+    In a GRPO training they alternate: the prefill of sampling, then the loss.
     """
     from unittest.mock import patch
 
-    from benchmarks import steps
     from hybridlib.engine import decoder
 
     passes: list[tuple[int, int, int]] = []
@@ -316,13 +343,10 @@ def _counted_training(profile: Profile, steps_taken: int) -> tuple[Any, list[tup
         return batch
 
     with (
-        tempfile.TemporaryDirectory() as out,
         patch("hybridlib.engine.decoder.PrefixBatch", counted),
         patch("hybridlib.engine.rollout.PrefixBatch", counted),
     ):
-        trainer = steps.grpo(profile, True, out, steps_taken, per_device_train_batch_size=128)
-        trainer.train()
-    return trainer, passes
+        yield passes
 
 
 def _mean_columns(rows: Sequence[Sequence[float]]) -> list[float]:

@@ -47,9 +47,11 @@ def sft(profile: Profile, ours: bool, out: str, steps: int, seed: int = 0, **opt
     )
 
 
-def seconds(trainer: Any) -> dict[str, list[float]]:
+def seconds(trainer: Any, clock: Callable[[], float] = time.perf_counter) -> dict[str, list[float]]:
     """Train; return the seconds of each step and of its parts, without the first step (warm-up).
 
+    Args:
+        clock: What counts the seconds.
     Returns:
         "step" and, where the trainer has them, "sampling", "rewards", "forward", "backward".
     """
@@ -58,31 +60,31 @@ def seconds(trainer: Any) -> dict[str, list[float]]:
     spent: dict[str, list[float]] = defaultdict(list)
     now: dict[str, float] = defaultdict(float)
 
-    def clock(owner: Any, name: str, part: str) -> None:
+    def watch(owner: Any, name: str, part: str) -> None:
         """Add the time of a method to a part of the step, where the object has that method."""
         method = getattr(owner, name, None)
         if method is None:
             return
 
         def timed(*args: Any, **kwargs: Any) -> Any:
-            began = time.perf_counter()
+            began = clock()
             try:
                 return method(*args, **kwargs)
             finally:
-                now[part] += time.perf_counter() - began
+                now[part] += clock() - began
 
         setattr(owner, name, timed)
 
-    clock(trainer, "_generate", "sampling")
-    clock(trainer, "_calculate_rewards", "rewards")
-    clock(trainer, "compute_loss", "forward")
-    clock(trainer.accelerator, "backward", "backward")
+    watch(trainer, "_generate", "sampling")
+    watch(trainer, "_calculate_rewards", "rewards")
+    watch(trainer, "compute_loss", "forward")
+    watch(trainer.accelerator, "backward", "backward")
 
     class Clock(TrainerCallback):
         last = 0.0
 
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-            end = time.perf_counter()
+            end = clock()
             if self.last:
                 spent["step"].append(end - self.last)
                 for part, value in now.items():

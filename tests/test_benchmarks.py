@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import engine, intervals, page
-from hybridlib import ROOT
+from benchmarks import engine, intervals, page, speed
+from hybridlib import ROOT, StudyError
 
 
 def test_the_page_is_what_the_record_says():
@@ -33,6 +33,20 @@ def test_an_unknown_benchmark_names_the_valid_ones():
 def test_growth_says_how_time_grows_at_each_doubling():
     rows = [engine.row("step", [], [s], size=n, grows="rows") for n, s in ((1, 1.0), (2, 1.5))]
     assert "| step | rows | 1, 2 | 1.00, 1.50 | 1.50 x |" in page.growth(rows)
+
+
+def test_an_engine_is_compared_with_one_that_there_was():
+    with pytest.raises(StudyError, match="no commit neverwas"):
+        speed.in_turns("neverwas", 1, 1)
+
+
+@pytest.mark.slow
+def test_a_step_is_timed_beside_its_floor(monkeypatch, small, world):
+    monkeypatch.setitem(speed.PROFILES, "tiny", small)
+    found = speed.step(16, 1)
+    assert set(found["seconds"]) == set(speed.PARTS)
+    assert all(len(values) == 1 for values in found["seconds"].values())
+    assert found["floor"]["answer_tokens"] > 16 and found["floor"]["seconds"] > 0
 
 
 @pytest.mark.slow

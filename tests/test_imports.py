@@ -24,8 +24,8 @@ ORDER = """
     grading.symbolic grading.extraction grading.grader grading.arithmetic grading
     fingerprint stats results
     data.textfiles data.sources data.rows data.audit data.intake data.describe data
-    engine.ends engine.operations engine.decoder engine.rollout engine.critics engine.trainers
-    engine
+    engine.ends engine.operations engine.gradients engine.decoder engine.rollout engine.critics
+    engine.trainers engine
     models
     merging.geometry merging.operators merging.merge merging.interference merging
     metrics rewards reward_shares difficulty targets pretrain ladder drift evaluate
@@ -46,7 +46,7 @@ ORDER = """
 BENCHMARK_ORDER = """
     __init__ perturbations validity mbppplus evalplus_rate sandbox
     contenders golds grader_rates graders_page graders
-    settings steps alone engine page intervals __main__
+    settings steps alone engine page intervals speed __main__
 """.split()
 
 

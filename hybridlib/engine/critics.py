@@ -60,9 +60,7 @@ class LogRatio:
 def _same_weights(one: decoder.Decoder, other: decoder.Decoder) -> bool:
     import torch
 
-    pairs = [(one.head, other.head)]
-    for layer, other_layer in zip(one.layers, other.layers, strict=True):
-        pairs += zip(layer, other_layer, strict=True)
+    pairs = zip(one.weights(), other.weights(), strict=True)
     return all(a is b or torch.equal(a, b) for a, b in pairs)
 
 

@@ -3,11 +3,11 @@
 transformers pads a batch to its longest row, repeats a prompt for each of its samples and applies
 an adapter beside its matrix. This module reads the weights of a loaded model and computes the same
 function on distinct tokens only, from one matrix where the model has two or three: an adapter is
-added to its matrix first, (W + sBA) x = W x + s B (A x); gradients reach A and B through the sum.
+added to its matrix first, (W + sBA) x = W x + s B (A x); gradients reach A and B past the sum.
 Equality with transformers, gradients included, is tested for every supported model type.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hybridlib.engine import operations
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MODELS = ("llama", "mistral", "qwen2", "qwen3")
+SHORT = 2**16  # pairs of a query and a key, of one sequence and head, that are kept for gradients
 
 
 def unsupported(model: Any, training: bool = False) -> str:
@@ -100,20 +101,88 @@ def effective_weight(layer: Any) -> "Tensor":
     return weight
 
 
+class Linear(NamedTuple):
+    """A linear layer with its adapter added, or several that read the same input as one.
+
+    Where `down` and `up` are there, gradients go to them, LoRA's factors, past the weight.
+    """
+
+    weight: "Tensor"  # (out, in)
+    bias: "Tensor | None"
+    down: "Tensor | None"  # (rank, in)
+    up: "Tensor | None"  # (out, rank), scaled
+
+    def __call__(self, x: "Tensor") -> "Tensor":
+        """Return the outputs (tokens, out) of inputs (tokens, in)."""
+        from torch.nn.functional import linear
+
+        if self.down is None:
+            return linear(x, self.weight, self.bias)
+        from hybridlib.engine.gradients import FoldedLinear
+
+        return FoldedLinear.apply(x, *self)
+
+
+def _stacked(*layers: Any, order: "Tensor | None" = None) -> Linear:
+    """Return layers that read the same input as one.
+
+    Args:
+        order: Which of all their outputs comes first, second, ...; as they come if not given.
+    """
+    import torch
+
+    down, up = _factors(*layers)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and down is None):
+        weight = torch.cat([effective_weight(layer) for layer in layers])
+    bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
+    if order is None:
+        return Linear(weight, bias, down, up)
+    weight, bias, up = (t if t is None else t[order] for t in (weight, bias, up))
+    return Linear(weight, bias, down, up)
+
+
+def _factors(*layers: Any) -> "tuple[Tensor, Tensor] | tuple[None, None]":
+    """Return the factors of layers side by side; None where gradients have to take the weight.
+
+    They have to where a matrix itself learns or DoRA scales it, and better do where the factors are
+    no smaller than it.
+    """
+    import torch
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if not torch.is_grad_enabled():
+        return None, None
+    downs, ups, entries = [], [], 0
+    for layer in layers:
+        tuned = isinstance(layer, BaseTunerLayer)
+        base = layer.get_base_layer() if tuned else layer
+        on = tuned and not layer.disable_adapters and not layer.merged
+        names = [name for name in layer.active_adapters if name in layer.lora_A] if on else []
+        if base.weight.requires_grad or any(name in layer.lora_magnitude_vector for name in names):
+            return None, None
+        downs += [layer.lora_A[name].weight for name in names]
+        scaled = [layer.lora_B[name].weight * layer.scaling[name] for name in names]
+        ups.append((base.out_features, scaled))
+        entries += base.out_features * base.in_features
+    if not downs:
+        return None, None
+    # One above the other, B1 A1 and B2 A2 are one product, diag(B1, B2) A; a layer without an
+    # adapter has rank 0.
+    blocks = [torch.cat([downs[0].new_zeros(rows, 0), *scaled], 1) for rows, scaled in ups]
+    factors = torch.cat(downs), torch.block_diag(*blocks)
+    return factors if sum(map(torch.numel, factors)) < entries else (None, None)
+
+
 class LayerWeights(NamedTuple):
-    """The weights of one transformer layer, those that read the same input stacked."""
+    """The weights of one transformer layer."""
 
     norm_in: "Tensor"
-    qkv: "Tensor"
-    qkv_bias: "Tensor | None"
-    norm_heads: "Tensor | None"  # (query and key heads, head size)
-    out: "Tensor"
-    out_bias: "Tensor | None"
+    qkv: Linear  # per key head: its queries, the key, the value; the halves of a head interleaved
+    norm_heads: "Tensor | None"  # (key heads, queries of one and the key, head size)
+    out: Linear
     norm_mlp: "Tensor"
-    gate_up: "Tensor"
-    gate_up_bias: "Tensor | None"
-    down: "Tensor"
-    down_bias: "Tensor | None"
+    gate_up: Linear
+    down: Linear
 
 
 class Decoder:
@@ -132,42 +201,51 @@ class Decoder:
         self.embedding = inner.get_input_embeddings().weight
         self.head = effective_weight(inner.get_output_embeddings())
         self.norm, self.rotary = inner.model.norm.weight, inner.model.rotary_emb
-        self.layers = [self._layer_weights(layer) for layer in inner.model.layers]
-        self.body_size = sum(
-            matrix.numel()
-            for layer in self.layers
-            for matrix in (layer.qkv, layer.out, layer.gate_up, layer.down)
-        )
+        order = self._order().to(self.embedding.device)
+        self.layers = [self._layer_weights(layer, order) for layer in inner.model.layers]
+        self.body_size = sum(matrix.numel() for matrix in self.weights()) - self.head.numel()
 
-    def _layer_weights(self, layer: Any) -> LayerWeights:
+    def _order(self) -> "Tensor":
+        """Return where each row of the stacked queries, keys and values stood before.
+
+        A key head's queries, key and value come side by side, so that a token's are one block. The
+        two numbers that a rotation mixes come side by side, too, so that they are one complex
+        number; queries and keys alike, which leaves their products as they were.
+        """
+        import torch
+
+        rows = torch.arange((self.heads + 2 * self.kv_heads) * self.head_dim)
+        q, k, v = rows.view(-1, self.head_dim).split([self.heads, self.kv_heads, self.kv_heads])
+        qk = torch.cat([q.view(self.kv_heads, -1, self.head_dim), k[:, None]], 1)
+        return torch.cat([_interleaved(qk), v[:, None]], 1).flatten()
+
+    def _layer_weights(self, layer: Any, order: "Tensor") -> LayerWeights:
         attention, mlp = layer.self_attn, layer.mlp
-        qkv, qkv_bias = _stacked(attention.q_proj, attention.k_proj, attention.v_proj)
-        norm_heads = self._head_norms(attention)
-        out = effective_weight(attention.o_proj)
-        gate_up, gate_up_bias = _stacked(mlp.gate_proj, mlp.up_proj)
         return LayerWeights(
             norm_in=layer.input_layernorm.weight,
-            qkv=qkv,
-            qkv_bias=qkv_bias,
-            norm_heads=norm_heads,
-            out=out,
-            out_bias=attention.o_proj.bias,
+            qkv=_stacked(attention.q_proj, attention.k_proj, attention.v_proj, order=order),
+            norm_heads=self._head_norms(attention),
+            out=_stacked(attention.o_proj),
             norm_mlp=layer.post_attention_layernorm.weight,
-            gate_up=gate_up,
-            gate_up_bias=gate_up_bias,
-            down=effective_weight(mlp.down_proj),
-            down_bias=mlp.down_proj.bias,
+            gate_up=_stacked(mlp.gate_proj, mlp.up_proj),
+            down=_stacked(mlp.down_proj),
         )
 
     def _head_norms(self, attention: Any) -> "Tensor | None":
-        """Return the scales of Qwen3's normed heads, queries first; None for other models."""
+        """Return the scales of Qwen3's normed heads; None for other models."""
         import torch
 
         if not hasattr(attention, "q_norm"):
             return None
-        queries = attention.q_norm.weight.expand(self.heads, -1)
-        keys = attention.k_norm.weight.expand(self.kv_heads, -1)
-        return torch.cat([queries, keys])
+        queries = attention.q_norm.weight.expand(self.heads // self.kv_heads, -1)
+        heads = torch.cat([queries, attention.k_norm.weight[None]])
+        return _interleaved(heads).expand(self.kv_heads, -1, -1)
+
+    def weights(self) -> "Iterator[Tensor]":
+        """Yield the matrices of the layers and the head as they are multiplied by."""
+        yield self.head
+        for layer in self.layers:
+            yield from (part.weight for part in layer if isinstance(part, Linear))
 
     def hidden(
         self, tokens: "Tensor", positions: "Tensor", attend: Callable[..., "Tensor"]
@@ -176,32 +254,32 @@ class Decoder:
 
         Args:
             tokens, positions: Ids (tokens,) and their places in their sequences.
-            attend: Called per layer with its index, queries (tokens, heads, head size), keys and
-                values (tokens, key heads, head size); it knows which token sees which, and returns
-                the shape of the queries.
+            attend: Called per layer with its index, queries (tokens, key heads, queries of one,
+                head size), keys and values (tokens, key heads, head size); it knows which token
+                sees which, and returns (tokens, heads * head size).
         """
-        from torch import cat
-        from torch.nn.functional import embedding, linear, rms_norm, silu
+        import torch
+        from torch.nn.functional import embedding
+
+        from hybridlib.engine.gradients import gated, rms_norm
 
         operations.count_read(len(tokens), self.body_size)
         x = embedding(tokens, self.embedding)
-        cos, sin = (t[0, :, None] for t in self.rotary(x, positions[None]))
-        half, rotated = self.head_dim // 2, self.heads + self.kv_heads
-        # (x1, x2) turns into (x1 cos - x2 sin, x2 cos + x1 sin): signs go into the sine once.
-        sin = cat([-sin[..., :half], sin[..., half:]], -1)
+        cos, sin = (
+            t[0, :, None, None, : self.head_dim // 2] for t in self.rotary(x, positions[None])
+        )
+        turn = torch.complex(cos.float(), sin.float())
         for i, w in enumerate(self.layers):
-            normed = rms_norm(x, x.shape[-1:], w.norm_in, self.eps)
-            qkv = linear(normed, w.qkv, w.qkv_bias).view(len(x), -1, self.head_dim)
-            qk, v = qkv.split([rotated, self.kv_heads], 1)
+            qkv = w.qkv(rms_norm(x, w.norm_in, self.eps)).view(
+                len(x), self.kv_heads, -1, self.head_dim
+            )
+            qk, v = qkv[:, :, :-1], qkv[:, :, -1]
             if w.norm_heads is not None:
-                qk = rms_norm(qk, qk.shape[-1:], None, self.eps) * w.norm_heads
-            qk = qk * cos + cat(qk.split(half, -1)[::-1], -1) * sin
-            attended = attend(i, *qk.split([self.heads, self.kv_heads], 1), v)
-            x = x + linear(attended.flatten(1), w.out, w.out_bias)
-            normed = rms_norm(x, x.shape[-1:], w.norm_mlp, self.eps)
-            gate, up = linear(normed, w.gate_up, w.gate_up_bias).chunk(2, -1)
-            x = x + linear(silu(gate) * up, w.down, w.down_bias)
-        return rms_norm(x, x.shape[-1:], self.norm, self.eps)
+                qk = rms_norm(qk, w.norm_heads, self.eps)
+            qk = torch.view_as_real(_as_complex(qk) * turn).flatten(-2).type_as(x)
+            x = x + w.out(attend(i, qk[:, :, :-1], qk[:, :, -1], v))
+            x = x + w.down(gated(w.gate_up(rms_norm(x, w.norm_mlp, self.eps))))
+        return rms_norm(x, self.norm, self.eps)
 
     def logits(self, hidden: "Tensor") -> "Tensor":
         """Return the scores (rows, vocabulary) of the token after each hidden state."""
@@ -209,14 +287,16 @@ class Decoder:
         return hidden @ self.head.T
 
 
-def _stacked(*layers: Any) -> "tuple[Tensor, Tensor | None]":
-    """Return the weights of layers that read the same input as one matrix, and their bias."""
+def _interleaved(heads: "Tensor") -> "Tensor":
+    """Return the numbers of each head (..., head size) with the second half between the first."""
+    return heads.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2)
+
+
+def _as_complex(heads: "Tensor") -> "Tensor":
+    """Return neighbours of the last axis as complex numbers."""
     import torch
 
-    weight = torch.cat([effective_weight(layer) for layer in layers])
-    if layers[0].bias is None:
-        return weight, None
-    return weight, torch.cat([layer.bias for layer in layers])
+    return torch.view_as_complex(heads.float().unflatten(-1, (-1, 2)))
 
 
 class _Sequences(NamedTuple):
@@ -231,8 +311,7 @@ class _Block(NamedTuple):
 
     rows: int
     queries: int  # of a row
-    keys: int  # of a row
-    mask: Any  # (queries, keys), None where plain causal attention is meant
+    allowed: Any  # (queries, keys), which key each of them sees; there are as many or more keys
 
 
 class PrefixBatch:
@@ -311,11 +390,9 @@ class PrefixBatch:
                 padded = [*row, *[row[0]] * (longest - len(row))]
                 queries += padded
                 keys += [*prefix, *padded]
-            width, mask = len(prefix) + longest, None
-            if prefix:
-                mask = torch.ones(longest, width, dtype=torch.bool, device=self.tokens.device)
-                mask = mask.tril(len(prefix))
-            self._blocks.append(_Block(len(rows), longest, width, mask))
+            allowed = torch.ones(longest, len(prefix) + longest, dtype=torch.bool)
+            allowed = allowed.tril(len(prefix)).to(self.tokens.device)
+            self._blocks.append(_Block(len(rows), longest, allowed))
         self._queries, self._keys, self._places = tensor(queries), tensor(keys), tensor(places)
 
     def attend(self, layer: int, q: "Tensor", k: "Tensor", v: "Tensor") -> "Tensor":
@@ -326,22 +403,36 @@ class PrefixBatch:
             q, k, v: See `Decoder.hidden`.
         """
         import torch
-        from torch.nn.functional import scaled_dot_product_attention
 
         query_sizes = [block.rows * block.queries for block in self._blocks]
-        key_sizes = [block.rows * block.keys for block in self._blocks]
+        key_sizes = [block.rows * block.allowed.shape[1] for block in self._blocks]
         # One gather for all blocks: the gradient of each is as large as what it was cut from.
         queries = q.index_select(0, self._queries).split(query_sizes)
         keys = k.index_select(0, self._keys).split(key_sizes)
         values = v.index_select(0, self._keys).split(key_sizes)
         attended = []
         for block, *parts in zip(self._blocks, queries, keys, values, strict=True):
-            rows = (part.unflatten(0, (block.rows, -1)).transpose(1, 2) for part in parts)
-            result = scaled_dot_product_attention(
-                *rows, attn_mask=block.mask, is_causal=block.mask is None, enable_gqa=True
-            )
-            attended.append(result.transpose(1, 2).flatten(0, 1))
+            rows = (part.unflatten(0, (block.rows, -1)) for part in parts)
+            attended.append(_attention(*rows, block.allowed).flatten(0, 1))
         return torch.cat(attended).index_select(0, self._places)
+
+
+def _attention(q: "Tensor", k: "Tensor", v: "Tensor", allowed: "Tensor") -> "Tensor":
+    """Return `ShortAttention` of these, by PyTorch's kernel where all shares would fill memory."""
+    from torch.nn.functional import scaled_dot_product_attention
+
+    if q.device.type == "cpu" and allowed.numel() <= SHORT:
+        from hybridlib.engine.gradients import ShortAttention
+
+        return ShortAttention.apply(q, k, v, allowed)
+    causal = allowed.shape[0] == allowed.shape[1]
+    attended = scaled_dot_product_attention(
+        *(t.transpose(1, 2) for t in (q.flatten(2, 3), k, v)),
+        attn_mask=None if causal else allowed,
+        is_causal=causal,
+        enable_gqa=True,
+    )
+    return attended.transpose(1, 2).flatten(2)
 
 
 def log_probs(decoder: Decoder, batch: PrefixBatch, temperature: float = 1.0) -> "Tensor":
@@ -352,11 +443,10 @@ def log_probs(decoder: Decoder, batch: PrefixBatch, temperature: float = 1.0) ->
 
 
 class Scores(NamedTuple):
-    """What a pass tells about each completion token; all three are (completion tokens,)."""
+    """What a pass tells about each completion token; both are (completion tokens,)."""
 
     label_log_probs: "Tensor"
     entropy: "Tensor"  # of the distribution where it stands, in nats
-    is_likeliest: "Tensor"
 
 
 def score_completions(
@@ -369,8 +459,14 @@ def score_completions(
     """
     import torch
 
-    scores = log_probs(decoder, batch, temperature)
-    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
-        entropy = -(scores.exp() * scores).sum(-1)
-    is_likeliest = scores.detach().argmax(-1) == batch.targets
-    return Scores(scores.gather(1, batch.targets[:, None])[:, 0], entropy, is_likeliest)
+    if entropy_gradient or decoder.head.requires_grad:
+        scores = log_probs(decoder, batch, temperature)
+        with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
+            entropy = -(scores.exp() * scores).sum(-1)
+        return Scores(scores.gather(1, batch.targets[:, None])[:, 0], entropy)
+    from hybridlib.engine.gradients import LabelLogProbs
+
+    hidden = decoder.hidden(batch.tokens, batch.positions, batch.attend)
+    hidden = hidden.index_select(0, batch.sources)
+    operations.count_scored(len(hidden), decoder.head.numel())
+    return Scores(*LabelLogProbs.apply(hidden, decoder.head, batch.targets, temperature))

@@ -1,8 +1,8 @@
 """What does the policy answer? One sampler, shared by GRPO and evaluation.
 
-Each prompt is read once and shared by its samples, finished sequences leave the batch (once they
-are a fifth of it), adapters are folded into the weights, and the cache is allocated once instead of
-being copied at every token.
+Each prompt is read once and its keys are kept once for all its samples, finished sequences leave
+the batch (once they are a tenth of it), adapters are folded into the weights, and the cache is
+allocated once instead of being copied at every token.
 The distribution is that of `model.generate`: temperature only, no truncation of the vocabulary.
 """
 
@@ -24,17 +24,25 @@ def encode(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[Any]) -> list
     return tokenizer(texts, add_special_tokens=False)["input_ids"]
 
 
+FULL = 0.9  # of a batch is still being sampled, or its other rows are dropped
+"""Copying what remains costs as much as some idle rows."""
+
+
 class Cache:
-    """Keys and values of sequences that grow by one token at a time, in one block of memory.
+    """Keys and values of sequences that grow by one token at a time; a prompt's are kept once.
+
+    A new token sees its prompt by one product with the queries of all samples of that prompt, and
+    its own answer, which is as long as every other, by a second: no mask over the answers, and no
+    copy of a prompt for each of its samples.
 
     Args:
-        prompt_lengths: In tokens; all prompts end at the same column.
+        prompt_lengths: In tokens.
         n_samples: Sequences per prompt.
-        room: Columns for new tokens.
+        room: New tokens of a sequence, at most.
         like: A tensor of the device and type that keys and values have.
 
     Attributes:
-        end: The column of the next token; the caller moves it on.
+        end: How many tokens the answers have; the caller moves it on.
     """
 
     def __init__(
@@ -42,66 +50,101 @@ class Cache:
     ):
         import torch
 
-        self.prompt_lengths, self.n_samples, self.width = (
-            prompt_lengths,
-            n_samples,
-            max(prompt_lengths),
+        self.heads, self.head_dim, layers = decoder.kv_heads, decoder.head_dim, len(decoder.layers)
+        self.lengths = torch.tensor(prompt_lengths, device=like.device)
+        rows = self.heads * n_samples * len(prompt_lengths)
+        # (rows and key heads, tokens, head size); those of prompts are filled by `prefill`.
+        self.prompt_keys, self.prompt_values = ([like.new_empty(0)] * layers for _ in range(2))
+        self.keys, self.values = (
+            [like.new_empty(rows, room, self.head_dim) for _ in range(layers)] for _ in range(2)
         )
-        shape = (
-            len(prompt_lengths) * n_samples,
-            decoder.kv_heads,
-            self.width + room,
-            decoder.head_dim,
+        self.end = 0
+        self._arrange(
+            torch.arange(len(prompt_lengths)).repeat_interleave(n_samples).to(like.device)
         )
-        self.keys = [like.new_empty(shape) for _ in decoder.layers]
-        self.values = [like.new_empty(shape) for _ in decoder.layers]
-        # A row sees its prompt, which ends at column `width`, and what follows.
-        start = self.width - torch.tensor(prompt_lengths, device=like.device)
-        visible = torch.arange(self.width + room, device=like.device) >= start[:, None]
-        self.mask = like.new_zeros(visible.shape).masked_fill(~visible, float("-inf"))
-        self.mask = self.mask.repeat_interleave(n_samples, 0)[:, None, None]
-        self.end = self.width
+
+    def _arrange(self, prompts: "torch.Tensor") -> None:
+        """Set where each row's queries stand among those to its prompt.
+
+        Args:
+            prompts: Which prompt each row has; the rows of a prompt side by side.
+        """
+        import torch
+
+        self.prompts = prompts
+        counts = prompts.bincount()
+        first, most = counts.cumsum(0) - counts, int(counts.max())
+        head = torch.arange(self.heads, device=prompts.device)
+        sample = torch.arange(len(prompts), device=prompts.device) - first[prompts]
+        places = (prompts[:, None] * self.heads + head) * most + sample[:, None]
+        self.places = places.flatten()
+        # Prompts with fewer rows ask for row 0 in vain.
+        self.askers = places.new_zeros(len(counts) * self.heads * most)
+        self.askers[self.places] = torch.arange(len(self.places), device=prompts.device)
+        self.width = int(self.lengths.max())
+        hidden = torch.arange(self.width, device=prompts.device) >= self.lengths[:, None]
+        mask = torch.zeros(hidden.shape, device=prompts.device).masked_fill_(hidden, float("-inf"))
+        self.mask = mask.repeat_interleave(self.heads, 0)[:, None].to(self.keys[0].dtype)
 
     def prefill(self, batch: PrefixBatch) -> Any:
-        """Return an attention over the prompts that stores their keys and values for all samples.
+        """Return an attention over the prompts that stores their keys and values.
 
         Args:
             batch: The prompts, without completions.
         """
+        import torch
+
+        prompt = torch.arange(len(self.lengths), device=self.lengths.device)
+        prompt = prompt.repeat_interleave(self.lengths)
+        places = prompt * self.width + batch.positions
+
+        def padded(new: Any) -> Any:
+            rows = new.new_zeros(len(self.lengths) * self.width, *new.shape[1:])
+            rows[places] = new
+            return rows.unflatten(0, (-1, self.width)).transpose(1, 2).flatten(0, 1)
 
         def attend(layer: int, q: Any, k: Any, v: Any) -> Any:
-            for stored, new in ((self.keys[layer], k), (self.values[layer], v)):
-                for row, part in enumerate(new.split(self.prompt_lengths)):
-                    block = stored[
-                        row * self.n_samples : (row + 1) * self.n_samples, :, : self.width
-                    ]
-                    block[:, :, : -len(part)] = 0
-                    block[:, :, -len(part) :] = part.transpose(0, 1)
+            self.prompt_keys[layer], self.prompt_values[layer] = padded(k), padded(v)
             return batch.attend(layer, q, k, v)
 
         return attend
 
     def grow(self, layer: int, q: Any, k: Any, v: Any) -> Any:
-        """Store one new token per row at column `end` and return its attention."""
-        from torch.nn.functional import scaled_dot_product_attention
+        """Store one new token per row behind the others and return its attention."""
+        import torch
 
-        keys, values = self.keys[layer], self.values[layer]
-        keys[:, :, self.end], values[:, :, self.end] = k, v
-        end = self.end + 1
-        # Heads that share a key are queries of one batch.
-        attended = scaled_dot_product_attention(
-            q.unflatten(1, (k.shape[1], -1)),
-            keys[:, :, :end],
-            values[:, :, :end],
-            attn_mask=self.mask[..., :end],
-        )
-        return attended.flatten(1, 2)
+        keys, values = self.keys[layer][:, : self.end + 1], self.values[layer][:, : self.end + 1]
+        keys[:, self.end], values[:, self.end] = k.flatten(0, 1), v.flatten(0, 1)
+        prompt_keys, prompt_values = self.prompt_keys[layer], self.prompt_values[layer]
+        queries = q.flatten(0, 1) * self.head_dim**-0.5
+        asked = queries.index_select(0, self.askers).view(len(self.mask), -1, self.head_dim)
+        to_prompt = torch.baddbmm(self.mask, asked, prompt_keys.transpose(1, 2))
+        to_prompt = to_prompt.view(-1, q.shape[2], self.width).index_select(0, self.places)
+        to_answer = torch.bmm(queries, keys.transpose(1, 2))
+        shares = torch.cat([to_prompt, to_answer], -1).softmax(-1)
+        of_prompt, of_answer = shares.split([self.width, self.end + 1], -1)
+        of_prompt = of_prompt.index_select(0, self.askers).view(len(self.mask), -1, self.width)
+        attended = torch.bmm(of_prompt, prompt_values)
+        attended = attended.view(-1, q.shape[2], self.head_dim).index_select(0, self.places)
+        return attended.baddbmm_(of_answer, values).view(len(q), -1)
 
     def select(self, rows: "torch.Tensor") -> None:
-        """Drop all rows but these."""
-        self.keys = [t[rows] for t in self.keys]
-        self.values = [t[rows] for t in self.values]
-        self.mask = self.mask[rows]
+        """Drop all rows but these, and the prompts that have none left."""
+        remaining, prompts = self.prompts[rows].unique(return_inverse=True)
+        fewer = len(remaining) < len(self.lengths)
+        self.lengths = self.lengths[remaining]
+        self._arrange(prompts)
+        for block in (self.keys, self.values):
+            for layer, stored in enumerate(block):
+                selected = self._selected(stored[:, : self.end], rows)
+                block[layer] = stored.new_empty(len(selected), *stored.shape[1:])
+                block[layer][:, : self.end] = selected
+        if fewer:
+            for block in (self.prompt_keys, self.prompt_values):
+                block[:] = [self._selected(t[:, : self.width], remaining) for t in block]
+
+    def _selected(self, stored: Any, rows: "torch.Tensor") -> Any:
+        return stored.unflatten(0, (-1, self.heads)).index_select(0, rows).flatten(0, 1)
 
 
 def sample_ids(
@@ -138,7 +181,7 @@ def sample_ids(
         batch = PrefixBatch(prompts, [[] for _ in prompts], model.device)
         cache = Cache(decoder, [len(p) for p in prompts], n_samples, max_tokens, decoder.embedding)
         hidden = decoder.hidden(batch.tokens, batch.positions, cache.prefill(batch))
-        position = torch.tensor(cache.prompt_lengths, device=model.device)
+        position = cache.lengths
         logits = decoder.logits(hidden[position.cumsum(0) - 1]).repeat_interleave(n_samples, 0)
         position = position.repeat_interleave(n_samples)
         total = len(position)
@@ -155,7 +198,7 @@ def sample_ids(
             left = int(going.sum())
             if not left or t + 1 == max_tokens:
                 break
-            if left < 0.8 * len(going):  # copying the cache costs as much as some idle rows
+            if left < FULL * len(going):
                 remaining = going.nonzero()[:, 0]
                 cache.select(remaining)
                 rows, position = rows[remaining], position[remaining]
@@ -175,17 +218,20 @@ def _draw(
     """
     import torch
 
-    log_probs = torch.log_softmax(logits / (temperature or 1.0), -1)
-    if temperature == 0:
-        token = log_probs.argmax(-1)
-    else:
-        sums = log_probs.exp().cumsum(-1, dtype=torch.float64)
+    if temperature not in (0, 1):
+        logits = logits / temperature
+    highest, likeliest = logits.max(-1, keepdim=True)
+    relative = logits - highest
+    sums = relative.exp().cumsum(-1, dtype=torch.float64)
+    total = sums[:, -1:]
+    token = likeliest
+    if temperature:
         uniform = torch.rand(
-            len(log_probs), 1, dtype=torch.float64, device=log_probs.device, generator=generator
+            total.shape, dtype=total.dtype, device=total.device, generator=generator
         )
         # The first token whose sum exceeds the number: one of probability zero never does.
-        token = (sums <= uniform * sums[:, -1:]).sum(-1).clamp(max=log_probs.shape[-1] - 1)
-    return token, log_probs.gather(1, token[:, None])[:, 0]
+        token = torch.searchsorted(sums, uniform * total, right=True).clamp_(max=sums.shape[-1] - 1)
+    return token[:, 0], (relative.gather(1, token) - total.log().type_as(relative))[:, 0]
 
 
 def _cut(
