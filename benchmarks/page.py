@@ -5,6 +5,7 @@ import json
 from hybridlib import ROOT, StudyError, files, markdown
 
 RECORD = ROOT / "benchmarks" / "engine.json"
+SPEED = ROOT / "benchmarks" / "speed.json"
 PAGE = ROOT / "book" / "engine.md"
 PICTURE = ROOT / "book" / "images" / "engine-curves.svg"
 
@@ -90,6 +91,7 @@ def text(record: dict[str, dict]) -> str:
     ]
     inside = [row for name in ("grpo_step", "sft_step") for row in rows[name] if row.get("part")]
     single, four = rows["together"]
+    speed = json.loads(SPEED.read_text())
     reading = "Below twice as fast, that is not worth a trainer of several runs."
     if four["ratio"] >= 2:
         reading = "That would pay, and is the next thing to build."
@@ -120,6 +122,8 @@ def text(record: dict[str, dict]) -> str:
         gain=four["ratio"],
         single=single["ratio"],
         reading=reading,
+        before=speed["before"],
+        speed=against_floor(speed["rows"]),
     )
 
 
@@ -134,6 +138,25 @@ def table(rows: list[dict]) -> str:
             "ours": _median_and_range(row, "ours", row["spread"][1]),
             "times": f"{row['ratio']:.2f}",
             "repetitions": row["n"],
+        }
+        for row in rows
+    ]
+    return markdown.table(pd.DataFrame(cells))
+
+
+def against_floor(rows: list[dict]) -> str:
+    """Return the steps of `benchmarks.speed` as a Markdown table: medians, and times the floor."""
+    import pandas as pd
+
+    cells = [
+        {
+            "samples": row["samples"],
+            "engine": row["engine"],
+            **{part: f"{row['median'][part]:.2f} s" for part in row["median"]},
+            "floor": f"{row['floor']:.2f} s",
+            "times": f"{row['times']:.2f}",
+            "at best": f"{row['fewest_times']:.2f}",
+            "steps": row["n"],
         }
         for row in rows
     ]

@@ -20,12 +20,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks import page
 from benchmarks.engine import counted_passes, machine_limits, shortest_step
 from hybridlib import ROOT, StudyError, files, results
 from hybridlib.profiles import PROFILES
 
-RECORD = Path(__file__).parent / "speed.json"
-BEFORE = "3477d2d"  # the last commit whose gradients took the folded matrix
+BEFORE = "9ed9fba"  # the last commit whose gradients took the folded matrix
 SAMPLES = (48, 256)  # of a step: 6 prompts with 8 each, and 32
 PARTS = ("step", "sampling", "rewards", "forward", "backward")
 
@@ -158,7 +158,8 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     record = {"before": asked.before, "rows": rows, "provenance": results.provenance(threads=1)}
-    files.write(RECORD, json.dumps(record, indent=1))
+    files.write(page.SPEED, json.dumps(record, indent=1))
+    page.write()
     return 0
 
 

@@ -123,17 +123,21 @@ class Linear(NamedTuple):
         return FoldedLinear.apply(x, *self)
 
 
-def _stacked(*layers: Any, order: "Tensor | None" = None) -> Linear:
+def _stacked(*layers: Any, norm: "Tensor | None" = None, order: "Tensor | None" = None) -> Linear:
     """Return layers that read the same input as one.
 
     Args:
+        norm: (in,) weight of the norm before them, which is multiplied in.
         order: Which of all their outputs comes first, second, ...; as they come if not given.
     """
     import torch
 
-    down, up = _factors(*layers)
+    learns = norm is not None and norm.requires_grad
+    down, up = (None, None) if learns else _factors(*layers)
     with torch.set_grad_enabled(torch.is_grad_enabled() and down is None):
         weight = torch.cat([effective_weight(layer) for layer in layers])
+        weight = weight if norm is None else weight * norm
+    down = down if norm is None or down is None else down * norm
     bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
     if order is None:
         return Linear(weight, bias, down, up)
@@ -176,11 +180,9 @@ def _factors(*layers: Any) -> "tuple[Tensor, Tensor] | tuple[None, None]":
 class LayerWeights(NamedTuple):
     """The weights of one transformer layer."""
 
-    norm_in: "Tensor"
     qkv: Linear  # per key head: its queries, the key, the value; the halves of a head interleaved
     norm_heads: "Tensor | None"  # (key heads, queries of one and the key, head size)
     out: Linear
-    norm_mlp: "Tensor"
     gate_up: Linear
     down: Linear
 
@@ -222,12 +224,18 @@ class Decoder:
     def _layer_weights(self, layer: Any, order: "Tensor") -> LayerWeights:
         attention, mlp = layer.self_attn, layer.mlp
         return LayerWeights(
-            norm_in=layer.input_layernorm.weight,
-            qkv=_stacked(attention.q_proj, attention.k_proj, attention.v_proj, order=order),
+            qkv=_stacked(
+                attention.q_proj,
+                attention.k_proj,
+                attention.v_proj,
+                norm=layer.input_layernorm.weight,
+                order=order,
+            ),
             norm_heads=self._head_norms(attention),
             out=_stacked(attention.o_proj),
-            norm_mlp=layer.post_attention_layernorm.weight,
-            gate_up=_stacked(mlp.gate_proj, mlp.up_proj),
+            gate_up=_stacked(
+                mlp.gate_proj, mlp.up_proj, norm=layer.post_attention_layernorm.weight
+            ),
             down=_stacked(mlp.down_proj),
         )
 
@@ -270,16 +278,14 @@ class Decoder:
         )
         turn = torch.complex(cos.float(), sin.float())
         for i, w in enumerate(self.layers):
-            qkv = w.qkv(rms_norm(x, w.norm_in, self.eps)).view(
-                len(x), self.kv_heads, -1, self.head_dim
-            )
+            qkv = w.qkv(rms_norm(x, self.eps)).view(len(x), self.kv_heads, -1, self.head_dim)
             qk, v = qkv[:, :, :-1], qkv[:, :, -1]
             if w.norm_heads is not None:
-                qk = rms_norm(qk, w.norm_heads, self.eps)
+                qk = rms_norm(qk, self.eps) * w.norm_heads
             qk = torch.view_as_real(_as_complex(qk) * turn).flatten(-2).type_as(x)
             x = x + w.out(attend(i, qk[:, :, :-1], qk[:, :, -1], v))
-            x = x + w.down(gated(w.gate_up(rms_norm(x, w.norm_mlp, self.eps))))
-        return rms_norm(x, self.norm, self.eps)
+            x = x + w.down(gated(w.gate_up(rms_norm(x, self.eps))))
+        return rms_norm(x, self.eps) * self.norm
 
     def logits(self, hidden: "Tensor") -> "Tensor":
         """Return the scores (rows, vocabulary) of the token after each hidden state."""
@@ -304,6 +310,12 @@ class _Sequences(NamedTuple):
 
     rows: list[range]
     prefix: range
+
+
+def _alike(rows: list[range], prefix: range, most: int) -> list[_Sequences]:
+    """Return rows in parts of like length, which need little padding, with `most` in each."""
+    ordered = sorted(rows, key=len)
+    return [_Sequences(ordered[i : i + most], prefix) for i in range(0, len(rows), most)]
 
 
 class _Block(NamedTuple):
@@ -361,10 +373,8 @@ class PrefixBatch:
                 alone.append(range(start, len(tokens)))
             else:
                 alone.append(range(start, last + 1))
-                if rows:
-                    shared.append(_Sequences(rows, alone[-1]))
-        alone.sort(key=len)  # neighbours of like length need little padding
-        groups = [_Sequences(alone[i : i + 8], range(0)) for i in range(0, len(alone), 8)]
+                shared += _alike(rows, alone[-1], 4)
+        groups = _alike(alone, range(0), 8)
 
         def tensor(numbers: list[int]) -> "Tensor":
             return torch.tensor(numbers, dtype=torch.long, device=device)

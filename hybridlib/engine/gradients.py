@@ -54,15 +54,17 @@ class FoldedLinear(Function):
         return grad_x, None, grad_bias, low.T @ x, ((x @ down.T).T @ grad).T
 
 
-def rms_norm(inputs: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Return inputs / sqrt(mean(inputs^2) + eps), the mean over the last axis, times a weight."""
-    if (
-        torch.is_grad_enabled()
-        and (inputs.requires_grad or weight.requires_grad)
-        and weight.ndim == 1
-    ):
-        return RMSNorm.apply(inputs, weight, eps)
-    return functional.rms_norm(inputs, inputs.shape[-1:], None, eps) * weight
+def rms_norm(inputs: Tensor, eps: float) -> Tensor:
+    """Return inputs / sqrt(mean(inputs^2) + eps), the mean over the last axis."""
+    if torch.is_grad_enabled() and inputs.requires_grad:
+        return RMSNorm.apply(inputs, eps)
+    return (inputs * _inverse_root(inputs, eps)).type_as(inputs)
+
+
+def _inverse_root(inputs: Tensor, eps: float) -> Tensor:
+    dtype = torch.promote_types(inputs.dtype, torch.float32)
+    norm = torch.linalg.vector_norm(inputs, dim=-1, keepdim=True, dtype=dtype)
+    return norm.square_().div_(inputs.shape[-1]).add_(eps).rsqrt_()
 
 
 def gated(gate_up: Tensor) -> Tensor:
@@ -74,24 +76,21 @@ def gated(gate_up: Tensor) -> Tensor:
 
 
 class RMSNorm(Function):
-    """`rms_norm` of (tokens, size) with a weight (size,)."""
+    """`rms_norm` of any inputs."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        inverse = inverse.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-        ctx.save_for_backward(x, weight, inverse)
-        return (x * inverse).mul_(weight)
+    def forward(ctx: Any, inputs: Tensor, eps: float) -> Tensor:
+        inverse = _inverse_root(inputs, eps)
+        ctx.save_for_backward(inputs, inverse)
+        return (inputs * inverse).type_as(inputs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, inverse = ctx.saved_tensors
-        scaled = grad * weight
-        along = torch.linalg.vecdot(scaled, x).unsqueeze(-1)
-        along.mul_(inverse.pow(3)).div_(-x.shape[-1])
-        grad_weight = (grad * x * inverse).sum(0) if ctx.needs_input_grad[1] else None
-        return scaled.mul_(inverse).addcmul_(x, along), grad_weight, None
+        inputs, inverse = ctx.saved_tensors
+        along = torch.linalg.vecdot(grad, inputs).unsqueeze(-1)
+        along = along * inverse.pow(3).div_(-inputs.shape[-1])
+        return (grad * inverse).addcmul_(inputs, along).type_as(inputs), None
 
 
 class GatedUnit(Function):
@@ -100,22 +99,19 @@ class GatedUnit(Function):
     @staticmethod
     def forward(ctx: Any, gate_up: Tensor) -> Tensor:
         gate, up = gate_up.chunk(2, -1)
-        sigmoid = gate.sigmoid()
-        ctx.save_for_backward(gate_up, sigmoid)
-        return (gate * sigmoid).mul_(up)
+        opened = functional.silu(gate)
+        ctx.save_for_backward(gate_up, opened)
+        return opened * up
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        gate_up, sigmoid = ctx.saved_tensors
+        gate_up, opened = ctx.saved_tensors
         gate, up = gate_up.chunk(2, -1)
         grad_gate_up = torch.empty_like(gate_up)
         grad_gate, grad_up = grad_gate_up.chunk(2, -1)
-        opened = gate * sigmoid
         torch.mul(grad, opened, out=grad_up)
-        # silu'(g) = s + g s (1 - s)
-        slope = torch.addcmul(opened, opened, sigmoid, value=-1).add_(sigmoid)
-        torch.mul(slope.mul_(up), grad, out=grad_gate)
+        torch.ops.aten.silu_backward.grad_input(grad * up, gate, grad_input=grad_gate)
         return grad_gate_up
 
 
@@ -185,13 +181,15 @@ class LabelLogProbs(Function):
             logits = (rows @ head.T).float()
             if temperature != 1:
                 logits.div_(temperature)
-            total = logits.logsumexp(-1, keepdim=True)
-            logits.sub_(total)
-            log_probs.append(logits.gather(1, targets[:, None])[:, 0])
-            probs = logits.exp()
-            entropies.append(-torch.linalg.vecdot(probs, logits))
+            logits.sub_(logits.amax(-1, keepdim=True))
+            weights = logits.exp()
+            total = weights.sum(-1, keepdim=True)
+            log_probs.append((logits.gather(1, targets[:, None]) - total.log())[:, 0])
+            mean = torch.linalg.vecdot(weights, logits) / total[:, 0]
+            entropies.append(total[:, 0].log() - mean)
             if ctx.needs_input_grad[0]:
-                slopes.append((head[targets] - probs.to(head.dtype) @ head).div_(temperature))
+                expected = (weights.to(head.dtype) @ head).div_(total)
+                slopes.append((head[targets] - expected).div_(temperature))
         entropy = torch.cat(entropies)
         ctx.mark_non_differentiable(entropy)
         if slopes:

@@ -1,7 +1,7 @@
 """What does the policy answer? One sampler, shared by GRPO and evaluation.
 
 Each prompt is read once and its keys are kept once for all its samples, finished sequences leave
-the batch (once they are a tenth of it), adapters are folded into the weights, and the cache is
+the batch (once they are a twentieth of it), adapters are folded into the weights, and the cache is
 allocated once instead of being copied at every token.
 The distribution is that of `model.generate`: temperature only, no truncation of the vocabulary.
 """
@@ -24,8 +24,7 @@ def encode(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[Any]) -> list
     return tokenizer(texts, add_special_tokens=False)["input_ids"]
 
 
-FULL = 0.9  # of a batch is still being sampled, or its other rows are dropped
-"""Copying what remains costs as much as some idle rows."""
+FULL = 0.95  # of a batch is still being sampled, or its other rows are dropped
 
 
 class Cache:
@@ -50,40 +49,41 @@ class Cache:
     ):
         import torch
 
-        self.heads, self.head_dim, layers = decoder.kv_heads, decoder.head_dim, len(decoder.layers)
+        self.heads, layers = decoder.kv_heads, range(len(decoder.layers))
+        self.scale = decoder.head_dim**-0.5
         self.lengths = torch.tensor(prompt_lengths, device=like.device)
-        rows = self.heads * n_samples * len(prompt_lengths)
-        # (rows and key heads, tokens, head size); those of prompts are filled by `prefill`.
-        self.prompt_keys, self.prompt_values = ([like.new_empty(0)] * layers for _ in range(2))
-        self.keys, self.values = (
-            [like.new_empty(rows, room, self.head_dim) for _ in range(layers)] for _ in range(2)
-        )
+        count, width = len(prompt_lengths), max(prompt_lengths)
+
+        def block(rows: int, *sizes: int) -> list[Any]:
+            return [like.new_empty(rows, self.heads, *sizes) for _ in layers]
+
+        # Keys lie across: each query goes along them.
+        self.prompt_keys = block(count, decoder.head_dim, width)
+        self.prompt_values = block(count, width, decoder.head_dim)
+        self.keys = block(count * n_samples, decoder.head_dim, room)
+        self.values = block(count * n_samples, room, decoder.head_dim)
         self.end = 0
-        self._arrange(
-            torch.arange(len(prompt_lengths)).repeat_interleave(n_samples).to(like.device)
-        )
+        self.prompts = torch.arange(count, device=like.device).repeat_interleave(n_samples)
+        self._arrange()
 
-    def _arrange(self, prompts: "torch.Tensor") -> None:
-        """Set where each row's queries stand among those to its prompt.
-
-        Args:
-            prompts: Which prompt each row has; the rows of a prompt side by side.
-        """
+    def _arrange(self) -> None:
+        """Set where each row's queries stand among those to its prompt."""
         import torch
 
-        self.prompts = prompts
-        counts = prompts.bincount()
-        first, most = counts.cumsum(0) - counts, int(counts.max())
-        head = torch.arange(self.heads, device=prompts.device)
-        sample = torch.arange(len(prompts), device=prompts.device) - first[prompts]
-        places = (prompts[:, None] * self.heads + head) * most + sample[:, None]
-        self.places = places.flatten()
+        prompts, count, device = self.prompts, len(self.lengths), self.prompts.device
+        counts = prompts.bincount(minlength=count)
+        most, order = int(counts.max()), prompts.argsort(stable=True)
+        sample = torch.empty_like(prompts)
+        sample[order] = torch.arange(len(prompts), device=device)
+        sample -= (counts.cumsum(0) - counts)[prompts]
+        head = torch.arange(self.heads, device=device)
+        self.places = ((prompts[:, None] * self.heads + head) * most + sample[:, None]).flatten()
         # Prompts with fewer rows ask for row 0 in vain.
-        self.askers = places.new_zeros(len(counts) * self.heads * most)
-        self.askers[self.places] = torch.arange(len(self.places), device=prompts.device)
+        self.askers = self.places.new_zeros(count * self.heads * most)
+        self.askers[self.places] = torch.arange(len(self.places), device=device)
         self.width = int(self.lengths.max())
-        hidden = torch.arange(self.width, device=prompts.device) >= self.lengths[:, None]
-        mask = torch.zeros(hidden.shape, device=prompts.device).masked_fill_(hidden, float("-inf"))
+        hidden = torch.arange(self.width, device=device) >= self.lengths[:, None]
+        mask = torch.zeros(hidden.shape, device=device).masked_fill_(hidden, float("-inf"))
         self.mask = mask.repeat_interleave(self.heads, 0)[:, None].to(self.keys[0].dtype)
 
     def prefill(self, batch: PrefixBatch) -> Any:
@@ -96,15 +96,10 @@ class Cache:
 
         prompt = torch.arange(len(self.lengths), device=self.lengths.device)
         prompt = prompt.repeat_interleave(self.lengths)
-        places = prompt * self.width + batch.positions
-
-        def padded(new: Any) -> Any:
-            rows = new.new_zeros(len(self.lengths) * self.width, *new.shape[1:])
-            rows[places] = new
-            return rows.unflatten(0, (-1, self.width)).transpose(1, 2).flatten(0, 1)
 
         def attend(layer: int, q: Any, k: Any, v: Any) -> Any:
-            self.prompt_keys[layer], self.prompt_values[layer] = padded(k), padded(v)
+            self.prompt_keys[layer].zero_()[prompt, :, :, batch.positions] = k
+            self.prompt_values[layer].zero_()[prompt, :, batch.positions] = v
             return batch.attend(layer, q, k, v)
 
         return attend
@@ -113,38 +108,61 @@ class Cache:
         """Store one new token per row behind the others and return its attention."""
         import torch
 
-        keys, values = self.keys[layer][:, : self.end + 1], self.values[layer][:, : self.end + 1]
-        keys[:, self.end], values[:, self.end] = k.flatten(0, 1), v.flatten(0, 1)
-        prompt_keys, prompt_values = self.prompt_keys[layer], self.prompt_values[layer]
-        queries = q.flatten(0, 1) * self.head_dim**-0.5
-        asked = queries.index_select(0, self.askers).view(len(self.mask), -1, self.head_dim)
-        to_prompt = torch.baddbmm(self.mask, asked, prompt_keys.transpose(1, 2))
-        to_prompt = to_prompt.view(-1, q.shape[2], self.width).index_select(0, self.places)
-        to_answer = torch.bmm(queries, keys.transpose(1, 2))
-        shares = torch.cat([to_prompt, to_answer], -1).softmax(-1)
-        of_prompt, of_answer = shares.split([self.width, self.end + 1], -1)
-        of_prompt = of_prompt.index_select(0, self.askers).view(len(self.mask), -1, self.width)
-        attended = torch.bmm(of_prompt, prompt_values)
-        attended = attended.view(-1, q.shape[2], self.head_dim).index_select(0, self.places)
-        return attended.baddbmm_(of_answer, values).view(len(q), -1)
+        rows, prompts, end = len(q), len(self.lengths), self.end + 1
+        keys, values = self.keys[layer][:rows], self.values[layer][:rows]
+        keys[..., self.end], values[:, :, self.end] = k, v
+        keys, values = keys[..., :end].flatten(0, 1), values[:, :, :end].flatten(0, 1)
+        prompt_keys = self.prompt_keys[layer][:prompts, ..., : self.width].flatten(0, 1)
+        prompt_values = self.prompt_values[layer][:prompts, :, : self.width].flatten(0, 1)
 
-    def select(self, rows: "torch.Tensor") -> None:
-        """Drop all rows but these, and the prompts that have none left."""
-        remaining, prompts = self.prompts[rows].unique(return_inverse=True)
-        fewer = len(remaining) < len(self.lengths)
-        self.lengths = self.lengths[remaining]
-        self._arrange(prompts)
-        for block in (self.keys, self.values):
-            for layer, stored in enumerate(block):
-                selected = self._selected(stored[:, : self.end], rows)
-                block[layer] = stored.new_empty(len(selected), *stored.shape[1:])
-                block[layer][:, : self.end] = selected
-        if fewer:
-            for block in (self.prompt_keys, self.prompt_values):
-                block[:] = [self._selected(t[:, : self.width], remaining) for t in block]
+        def asked(part: Any) -> Any:
+            return part.index_select(0, self.askers).view(len(self.mask), -1, part.shape[-1])
 
-    def _selected(self, stored: Any, rows: "torch.Tensor") -> Any:
-        return stored.unflatten(0, (-1, self.heads)).index_select(0, rows).flatten(0, 1)
+        def answered(part: Any) -> Any:
+            return part.view(-1, q.shape[2], part.shape[-1]).index_select(0, self.places)
+
+        queries = (q * self.scale).flatten(0, 1)
+        to_prompt = answered(torch.baddbmm(self.mask, asked(queries), prompt_keys))
+        shares = torch.cat([to_prompt, torch.bmm(queries, keys)], -1).softmax(-1)
+        of_prompt, of_answer = shares.split([self.width, end], -1)
+        attended = answered(torch.bmm(asked(of_prompt), prompt_values))
+        return attended.baddbmm_(of_answer, values).view(rows, -1)
+
+    def select(self, order: "torch.Tensor") -> None:
+        """Keep these rows in this order, and the prompts that have one left.
+
+        Args:
+            order: As `_closing_up` returns it.
+        """
+        import torch
+
+        prompts = self.prompts[order]
+        remaining = _closing_up(prompts.bincount(minlength=len(self.lengths)) > 0)
+        new_place = torch.empty_like(self.lengths)
+        new_place[remaining] = torch.arange(len(remaining), device=order.device)
+        self.prompts, self.lengths = new_place[prompts], self.lengths[remaining]
+        self._arrange()
+        for layers, places in (
+            (self.keys + self.values, order),
+            (self.prompt_keys + self.prompt_values, remaining),
+        ):
+            moved = (places != torch.arange(len(places), device=places.device)).nonzero()[:, 0]
+            for stored in layers if len(moved) else ():
+                stored.index_copy_(0, moved, stored.index_select(0, places[moved]))
+
+
+def _closing_up(going: "torch.Tensor") -> "torch.Tensor":
+    """Return the old places of the rows that are going, in an order that moves the fewest.
+
+    The last of them fill the places of those that are not.
+    """
+    import torch
+
+    places = going.nonzero()[:, 0]
+    order = torch.arange(len(places), device=going.device)
+    gaps = ~going[: len(places)]
+    order[gaps] = places[len(places) - int(gaps.sum()) :]
+    return order
 
 
 def sample_ids(
@@ -199,10 +217,10 @@ def sample_ids(
             if not left or t + 1 == max_tokens:
                 break
             if left < FULL * len(going):
-                remaining = going.nonzero()[:, 0]
-                cache.select(remaining)
-                rows, position = rows[remaining], position[remaining]
-                token, going = token[remaining], going[remaining]
+                order = _closing_up(going)
+                cache.select(order)
+                rows, position = rows[order], position[order]
+                token, going = token[order], going[order]
             hidden = decoder.hidden(token, position, cache.grow)
             logits = decoder.logits(hidden)
             position, cache.end = position + 1, cache.end + 1
@@ -220,18 +238,18 @@ def _draw(
 
     if temperature not in (0, 1):
         logits = logits / temperature
-    highest, likeliest = logits.max(-1, keepdim=True)
-    relative = logits - highest
-    sums = relative.exp().cumsum(-1, dtype=torch.float64)
-    total = sums[:, -1:]
-    token = likeliest
+    probs = logits.softmax(-1)
     if temperature:
+        sums = probs.cumsum(-1, dtype=torch.float64)
+        total = sums[:, -1:]
         uniform = torch.rand(
             total.shape, dtype=total.dtype, device=total.device, generator=generator
         )
         # The first token whose sum exceeds the number: one of probability zero never does.
         token = torch.searchsorted(sums, uniform * total, right=True).clamp_(max=sums.shape[-1] - 1)
-    return token[:, 0], (relative.gather(1, token) - total.log().type_as(relative))[:, 0]
+    else:
+        token = logits.max(-1, keepdim=True).indices
+    return token[:, 0], probs.gather(1, token)[:, 0].log()
 
 
 def _cut(
