@@ -231,14 +231,14 @@ def staged(repetitions: int = 600) -> list[dict[str, Any]]:
 
 
 def planned() -> dict[str, Any]:
-    """Return the parts of the registered contrasts of `tiny-full`, and what stages will find."""
-    from hybridlib.claims import Evidence, staged
+    """Return the parts of contrasts of two arms of `tiny-full`, and what stages will find."""
+    from hybridlib.claims import Evidence, power
     from hybridlib.profiles import PROFILES
 
     evidence = Evidence(PROFILES["tiny-full"])
     whole: dict[str, Any] = {"dated": datetime.now(UTC).date().isoformat()}
     for metric in ("greedy", "sampled"):
-        found = staged.of_two_arms(evidence, metric)
+        found = power.of_two_arms(evidence, metric)
         plan = pooled([*found.values()])
         fullest = plan.parts(DESIGN.seeds[-1], ITEMS).total
         whole[metric] = {

@@ -149,64 +149,82 @@ def print_table(profile: ProfileName = "tiny", csv: bool = False) -> None:
 
 
 @app.command(name="claims")
-def print_claims(profile: ProfileName = "tiny", keep: bool = False) -> None:
-    """Print the verdict on every claim from what has been run.
+def print_claims(
+    profile: ProfileName = "tiny-full",
+    keep: bool = False,
+    next_stage: Annotated[bool, arg(name="next")] = False,
+    dry_run: bool = False,
+    workers: int = 0,
+) -> None:
+    """Print the verdict on every claim from what has been run, or run what is undecided further.
 
     Args:
         keep: add changed verdicts to the history in data/verdicts
+        next_stage: run the next stage of the claims that are undecided, and of no others (resumes)
+        dry_run: with --next, say what would run
+        workers: with --next, processes at once, 0 = as many as cores or GPUs allow
     """
-    from hybridlib.claims import CLAIMS, verdicts
+    from hybridlib.claims import verdicts
 
-    ledger = verdicts.ledger(PROFILES[profile])
-    for one in ledger:
-        print(f"{CLAIMS[one.name].code:<4} {one.verdict:<10} {CLAIMS[one.name].says}")
-        for effect in one.effects:
-            interval = f"[{effect['low']:+.3f}, {effect['high']:+.3f}]"
-            print(f"     {effect['what']}: {effect['estimate']:+.3f} {interval}")
+    at_least(0, workers=workers)
+    resolved = PROFILES[profile]
+    if dry_run and not next_stage:
+        raise StudyError("--dry-run goes with --next")
+    if next_stage:
+        _run_next_stages(resolved, dry_run, workers)
+        return
+    ledger = verdicts.ledger(resolved)
+    _print_ledger(ledger)
     if keep:
-        verdicts.extend_history(PROFILES[profile], ledger)
+        verdicts.extend_history(resolved, ledger)
+
+
+def _run_next_stages(profile: Profile, dry_run: bool, workers: int) -> None:
+    from hybridlib.claims import CLAIMS, runs_to_come
+
+    to_come = runs_to_come(profile)
+    for name, runs in to_come.items():
+        print(f"{CLAIMS[name].code:<4} {len(runs):>4} runs  {CLAIMS[name].says}")
+    once = list(dict.fromkeys(run for runs in to_come.values() for run in runs))
+    if dry_run:
+        print(f"{len(once)} runs would run")
+        return
+    study.execute_all(once, profile, workers)
+    print(f"{len(once)} runs finished: {results_folder(profile.name)}")
+
+
+def _print_ledger(ledger: Any) -> None:
+    from hybridlib.claims import CLAIMS, in_words
+
+    for one in ledger:
+        print(f"{CLAIMS[one.name].code:<4} {in_words(ledger, one.name)}: {CLAIMS[one.name].says}")
+        for effect in one.effects:
+            shown = {effect["metric"]: [effect[end] for end in ("estimate", "low", "high")]}
+            cells = [
+                f"{metric} {value:+.3f} [{low:+.3f}, {high:+.3f}]".strip()
+                for metric, (value, low, high) in (shown | effect["also"]).items()
+            ]
+            print(f"     {effect['what']} ({effect['seeds']} seeds): {'; '.join(cells)}")
 
 
 @app.command(name="power")
-def print_power(
-    profile: ProfileName = "tiny-full",
-    metric: str = "greedy",
-    items: int = 900,
-    region: float = 0.02,
-    claims: int = 1,
-) -> None:
-    """Print what the stages of a study will find, if its contrasts scatter as recorded ones do.
+def print_power(profile: ProfileName = "tiny-full", items: int = 900, keep: bool = False) -> None:
+    """Print which effect each claim will find four times in five, at each stage of seeds.
 
     Args:
-        profile: whose records the parts of the variance come from
-        metric: greedy, sampled or pass@k
+        profile: whose records say how comparisons scatter
         items: test items of the study that is planned, all families together
-        region: accuracy below which a difference does not matter
-        claims: decided together; Holm's correction lets the first have the level over their number
+        keep: store the table for the page of claims, dated today
     """
-    from hybridlib.claims import Evidence, staged
-    from hybridlib.trials import DESIGN, LEVEL, planning
+    from hybridlib.claims import Evidence, power
 
-    found = staged.of_two_arms(Evidence(PROFILES[profile]), metric)
-    if not found:
-        raise StudyError(f"no registered comparison of two arms has finished under {profile}")
-    for (code, what), one in found.items():
-        low, high = one.interval()
-        sds = " ".join(f"{name} {sd:.3f}" for name, sd in one.components.items())
-        print(f"{code:<4} {what:<38} {one.value:+.3f} [{low:+.3f}, {high:+.3f}] sd: {sds}")
-    plan = planning.pooled([*found.values()])
-    typical = (
-        f"seed {plan.seed:.3f} item by arm {plan.item_by_arm:.3f} residual {plan.residual:.3f}"
-    )
-    print(f"\ntypical sd: {typical}; {items} items, region {region:g}")
-    print("chance (%) of: supported (above 0) / no difference that matters / refuted (below 0)")
-    stages = [f"{seeds} seeds" for seeds in DESIGN.seeds]
-    print(f"{'effect':<8}", *(f"{stage:<16}" for stage in stages), "seeds for one look")
-    for row in planning.power_table(plan, items, region, level=LEVEL / claims):
-        shares = zip(*(row[name] for name in planning.VERDICTS), strict=True)
-        cells = [" / ".join(f"{100 * share:.0f}" for share in stage) for stage in shares]
-        needed = "" if row["needed"] is None else f"{row['needed']:g}"
-        print(f"{row['effect']:<8g}", *(f"{cell:<16}" for cell in cells), needed)
+    at_least(2, items=items)
+    found = power.measured(Evidence(PROFILES[profile]), items)
+    for line in power.lines(found):
+        code, what, *cells = line
+        print(f"{code:<5} {what:<48}", *(f"{cell:>11}" for cell in cells))
+    if keep:
+        power.keep(found)
 
 
 @app.command(name="advise")

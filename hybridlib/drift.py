@@ -33,11 +33,19 @@ def measure(model: Any, tokenizer: Any, profile: Profile, seed: int = 0) -> dict
     """
     distances: dict[str, Any] = {}
     for name in profile.datasets:
-        rows = data.load(name, "test", -(-(profile.n_eval or 100) // 4), profile.columns)
-        distances[rows[0]["family"]] = _on_answers(model, tokenizer, profile, rows, seed)
+        family, found = of_dataset(model, tokenizer, profile, name, seed)
+        distances[family] = found
     if all(name.startswith("tiny_") for name in profile.datasets):
         distances["corpus_loss"] = round(corpus_loss(model, tokenizer), 5)
     return distances
+
+
+def of_dataset(
+    model: Any, tokenizer: Any, profile: Profile, name: str, seed: int = 0
+) -> tuple[str, dict[str, float]]:
+    """Return the family of one of the profile's data sets, and what `measure` says of it."""
+    rows = data.load(name, "test", -(-(profile.n_eval or 100) // 4), profile.columns)
+    return rows[0]["family"], _on_answers(model, tokenizer, profile, rows, seed)
 
 
 def corpus_loss(model: Any, tokenizer: Any) -> float:

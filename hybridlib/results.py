@@ -194,8 +194,8 @@ def checkpoints(profile_name: str, ids: Collection[str] | None = None) -> pd.Dat
     """Return the accuracies read during trainings, one row per run, point, family and split.
 
     Columns: run fields, step, sequences, prompts, tokens, operations (see `methods.checkpoints`),
-    seconds, family, split, value (the share of greedy answers that are right), n (rows). What the
-    runs before it have cost is not in the columns.
+    seconds, family, split, value (the share of greedy answers that are right), n (rows), and kl
+    where runs on one family have it. What the runs before it have cost is not in the columns.
 
     Args:
         ids: of these runs; None: of all.

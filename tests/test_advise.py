@@ -19,7 +19,7 @@ from hybridlib.advise.choice import FlipEvidence
 from hybridlib.advise.report import EVIDENCE, _merge_or_stack, advise
 from hybridlib.claims import Arm, Evidence, arm, difference
 from hybridlib.data import intake
-from hybridlib.grids import GRIDS, MERGE
+from hybridlib.grids import GRIDS, MERGE, of_bucket
 from hybridlib.methods import METHODS, Job
 from hybridlib.partition import BUCKETS
 from hybridlib.profiles import PROFILES, resolve
@@ -45,9 +45,9 @@ def evidence(monkeypatch, gain=lambda run: 0.0, runs=None, items=150):
     for run in runs:
         samples = 6 if run.method == "base" else 3
         truth = np.clip(rates + (0 if run.method == "base" else gain(run)), 0, 1)
-        right = rng.binomial(samples, truth)
+        right, greedy = rng.binomial(samples, truth), rng.binomial(1, truth)
         rows += [
-            (run.id, run.seed, family, "test", item, 1, 0, right[f, item], samples)
+            (run.id, run.seed, family, "test", item, 1, greedy[f, item], right[f, item], samples)
             for f, family in enumerate(FAMILIES)
             for item in range(items)
         ]
@@ -78,9 +78,10 @@ def test_luck_of_the_base_is_no_gain(monkeypatch):
     choices = choice.choose(flip)
     assert {c.advice for c in choices} == {"leave out"}
     assert all(abs(c.sft["estimate"]) < 0.05 for c in choices)
-    trained = arm(FULL, Run("sft", select="zero", n_train=32), bucket="zero")
-    naive = difference("naive", trained, Arm((Run("base"),), bucket="zero"))
-    assert naive.measure(flip.evidence)[0]["low"] > 0
+    trained = arm(of_bucket("sft", "zero"), FULL.seeds, bucket="zero")
+    base = Arm((Run("base"),), bucket="zero")
+    naive = difference("naive", trained, base, metric="sampled").estimate(flip.evidence)
+    assert naive.interval()[0] > 0
     assert choice.expected_gain(flip, choices, dict.fromkeys(BUCKETS, 0.25)) is None
 
 

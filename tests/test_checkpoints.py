@@ -17,6 +17,7 @@ def measured(small):
         small,
         name="measured",
         checkpoints=SHARES,
+        drift=True,
         sft=small.sft | constant,
         grpo=small.grpo | constant,
     )
@@ -53,10 +54,12 @@ def test_a_point_is_what_a_run_of_so_many_steps_scores(measured, world, method):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["sft", "grpo"])
-def test_reading_changes_nothing_in_the_training(measured, world, method):
-    read = trained(measured, Run(method), world / "read")
-    unread = trained(replace(measured, checkpoints=()), Run(method), world / "unread")
+@pytest.mark.parametrize(
+    "run", [Run("sft"), Run("grpo", on=("tiny_math",))], ids=lambda run: run.id
+)
+def test_reading_changes_nothing_in_the_training(measured, world, run):
+    read = trained(measured, run, world / "read")
+    unread = trained(replace(measured, checkpoints=()), run, world / "unread")
     files = [t.adapter / "adapter_model.safetensors" for t in (read, unread)]
     assert files[0].read_bytes() == files[1].read_bytes()
     assert read.curve == unread.curve and unread.checkpoints == []
@@ -86,3 +89,10 @@ def test_a_resumed_training_has_the_points_of_one_without_a_break(measured, worl
     assert resumed.checkpoints == whole.checkpoints
     assert resumed.cost["operations"] == whole.cost["operations"]
     assert len(resumed.cost["checkpoint_seconds"]) == 3
+
+
+@pytest.mark.slow
+def test_the_distance_is_read_along_a_training_on_one_family(measured, world):
+    record = study.execute(Run("sft", on=("tiny_math",)), measured)
+    distances = [point["kl"] for point in record["checkpoints"]]
+    assert distances[-1] == record["facts"]["drift"]["math"]["kl"] > distances[0] > 0

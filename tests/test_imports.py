@@ -35,7 +35,8 @@ ORDER = """
     grids pool preflight study chapter verify restamp estimate
     trials.crossed trials.stages trials.decisions trials.planning trials.scores trials.worlds
     trials
-    claims.registry claims.contrasts claims.forgetting claims.rules claims.verdicts claims.staged
+    claims.registry claims.contrasts claims.forgetting claims.rules claims.verdicts claims.power
+    claims.page
     claims
     advise.choice advise.report advise
     book.cache book.plan book.kernels book.pages book.build book

@@ -2,7 +2,15 @@ import pytest
 
 from hybridlib import StudyError, profiles, results, stats
 from hybridlib.data import DATASETS
-from hybridlib.grids import MERGE, MERGES, MIXED_RATES, mixed, steps_at_equal_visits
+from hybridlib.grids import (
+    MERGE,
+    MERGES,
+    MIXED_RATES,
+    divided_budget,
+    mixed,
+    second,
+    steps_at_equal_visits,
+)
 
 
 @pytest.mark.parametrize("name", profiles.PROFILES)
@@ -50,15 +58,22 @@ def test_nothing_is_told_to_be_better_on_validation_rows_than_what_the_large_gri
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny-full", "qwen-0.5b", "qwen-7b"])
-def test_arms_are_as_long_in_sequences_whatever_a_step_accumulates(name):
+def test_arms_cost_as_much_whatever_a_step_accumulates(name):
     profile = profiles.resolve(name)
     step = {
         method: config["per_device_train_batch_size"] * config.get("gradient_accumulation_steps", 1)
         for method, config in (("sft", profile.sft), ("grpo", profile.grpo))
     }
-    both = sum(getattr(profile, m)["max_steps"] * step[m] for m in step)
+    sft, whole = (
+        passes * getattr(profile, method)["max_steps"] * step[method]
+        for method, passes in (("sft", 3), ("grpo", 4))
+    )
     for run in mixed(profile):
-        seen = run.steps * step["grpo"] * (1.25 if "chord" in run.method else 1)
-        assert abs(seen - both) <= step["grpo"]
+        cost = run.steps * step["grpo"] * (4 + 0.25 * 3 * ("chord" in run.method))
+        assert abs(cost - whole) <= 4 * step["grpo"]
+    assert abs(sft + second(profile).steps * 4 * step["grpo"] - whole) <= 2 * step["grpo"]
+    first, then = divided_budget(profile, 0.1)
+    both = 3 * first.steps * step["sft"] + 4 * then.steps * step["grpo"]
+    assert abs(both - whole) <= 2 * (step["grpo"] + step["sft"])
     prompts = profile.grpo["max_steps"] * step["grpo"] / profile.grpo["num_generations"]
     assert 0 <= steps_at_equal_visits(profile) * step["sft"] - prompts < step["sft"]

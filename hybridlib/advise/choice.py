@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hybridlib import StudyError, grids, stats
-from hybridlib.claims import Effect, Evidence, arm, arm_after, arm_by_seed, difference
+from hybridlib.claims import Effect, Evidence, arm, arm_by_seed, difference
 from hybridlib.partition import BUCKETS, bucket
 from hybridlib.profiles import Profile
 from hybridlib.runs import Run
@@ -60,7 +60,7 @@ class FlipEvidence:
 
     def runs(self, method: str, bucket: str) -> tuple[Run, ...]:
         """Return the runs of a method that trained on the rows of a bucket, one for each seed."""
-        return arm(self.profile, Run(method, select=bucket, n_train=grids.PER_BUCKET)).runs
+        return arm(grids.of_bucket(method, bucket), self.profile.seeds).runs
 
     def selection(self, method: str, bucket: str) -> dict[str, Any]:
         """Return the selection, for `stats.contrast`, of such runs on the rows of that bucket."""
@@ -152,14 +152,20 @@ def expected_gain(
 def merge_or_stack(evidence: Evidence) -> Effect | None:
     """Return the effect of halves by pass rate merged, less SFT then GRPO on all rows.
 
-    None where runs are missing.
+    Both at the operations of GRPO alone; greedy accuracy. None where runs are missing.
     """
     profile = evidence.profile
-    merged = arm_by_seed(
-        profile, lambda seed: grids.merged(grids.halves("passrate", seed), grids.MERGE)
+    merged, stacked = (
+        arm_by_seed(build, profile.seeds)
+        for build in (
+            lambda seed: grids.hybrid(profile, "passrate", seed),
+            lambda seed: grids.stacked(profile, seed),
+        )
     )
-    stacked = arm_after(profile, Run("sft"), Run("grpo"))
     contrast = difference("merged - stacked", merged, stacked)
     if evidence.missing(contrast.runs):
         return None
-    return contrast.measure(evidence)[0]
+    found = contrast.estimate(evidence)
+    low, high = found.interval()
+    seeds = list(found.seeds)
+    return {"estimate": found.value, "low": low, "high": high, "n": found.items, "seeds": seeds}

@@ -21,7 +21,7 @@ from hybridlib.advise.choice import (
     expected_gain,
     merge_or_stack,
 )
-from hybridlib.claims import Effect
+from hybridlib.claims import CLAIMS, Effect, in_words, ledger
 from hybridlib.data import intake
 from hybridlib.grids import MERGE, PER_BUCKET
 from hybridlib.labels import interval
@@ -37,6 +37,8 @@ MAX_NEVER_SOLVED = 0.9
 """Share of rows that the base never solves above which a set is too hard for this base: fewer than
 one row in ten can earn RL a reward, and of the sets behind the evidence the base solves about half
 the rows at least sometimes."""
+RESTS_ON = ("the_flip", "divide_and_merge", "sft_first")
+"""The claims that say whether buckets, merges and stages are worth while at all."""
 SOLUTIONS_FIRST = "solutions first"  # the advice on `zero` in such a set
 
 Row = dict[str, Any]
@@ -146,6 +148,7 @@ def _summary(flip: FlipEvidence, choices: Sequence[BucketChoice], facts: dict[st
         merge_or_stack=_merge_or_stack(flip, facts["by_file"]),
         expected=expected_gain(flip, choices, shares),
         evidence=_evidence(flip),
+        verdicts=_verdicts(flip.profile),
         points=_points,
         percent=_percent,
     )
@@ -217,6 +220,13 @@ def _merge_or_stack(flip: FlipEvidence, by_file: dict[str, list[Row]]) -> str:
         profile=flip.profile,
         points=_points,
     )
+
+
+def _verdicts(profile: Profile) -> list[tuple[str, str, str]]:
+    """Return code, sentence and verdict of the claims that the advice rests on."""
+    judgements = ledger(profile)
+    claims = [(name, CLAIMS[name]) for name in RESTS_ON]
+    return [(claim.code, claim.says, in_words(judgements, name)) for name, claim in claims]
 
 
 def _evidence(flip: FlipEvidence) -> dict[str, Any]:

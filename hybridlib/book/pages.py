@@ -12,6 +12,7 @@ import hybridlib
 from hybridlib import StudyError, markdown, processes, results
 from hybridlib.book import cache
 from hybridlib.book.plan import Step
+from hybridlib.claims import page as claims_page
 from hybridlib.claims import verdicts
 from hybridlib.grids import GRIDS, sequences_per_step
 from hybridlib.profiles import PROFILES, Profile
@@ -65,10 +66,10 @@ def stage(profile: Profile, steps: list[Step]) -> Path:
     records = results.read(profile.name)
     (folder / "book" / "runs.md").write_text(runs_page(profile, records))
     ledger = verdicts.ledger(profile)
-    page = verdicts.page(profile, ledger, verdicts.history(profile))
-    (folder / "book" / "claims.md").write_text(page)
+    past = verdicts.history(PROFILES[verdicts.SIZES[0]])
+    (folder / "book" / "claims.md").write_text(claims_page.page(profile, ledger, past))
     intro = folder / "book" / "intro.md"
-    intro.write_text(intro.read_text().replace("% what was found\n", verdicts.summary(ledger)))
+    intro.write_text(intro.read_text().replace("% what was found\n", claims_page.summary(ledger)))
     for step in steps:
         notebook = _staged_notebook(profile, step, records)
         (folder / "notebooks" / step.chapter.path.name).write_text(json.dumps(notebook, indent=1))

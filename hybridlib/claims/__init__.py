@@ -1,18 +1,17 @@
 """Claims: what the study set out to test, and what its finished runs say of it.
 
-`rules` holds the claims, one decorated function each from a profile to the comparisons that decide
-it; `contrasts` and `forgetting` are the kinds of comparison, `verdicts` judges all by one rule,
-keeps the history and writes the page; `staged` measures the comparisons by `hybridlib.trials`, for
-planning. Import the names below from here, and `rules`, `verdicts` and `staged` as modules; the
-others are not for other wings. To add a claim, decorate a function in `rules`. The intervals are
-ours because no library has the bootstrap that crosses seeds with items (`stats.contrast`) and
-Satterthwaite's degrees of freedom for so few seeds.
+`rules` holds the claims, one decorated function each from a profile to the effects that decide it;
+`contrasts` and `forgetting` are the kinds of comparison, `verdicts` judges all by the rule of
+`hybridlib.trials`, says which runs an undecided claim needs next, and keeps the history; `power`
+says beforehand what will be found, `page` writes it all down. Import the names below from here, and
+`rules`, `verdicts`, `page` and `power` as modules; the others are not for other wings. To add a
+claim, decorate a function in `rules`.
 """
 
 from hybridlib.claims.contrasts import (
     Arm,
     Contrast,
-    Effect,
+    Effects,
     Evidence,
     arm,
     arm_after,
@@ -21,14 +20,21 @@ from hybridlib.claims.contrasts import (
 )
 from hybridlib.claims.forgetting import forgotten
 from hybridlib.claims.registry import CLAIMS
-from hybridlib.claims.verdicts import LEVEL, Judgement, beyond_margins, ledger
+from hybridlib.claims.verdicts import (
+    Effect,
+    Judgement,
+    beyond_margins,
+    in_words,
+    ledger,
+    runs_to_come,
+)
 
 __all__ = [
     "CLAIMS",
-    "LEVEL",
     "Arm",
     "Contrast",
     "Effect",
+    "Effects",
     "Evidence",
     "Judgement",
     "arm",
@@ -37,5 +43,7 @@ __all__ = [
     "beyond_margins",
     "difference",
     "forgotten",
+    "in_words",
     "ledger",
+    "runs_to_come",
 ]

@@ -1,162 +1,157 @@
-"""What is forgotten at equal distance from the base? A regression over the runs on one family."""
+"""What is forgotten at equal distance from the base? A regression over trainings on one family."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hybridlib.claims.contrasts import Effect, Evidence
-from hybridlib.proportions import bootstrap_shares
+from hybridlib.chapter import arm_key
+from hybridlib.claims.contrasts import Evidence
 from hybridlib.runs import Run
+from hybridlib.trials.crossed import Estimate, Term, estimate
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
+
+FLOOR = 1e-6  # nats; nearer to the base than this is the base
 
 
 @dataclass(frozen=True)
 class EqualDistance:
-    """Accuracy lost elsewhere grows with distance, and at equal distance methods are equivalent.
+    """The accuracy that RL loses on other families, less that of SFT, at equal distance.
 
-    Measures the two effects of `at_equal_distance`.
+    See `at_equal_distance`.
 
-    trained: runs that trained on one family each.
-    margin: difference in accuracy between the methods that still counts as equivalent, 0 to 1.
+    trained: runs that trained on one family each, by SFT or GRPO, under all seeds.
     """
 
+    what: str
     trained: tuple[Run, ...]
-    margin: float
+    region: float
+    margin: float = 0.0
 
     @property
     def runs(self) -> tuple[Run, ...]:
         return (Run("base"), *self.trained)  # what is lost is lost from the base
 
-    def measure(self, evidence: Evidence) -> list[Effect]:
-        return at_equal_distance(*forgotten(evidence, self.trained), self.margin)
+    def first(self, seeds: int) -> EqualDistance:
+        known = sorted({run.seed for run in self.trained})[:seeds]
+        return replace(self, trained=tuple(run for run in self.trained if run.seed in known))
+
+    def estimate(self, evidence: Evidence) -> Estimate | None:
+        return at_equal_distance(*forgotten(evidence, self.trained))
 
 
 def forgotten(evidence: Evidence, runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return what runs on one family have lost on the others.
+    """Return what runs on one family have lost on the others, along their training.
+
+    Decoded greedily. Where a record has no distances at checkpoints, its end is its only point.
 
     Returns:
-        Two frames. The first has one row per run: arm (id without seed), home (the family it
-        trained on), kl (from the base, on that family, in nats), log_kl, lost (mean accuracy on the
-        other families, base minus run) and is_rl (1.0 for GRPO). The second, (runs, items), holds
-        what each test item contributes to `lost`: its rows sum to that column.
+        Two frames. The first has one row per run and point: arm (id without seed), seed, home (the
+        family it trained on), step (-1 for the end alone), kl (from the base, on that family, in
+        nats), log_kl, lost (mean accuracy on the other families, base minus run) and is_rl (1.0
+        for GRPO). The second, (points, items), holds what each test item contributes to `lost`:
+        its rows sum to that column.
     """
     import pandas as pd
 
-    test = evidence.items[evidence.items["split"] == "test"]
-    test = test.assign(accuracy=test["correct"] / test["samples"])
-    accuracy = test.pivot_table("accuracy", "id", ["family", "item"])
-    families = accuracy.columns.get_level_values("family")
-    distance = evidence.drift.set_index(["id", "family"])["kl"]
+    before = _test_answers(_greedy(evidence.records["base"]))
+    families = before.index.get_level_values("family")
     rows, shares = [], []
     for run in runs:
         home = run.on[0].removeprefix("tiny_")
         away = families != home
         divisor = families.map(families[away].value_counts() * families[away].nunique())
-        loss = (accuracy.loc["base"] - accuracy.loc[run.id]) / divisor
-        shares.append(loss.where(away, 0.0))
-        kl = distance[run.id, home]
-        rows.append(
-            {
-                "arm": replace(run, seed=0).id,
-                "home": home,
-                "kl": kl,
-                "log_kl": math.log(max(kl, 1e-6)),
-                "lost": float(shares[-1].sum()),
-                "is_rl": float(run.method == "grpo"),
-            }
-        )
+        for step, kl, greedy in _points(evidence.records[run.id], home):
+            loss = (before - _test_answers(greedy)) / divisor
+            shares.append(loss.where(away, 0.0))
+            rows.append(
+                {
+                    "arm": arm_key(run),
+                    "seed": run.seed,
+                    "home": home,
+                    "step": step,
+                    "kl": kl,
+                    "log_kl": math.log(max(kl, FLOOR)),
+                    "lost": float(shares[-1].sum()),
+                    "is_rl": float(run.method == "grpo"),
+                }
+            )
     return pd.DataFrame(rows), pd.DataFrame(shares).reset_index(drop=True)
 
 
-def at_equal_distance(losses: pd.DataFrame, shares: pd.DataFrame, margin: float) -> list[Effect]:
-    """Fit accuracy lost to distance and method, and return the two effects of the fit.
-
-    The model is lost = a_home + b log_kl + c is_rl, by least squares over the rows of `forgotten`.
-    The intercept of each home family absorbs that some families lose more than others. The effects
-    are b, and margin - |c|, which is above 0 where the methods are equivalent within the margin;
-    its error is that of c (two one-sided tests, Schuirmann 1987). Intervals are Student's with
-    Satterthwaite's degrees of freedom. Where the distances of SFT and GRPO do not overlap, c is an
-    extrapolation.
-
-    Args:
-        losses, shares: see `forgotten`.
-        margin: of accuracy, 0 to 1.
-    """
-    import numpy as np
-
-    homes = sorted(losses["home"].unique())
-    indicators = [losses["home"] == home for home in homes]
-    design = np.column_stack([losses["log_kl"], losses["is_rl"], *indicators]).astype(float)
-    arm_rows = [np.flatnonzero(losses["arm"] == arm) for arm in losses["arm"].unique()]
-    solve = np.linalg.pinv(design)[:2]
-    slope, method_effect = solve @ losses["lost"].to_numpy(float)
-    draws, item_draws = _bootstrap(design, shares, arm_rows)
-    se_slope, se_method = draws.std(0)
-    items_slope, items_method = (item_draws @ solve.T).std(0)
-    df = len(losses) - 2 - len(homes)
-    counts = {"n": shares.shape[1], "seeds": [min(map(len, arm_rows))]}
-    equivalence = "margin - |RL - SFT at equal KL|"
-    return [
-        _effect("loss per unit of log KL", slope, se_slope, items_slope, df) | counts,
-        _effect(equivalence, margin - abs(method_effect), se_method, items_method, df) | counts,
-    ]
+def _points(record: dict[str, Any], home: str) -> Iterator[tuple[int, float, dict[str, str]]]:
+    """Yield step, distance and answers ("family/split" -> a digit per row) along a training."""
+    points = [point for point in record.get("checkpoints", []) if "kl" in point]
+    for point in points:
+        yield point["step"], point["kl"], point["greedy"]
+    if not points:
+        yield -1, record["facts"]["drift"][home]["kl"], _greedy(record)
 
 
-def _bootstrap(
-    design: np.ndarray, shares: pd.DataFrame, arm_rows: Sequence[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Resample test items within their family, and runs within their arm; the seed is fixed.
+def _greedy(record: dict[str, Any]) -> dict[str, str]:
+    return {name: part["greedy"] for name, part in record["items"].items()}
 
-    All runs share the test items, so a draw of items moves the losses of all runs together.
+
+def _test_answers(greedy: dict[str, str]) -> pd.Series:
+    """Return 1.0 for each right answer on the test split, by family and item."""
+    import pandas as pd
+
+    right = {
+        (name.removesuffix("/test"), item): float(digit)
+        for name, digits in greedy.items()
+        if name.endswith("/test")
+        for item, digit in enumerate(digits)
+    }
+    return pd.Series(right).rename_axis(["family", "item"])
+
+
+def at_equal_distance(points: pd.DataFrame, shares: pd.DataFrame) -> Estimate | None:
+    """Fit the accuracy lost to distance and method; return the coefficient of the method.
+
+    The model is lost = a_home + b log_kl + c is_rl, by least squares over those rows of `forgotten`
+    whose distance both methods reach on the same family, so that c is no extrapolation. The
+    intercept of each home family absorbs that some families lose more than others.
+
+    The error is `trials.estimate`'s: c is a sum over items, each the coefficient of a fit to that
+    item alone, and a seed moves it by its points' residuals, weighted as in the fit. So seeds with
+    all their points are drawn, not points (a sandwich estimate clustered by seed; Liang and Zeger
+    1986, doi:10.1093/biomet/73.1.13).
 
     Args:
-        design: (runs, coefficients).
-        arm_rows: for each arm, the positions of its runs.
+        points, shares: see `forgotten`.
 
     Returns:
-        b and c of each draw of items and runs, (draws, 2); the losses of each draw of items alone,
-        (draws, runs).
+        The estimate of c; None where there are fewer than two seeds, or the methods' distances do
+        not overlap enough to tell them apart.
     """
     import numpy as np
 
-    rng = np.random.default_rng(0)
-    sizes = shares.columns.get_level_values("family").value_counts(sort=False)
-    weights = np.hstack([n * bootstrap_shares(rng, n) for n in sizes])
-    item_draws = weights @ shares.to_numpy().T
-    draws = []
-    for losses in item_draws:
-        drawn_runs = np.concatenate([rng.choice(rows, len(rows)) for rows in arm_rows])
-        fit = np.linalg.lstsq(design[drawn_runs], losses[drawn_runs], rcond=None)[0]
-        draws.append(fit[:2])
-    return np.array(draws), item_draws
+    seeds = points["seed"].unique()
+    kept = _overlapping(points)
+    points, cells = points[kept], shares[kept].to_numpy()
+    homes = sorted(points["home"].unique())
+    indicators = [points["home"] == home for home in homes]
+    design = np.column_stack([points["is_rl"], points["log_kl"], *indicators]).astype(float)
+    if len(seeds) < 2 or len(points) <= 2 + len(homes):
+        return None
+    if np.linalg.matrix_rank(design) < design.shape[1]:
+        return None
+    solve = np.linalg.pinv(design)
+    coefficients = solve @ cells
+    moved = solve[0][:, None] * (cells - design @ coefficients)
+    by_seed = np.array([moved[(points["seed"] == seed).to_numpy()].sum(0) for seed in seeds])
+    n_seeds, n_items = by_seed.shape
+    scores = (coefficients[0] + n_seeds * by_seed) * n_items  # whose mean over all is c
+    families = shares.columns.get_level_values("family")
+    return estimate([Term(1.0, scores)], list(families))
 
 
-def _effect(
-    what: str, estimate: np.floating, se: np.floating, se_items: np.floating, residual_df: int
-) -> Effect:
-    """Test an estimate against 0; return it in the keys of `Effect`, less the counts.
-
-    By Satterthwaite: only the runs' part of the variance, se^2 - se_items^2, is estimated from few
-    values and has `residual_df` degrees of freedom; the items' part counts as known.
-    """
-    from scipy.stats import t
-
-    value, se = float(estimate), max(float(se), 1e-12)
-    df = residual_df * (se**2 / max(se**2 - se_items**2, 1e-30)) ** 2
-    half_width = float(t.ppf(0.975, df)) * se
-    return {
-        "what": what,
-        "estimate": value,
-        "low": value - half_width,
-        "high": value + half_width,
-        "p": 2 * float(t.sf(abs(value) / se, df)),
-        "margin": 0.0,
-        "se": se,
-        "se_items": float(se_items),
-    }
+def _overlapping(points: pd.DataFrame) -> pd.Series:
+    """Return whether each point lies where both methods have been, on its family."""
+    ends = points.groupby(["home", "is_rl"])["kl"].agg(["min", "max"]).unstack()
+    low, high = ends["min"].max(axis=1, skipna=False), ends["max"].min(axis=1, skipna=False)
+    return points["kl"].between(points["home"].map(low), points["home"].map(high))

@@ -3,11 +3,20 @@
 from hybridlib.registry import Registry
 
 CLAIMS = Registry(
-    "claim", "code", "effects", "says", "source", "grid", "chapter", "figure", "dated"
+    "claim",
+    "code",
+    "says",
+    "source",
+    "dated",
+    optional=("grid", "chapter", "figure", "equivalence", "agrees", "withdrawn", "costs"),
 )
-"""name -> (profile) -> the comparisons that decide the claim; its docstring is the rule.
+"""name -> (profile) -> `contrasts.Effects`; the docstring is the rule.
 
-Facts: `effects` is how many effects the comparisons have, `grid` the one whose sweep makes their
-runs, `figure` the cell of `chapter` that draws them, and `dated` the day on which the rule was
-written, before the runs that are its own; git shows it.
+Facts: `dated` is the day on which the rule was written, before the runs that are its own; git
+shows it. `grid` is the one that has the runs of the first stage, `figure` the cell of `chapter`
+that draws the effects.
+equivalence: true where the claim is that there is no difference that matters.
+agrees: of a claim without runs, the claims whose verdicts it compares over sizes.
+withdrawn: why a claim is judged no more.
+costs: true where arms have to cost the same, and the page shows what they did cost.
 """

@@ -1,144 +1,327 @@
-"""What does the evidence say of each claim? One rule for all verdicts, one page, one history.
+"""What does the evidence say of each claim? One rule for all verdicts: that of `trials`.
 
-A claim is *supported* if every one of its effects lies above its margin, *refuted* if one lies
-below it, both at 5 % after Holm's correction over the effects of all claims, and *undecided*
-otherwise, with the number of seeds that would do.
+A claim is *supported* if each of its effects lies above its margin, *refuted* if one lies below,
+there is *no difference that matters* if each lies within its region, and it is *undecided*
+otherwise: by intervals that hold for all stages at once, after Holm's correction for the number of
+claims. More seeds are for what is undecided, and for nothing else (`runs_to_come`).
 """
 
 from __future__ import annotations
 
 import json
-import math
-import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hybridlib import ROOT, files, markdown, stats
-from hybridlib.claims.contrasts import Effect, Evidence
-from hybridlib.claims.rules import CLAIMS
+from hybridlib import ROOT, files, stats
+from hybridlib.claims.contrasts import (
+    Comparison,
+    Contrast,
+    Effects,
+    Evidence,
+    at_hand,
+    stages,
+)
+from hybridlib.claims.rules import CLAIMS, CORE, SIZES
+from hybridlib.grids import GRIDS
 from hybridlib.profiles import PROFILES, Profile
 from hybridlib.runs import Run
+from hybridlib.trials import DESIGN, Estimate, Levels, Primary, equivalence, levels
+from hybridlib.trials import verdicts as decide
+from hybridlib.trials.decisions import REFUTED, SAME, SUPPORTED, UNDECIDED
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LEVEL = 0.05
-NOT_RUN = "not run"
+NOT_RUN, WITHDRAWN = "not run", "withdrawn"
+VERDICTS = (SUPPORTED, REFUTED, SAME, UNDECIDED)
+
+Effect = dict[str, Any]
+"""An effect as it was measured: what, metric ("" where no accuracy is compared), estimate, low,
+high, margin, region, seeds (per arm), n (items), and also: another metric -> [estimate, low, high],
+by a single look at the same runs."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the evidence says of one claim."""
+    """What the evidence says of one claim.
+
+    verdict: one of VERDICTS, NOT_RUN or WITHDRAWN.
+    effects: with the intervals that hold for all stages at once.
+    beside: what is shown with them and decides nothing, by a single look.
+    missing: how many runs the next stage lacks.
+    p: the smallest level at which the claim is decided, after Holm's correction.
+    """
 
     name: str
-    verdict: str  # supported, refuted, undecided or NOT_RUN
-    effects: tuple[Effect, ...] = ()  # in a ledger with `holm`, the adjusted p
-    missing: int = 0  # how many of the runs that the claim reads have not finished
+    verdict: str
+    effects: tuple[Effect, ...] = ()
+    beside: tuple[Effect, ...] = ()
+    missing: int = 0
+    p: float = 1.0
+
+    @property
+    def holds(self) -> bool:
+        """Whether the verdict is what the claim says."""
+        equivalent = getattr(CLAIMS[self.name], "equivalence", False)
+        return self.verdict == (SAME if equivalent else SUPPORTED)
+
+
+# ---------------------------------------------------------------- the rule
 
 
 def ledger(profile: Profile) -> list[Judgement]:
     """Return the judgement on every claim from the runs that a profile has finished.
 
-    Nothing is run. Profiles that are not `full` have small grids and judge no claim. Holm's
-    correction is over the effects of all registered claims; those not yet measured enter with
-    p = 1, so that no verdict weakens when other runs finish.
+    Nothing is run. Profiles that are not `full` have small grids and judge no claim; those of the
+    further sizes judge the claims of CORE. A claim whose runs are missing enters Holm's correction
+    with p = 1, so that no verdict weakens when other runs finish.
     """
-    if not profile.full:
-        return [Judgement(name, NOT_RUN) for name in CLAIMS]
+    names = _judged(profile)
     evidence = Evidence(profile)
-    judgements = [_measured(name, evidence) for name in CLAIMS]
-    unmeasured = sum(CLAIMS[one.name].effects for one in judgements if not one.effects)
-    p_values = [effect["p"] for one in judgements for effect in one.effects]
-    adjusted = iter(stats.holm([*p_values, *[1.0] * unmeasured]))
-    decided = []
-    for one in judgements:
-        effects = tuple(effect | {"holm": next(adjusted)} for effect in one.effects)
-        if effects:
-            one = replace(one, effects=effects, verdict=decide(effects))
-        decided.append(one)
-    return decided
+    measured = {name: _measured(name, evidence) for name in names}
+    weighed = [_levels(name, measured[name]) for name in names]
+    corrected = stats.holm([one.smallest for one in weighed])
+    found = {
+        name: _judgement(name, measured[name], verdict, p, evidence)
+        for name, verdict, p in zip(names, decide(weighed), corrected, strict=True)
+    }
+    return [found.get(name) or _without_runs(name, profile, found) for name in CLAIMS]
 
 
-def runs(name: str, profile: Profile) -> tuple[Run, ...]:
-    """Return the runs that the effects of a claim read under a profile, each once."""
-    named = [run for comparison in CLAIMS[name](profile) for run in comparison.runs]
-    return tuple(dict.fromkeys(named))
+def _judged(profile: Profile) -> list[str]:
+    """Return the claims that the runs of a profile decide."""
+    if not profile.full:
+        return []
+    names = CORE if profile.name in SIZES[1:] else CLAIMS
+    return [name for name in names if CLAIMS[name](profile).primary]
 
 
-def _measured(name: str, evidence: Evidence) -> Judgement:
-    """Return the effects of a claim, or how many runs are missing; NOT_RUN stands as the verdict.
+Measured = tuple[tuple[Comparison, tuple[Estimate, ...]], ...]
+"""The primary effects of a claim, each with its estimates by stage; all have as many."""
 
-    `ledger` decides once the effects of all claims are known, since Holm's correction needs them.
+
+def _measured(name: str, evidence: Evidence) -> Measured:
+    primary = CLAIMS[name](evidence.profile).primary
+    found = [stages(one, evidence) for one in primary]
+    common = min(map(len, found))
+    return tuple((one, by_stage[:common]) for one, by_stage in zip(primary, found, strict=True))
+
+
+def _levels(name: str, measured: Measured) -> Levels:
+    rule = equivalence if getattr(CLAIMS[name], "equivalence", False) else levels
+    return rule([_primary(*one) for one in measured])
+
+
+def _primary(one: Comparison, by_stage: tuple[Estimate, ...]) -> Primary:
+    return Primary(one.what, by_stage, one.margin, one.region)
+
+
+def _judgement(
+    name: str, measured: Measured, verdict: str, p: float, evidence: Evidence
+) -> Judgement:
+    missing = len(evidence.missing(_next_runs(measured))) if verdict == UNDECIDED else 0
+    if not measured[0][1]:
+        return Judgement(name, NOT_RUN if missing else UNDECIDED, missing=missing)
+    effects = tuple(
+        _effect(one, by_stage[-1], _primary(one, by_stage).interval(), evidence)
+        for one, by_stage in measured
+    )
+    shown = [(one, at_hand(one, evidence)) for one in CLAIMS[name](evidence.profile).beside]
+    beside = tuple(_effect(one, now, now.interval(), evidence) for one, now in shown if now)
+    return Judgement(name, verdict, effects, beside, missing, p)
+
+
+def _effect(
+    one: Comparison, now: Estimate, interval: tuple[float, float], evidence: Evidence
+) -> Effect:
+    return {
+        "what": one.what,
+        "metric": getattr(one, "metric", ""),
+        "estimate": now.value,
+        "low": interval[0],
+        "high": interval[1],
+        "margin": one.margin,
+        "region": one.region,
+        "seeds": max(now.seeds),
+        "n": now.items,
+        "also": _by_other_metrics(one, max(now.seeds), evidence),
+    }
+
+
+def _by_other_metrics(one: Comparison, seeds: int, evidence: Evidence) -> dict[str, list[float]]:
+    if not isinstance(one, Contrast):
+        return {}
+    several = evidence.profile.n_samples
+    metrics = ["greedy", "sampled", *([f"pass@{min(8, several)}"] if several > 1 else [])]
+    found = {}
+    for metric in metrics:
+        if metric != one.metric:
+            estimate = replace(one.first(seeds), metric=metric).estimate(evidence)
+            found[metric] = [estimate.value, *estimate.interval()]
+    return found
+
+
+def _without_runs(name: str, profile: Profile, found: dict[str, Judgement]) -> Judgement:
+    """Return the judgement on a claim that no runs of this profile decide."""
+    claim = CLAIMS[name]
+    if hasattr(claim, "withdrawn"):
+        return Judgement(name, WITHDRAWN)
+    if not hasattr(claim, "agrees") or profile.name != SIZES[0]:
+        return Judgement(name, NOT_RUN)
+    verdicts = [{other: found[other].verdict for other in claim.agrees}]
+    for size in SIZES[1:]:
+        if size in PROFILES:
+            judged = {one.name: one.verdict for one in ledger(PROFILES[size])}
+            verdicts.append({other: judged[other] for other in claim.agrees})
+        else:
+            verdicts.append(dict.fromkeys(claim.agrees, NOT_RUN))
+    return Judgement(name, agreement(verdicts))
+
+
+def agreement(sizes: Sequence[dict[str, str]]) -> str:
+    """Return whether claims have the same verdicts at all sizes.
+
+    "supported" where each claim is decided at every size, and alike; "refuted" where two sizes
+    decide one of them differently; "not run" where no size but one has been judged; else
+    "undecided".
+
+    Args:
+        sizes: per size, claim -> verdict.
     """
-    missing = evidence.missing(runs(name, evidence.profile))
-    if missing:
-        return Judgement(name, NOT_RUN, missing=len(missing))
-    comparisons = CLAIMS[name](evidence.profile)
-    effects = [effect for comparison in comparisons for effect in comparison.measure(evidence)]
-    return Judgement(name, NOT_RUN, tuple(effects))
+    decided = (SUPPORTED, REFUTED, SAME)
+    by_claim = [[size[name] for size in sizes] for name in sizes[0]]
+    if any(len(set(verdicts) & set(decided)) > 1 for verdicts in by_claim):
+        return REFUTED
+    if all(verdict in decided for verdicts in by_claim for verdict in verdicts):
+        return SUPPORTED
+    judged = sum({*size.values()} != {NOT_RUN} for size in sizes)
+    return UNDECIDED if judged > 1 else NOT_RUN
 
 
-def decide(effects: Sequence[Effect]) -> str:
-    """Return supported, refuted or undecided, by the rule that all claims share."""
-    sure = [effect for effect in effects if effect["holm"] < LEVEL]
-    if any(effect["estimate"] <= effect["margin"] for effect in sure):
-        return "refuted"
-    return "supported" if len(sure) == len(effects) else "undecided"
+# ---------------------------------------------------------------- runs
 
 
-def beyond_margins(judgements: Sequence[Judgement], name: str) -> pd.DataFrame:
-    """Return the effects of one claim less their margins, as `figures.differences` draws them."""
+def primary_runs(name: str, profile: Profile) -> tuple[Run, ...]:
+    """Return the runs under all planned seeds on which the verdict on a claim rests, each once."""
+    return _runs(CLAIMS[name](profile).primary)
+
+
+def all_runs(name: str, profile: Profile) -> tuple[Run, ...]:
+    """Return the same with the runs of what stands beside the claim."""
+    effects: Effects = CLAIMS[name](profile)
+    return _runs((*effects.primary, *effects.beside))
+
+
+def _runs(comparisons: Sequence[Comparison]) -> tuple[Run, ...]:
+    return tuple(dict.fromkeys(run for one in comparisons for run in one.runs))
+
+
+def _next_runs(measured: Measured) -> tuple[Run, ...]:
+    """Return the runs of the first stage that has not been measured; none after the last."""
+    done = len(measured[0][1])
+    if done == len(DESIGN.seeds):
+        return ()
+    return _runs([one.first(DESIGN.seeds[done]) for one, _ in measured])
+
+
+def runs_to_come(profile: Profile) -> dict[str, list[Run]]:
+    """Return the missing runs of the next stage of every claim that is not decided.
+
+    Claim -> its runs, with those that they go on from, in the order in which they can be run.
+    Claims that are decided, and those whose last stage has been measured, are not among them.
+    """
+    evidence, found = Evidence(profile), {}
+    for one in ledger(profile):
+        if one.missing:
+            found[one.name] = _with_prerequisites(
+                one.name, _next_runs(_measured(one.name, evidence)), evidence
+            )
+    return found
+
+
+def _with_prerequisites(name: str, runs: Collection[Run], evidence: Evidence) -> list[Run]:
+    seeds = tuple(range(1 + max(run.seed for run in runs)))
+    grid = GRIDS[CLAIMS[name].grid](replace(evidence.profile, seeds=seeds))
+    known = {run.id: run for run in grid}
+    wanted: dict[Run, None] = {}
+
+    def visit(run: Run) -> None:
+        for need in run.prerequisites:
+            visit(known[need])
+        wanted[run] = None
+
+    for run in runs:
+        visit(run)
+    return evidence.missing(wanted)
+
+
+# ---------------------------------------------------------------- what chapters read
+
+
+def beyond_margins(
+    judgements: Sequence[Judgement], *names: str, beside: bool = False
+) -> pd.DataFrame:
+    """Return the effects of claims less their margins, as `figures.differences` draws them.
+
+    beside: with what stands beside them and decides nothing.
+    """
     import pandas as pd
 
-    judgement = next(one for one in judgements if one.name == name)
-    columns = ["what", "estimate", "low", "high", "margin", "holm"]
-    frame = pd.DataFrame(judgement.effects, columns=columns)
+    found = [one for name in names for one in judgements if one.name == name]
+    effects = [e for one in found for e in (*one.effects, *(one.beside if beside else ()))]
+    columns = ["what", "metric", "estimate", "low", "high", "margin", "region"]
+    frame = pd.DataFrame(effects, columns=columns)
     ends = ["estimate", "low", "high"]
     frame[ends] = frame[ends].sub(frame["margin"], axis=0)  # the line of figures stands at 0
     frame["what"] += [f" - {margin:.2g}" if margin else "" for margin in frame["margin"]]
+    sampled = frame["metric"].eq("sampled")
+    frame["what"] += sampled.map({True: ", sampled", False: ""})
     return frame.rename(columns={"what": "label", "estimate": "value"})
 
 
-def seeds_needed(effect: Effect) -> float:
-    """Return how many seeds would detect an effect of this size with power 80 % at 5 %.
-
-    Infinity where no number would do: more seeds shrink the seeds' part of the standard error, and
-    the test items' part stays.
-    """
-    target = abs(effect["estimate"] - effect["margin"]) / stats.detectable(1.0)
-    room = target**2 - effect["se_items"] ** 2
-    if room <= 0:
-        return math.inf
-    variance = max(0.0, effect["se"] ** 2 - effect["se_items"] ** 2)
-    return math.ceil(max(effect["seeds"]) * variance / room)
+def in_words(judgements: Sequence[Judgement], name: str) -> str:
+    """Return the verdict on one claim, as a sentence about it would have it."""
+    one = next(one for one in judgements if one.name == name)
+    return f"{one.verdict}, as it says" if one.holds and one.verdict == SAME else one.verdict
 
 
 # ---------------------------------------------------------------- the history
 
 
 def history(profile: Profile) -> list[dict[str, Any]]:
-    """Return the verdicts of a profile as they were reached and changed, oldest first."""
+    """Return the verdicts of a profile as they were reached and changed, oldest first.
+
+    Keys: claim, code, says, verdict, on (the day), effects. Entries older than the rule of a claim
+    are of the first study, which asked other rules of another base.
+    """
     path = _history_file(profile)
     return json.loads(path.read_text()) if path.exists() else []
+
+
+def of_today(entry: dict[str, Any]) -> bool:
+    """Return whether an entry of the history was reached by today's rule of its claim."""
+    return entry["claim"] in CLAIMS and entry["on"] >= CLAIMS[entry["claim"]].dated
 
 
 def extend_history(profile: Profile, judgements: Sequence[Judgement]) -> None:
     """Append the verdicts that differ from the last ones in the history of a profile."""
     past = history(profile)
-    last = {entry["claim"]: entry["verdict"] for entry in past}
+    last = {entry["claim"]: entry["verdict"] for entry in past if of_today(entry)}
     today = datetime.now(UTC).date().isoformat()
     changes = [
         {
             "claim": one.name,
+            "code": CLAIMS[one.name].code,
+            "says": CLAIMS[one.name].says,
             "verdict": one.verdict,
             "on": today,
             "effects": [_rounded(effect) for effect in one.effects],
         }
         for one in judgements
-        if one.verdict != last.get(one.name, NOT_RUN)
+        if one.verdict not in (WITHDRAWN, last.get(one.name, NOT_RUN))
     ]
     if changes:
         files.write(_history_file(profile), json.dumps(past + changes, indent=1) + "\n")
@@ -149,120 +332,5 @@ def _history_file(profile: Profile) -> Path:
 
 
 def _rounded(effect: Effect) -> Effect:
-    numbers = {key: round(effect[key], 4) for key in ("estimate", "low", "high", "holm")}
-    return numbers | {"what": effect["what"]}
-
-
-# ---------------------------------------------------------------- the page
-
-
-def summary(judgements: Sequence[Judgement]) -> str:
-    """Return the claims' codes by verdict as a paragraph of Markdown for the book's first page."""
-    codes = {}
-    for verdict in ("supported", "refuted", "undecided"):
-        names = [one.name for one in sorted(judgements, key=_number) if one.verdict == verdict]
-        codes[verdict] = ", ".join(CLAIMS[name].code for name in names) or "none"
-    judged = any(one.effects for one in judgements)
-    return markdown.render("hybridlib.claims", "summary.md.j2", codes=codes, judged=judged)
-
-
-def page(profile: Profile, judgements: Sequence[Judgement], past: Sequence[dict[str, Any]]) -> str:
-    """Return the page of all claims in Markdown: rule, runs, verdict, effects, history of each.
-
-    past: what `history` returns.
-    """
-    judgements = sorted(judgements, key=_number)
-    return markdown.render(
-        "hybridlib.claims",
-        "page.md.j2",
-        profile=profile,
-        n_effects=sum(claim.effects for claim in CLAIMS.values()),
-        overview=_overview(judgements),
-        claims=[_section(profile, one, past) for one in judgements],
-    )
-
-
-def _number(one: Judgement) -> int:
-    return int(CLAIMS[one.name].code[1:])
-
-
-def _anchor(one: Judgement) -> str:
-    return f"claim-{CLAIMS[one.name].code.lower()}"
-
-
-def _overview(judgements: Sequence[Judgement]) -> str:
-    """Return a Markdown table of the claims: title, linked to its section, and verdict."""
-    import pandas as pd
-
-    titles = [
-        f"[{CLAIMS[one.name].code}. {CLAIMS[one.name].says}](#{_anchor(one)})" for one in judgements
-    ]
-    outcomes = [_outcome(one) for one in judgements]
-    return markdown.table(pd.DataFrame({"claim": titles, "verdict": outcomes}))
-
-
-def _outcome(one: Judgement) -> str:
-    """Return the verdict and the effects that refute, such as "refuted by hybrid - SFT"."""
-    failed = [
-        markdown.cell(effect["what"])
-        for effect in one.effects
-        if effect["holm"] < LEVEL and effect["estimate"] <= effect["margin"]
-    ]
-    return f"{one.verdict} by {', '.join(failed)}" if failed else one.verdict
-
-
-def _section(profile: Profile, one: Judgement, past: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the variables of one claim for the page's template."""
-    claim = CLAIMS[one.name]
-    verdicts = [f"{e['verdict']} ({e['on']})" for e in past if e["claim"] == one.name]
-    return {
-        "anchor": _anchor(one),
-        "code": claim.code,
-        "says": claim.says,
-        "source": claim.source,
-        "dated": claim.dated,
-        "rule": " ".join(claim.__doc__.split()),
-        "grid": claim.grid,
-        "chapter": claim.chapter,
-        "figure": claim.figure,
-        "runs": _arms(one.name, profile if profile.full else PROFILES["tiny-full"]),
-        "verdict": one.verdict,
-        "missing": one.missing,
-        "effects": _effects_table(one.effects) if one.effects else "",
-        "history": ", ".join(verdicts),
-    }
-
-
-def _arms(name: str, profile: Profile) -> str:
-    """Return the ids of a claim's runs without their seeds, each once, as Markdown."""
-    ids = [re.sub(r"_seed-\d+", "", run.id) for run in runs(name, profile)]
-    return ", ".join(f"`{name}`" for name in dict.fromkeys(ids))
-
-
-def _effects_table(effects: Sequence[Effect]) -> str:
-    import pandas as pd
-
-    rows = [
-        {
-            "effect": markdown.cell(effect["what"]),
-            "estimate": _signed(*(effect[key] for key in ("estimate", "low", "high"))),
-            "margin": f"{effect['margin']:g}",
-            "p, Holm": f"{effect['holm']:.3f}",
-            "detectable": f"{stats.detectable(effect['se']):.3f}",
-            "seeds needed": _needed(effect),
-            "greedy": _signed(*effect["greedy"]) if "greedy" in effect else "",
-        }
-        for effect in effects
-    ]
-    return markdown.table(pd.DataFrame(rows))
-
-
-def _needed(effect: Effect) -> str:
-    if effect["holm"] < LEVEL:
-        return "enough"
-    seeds = seeds_needed(effect)
-    return "no number" if seeds == math.inf else str(seeds)
-
-
-def _signed(estimate: float, low: float, high: float) -> str:
-    return f"{estimate:+.3f} [{low:+.3f}, {high:+.3f}]"
+    numbers = {key: round(effect[key], 4) for key in ("estimate", "low", "high")}
+    return numbers | {key: effect[key] for key in ("what", "metric", "seeds")}

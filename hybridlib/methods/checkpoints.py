@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from hybridlib import evaluate, files
+from hybridlib import drift, evaluate, files
 from hybridlib.engine import operations
 from hybridlib.methods.registry import Job
 
@@ -34,7 +34,8 @@ class Checkpoints:
     Attributes:
         points: dicts of step, sequences (that the loss has seen), prompts (their distinct
             questions, visits counted), tokens (read, in sampling and in training), operations
-            (see `engine.operations`), and greedy: {"family/split": a digit per row, 1 = right}.
+            (see `engine.operations`), and greedy: {"family/split": a digit per row, 1 = right};
+            trained on one family, also kl, the distance from the base there (see `drift`).
         seconds: of training until each point, evaluation left out.
         parameters: how many are trained.
     """
@@ -81,8 +82,12 @@ class Checkpoints:
         sequences = step * args.train_batch_size * args.gradient_accumulation_steps
         sequences *= args.world_size
         training = model.training
+        distance = {}
         with operations.uncounted():
-            greedy = evaluate.greedy(model, self.trainer.processing_class, self.job.profile, SPLITS)
+            known = model, self.trainer.processing_class, self.job.profile
+            greedy = evaluate.greedy(*known, SPLITS)
+            if self.job.profile.drift and len(self.job.run.on) == 1:
+                distance["kl"] = drift.of_dataset(*known, self.job.run.on[0])[1]["kl"]
         model.train(training)
         return {
             "step": step,
@@ -91,6 +96,7 @@ class Checkpoints:
             "tokens": self.meter.read,
             "operations": self.meter.operations(self.parameters),
             "greedy": greedy,
+            **distance,
         }
 
 

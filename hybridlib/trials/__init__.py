@@ -2,12 +2,11 @@
 
 `scores` cuts a contrast's terms from records, `crossed` estimates it over seeds and items, `stages`
 says when a study may stop, `decisions` turns effects into verdicts, `planning` says what all this
-will find, `worlds` simulates studies to check the others by. They stand beside `stats.contrast` and
-`claims.verdicts`, by which the claims of the first study were judged; its verdicts stay.
+will find, `worlds` simulates studies to check the others by. `claims` judges by them.
 """
 
 from hybridlib.trials.crossed import LEVEL, Estimate, Parts, Term, estimate
-from hybridlib.trials.decisions import Levels, Primary, levels, verdicts
+from hybridlib.trials.decisions import Levels, Primary, equivalence, levels, verdicts
 from hybridlib.trials.planning import Plan, seeds_needed, smallest_found, stage_power
 from hybridlib.trials.scores import Scores, blocks
 from hybridlib.trials.stages import DESIGN, Design, repeated_interval, repeated_p
@@ -24,6 +23,7 @@ __all__ = [
     "Scores",
     "Term",
     "blocks",
+    "equivalence",
     "estimate",
     "levels",
     "repeated_interval",

@@ -83,6 +83,20 @@ def levels(effects: Sequence[Primary], design: Design = DESIGN) -> Levels:
     return Levels(above, min(1.0, len(effects) * below), same)
 
 
+def equivalence(effects: Sequence[Primary], design: Design = DESIGN) -> Levels:
+    """Return the levels for a claim that there is no difference, which is never *supported*.
+
+    *No difference that matters* is what it says; *refuted* is an effect beyond its region, to
+    whichever side: a union, which pays for the effects' number, but not for the sides, since one
+    interval has both.
+    """
+    same = levels(effects, design).same
+    outside = [
+        beyond(one.stages, side * one.region, side, design) for one in effects for side in (1, -1)
+    ]
+    return Levels(1.0, min([1.0, *(len(effects) * p for p in outside)]), same)
+
+
 def verdicts(claims: Sequence[Levels], level: float = LEVEL) -> list[str]:
     """Return the verdict on each claim, corrected for the number of claims by Holm (1979).
 

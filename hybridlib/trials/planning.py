@@ -130,7 +130,7 @@ def smallest_found(
         return found[SUPPORTED][stage] - power
 
     return [
-        float(brentq(missing, 0.0, 2.0, args=(stage,), xtol=2e-4))
+        float(brentq(missing, 0.0, 50.0, args=(stage,), xtol=2e-4))
         for stage in range(len(design.seeds))
     ]
 

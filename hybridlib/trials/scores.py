@@ -24,16 +24,14 @@ class Scores:
         import pandas as pd
 
         self.metric = metric
-        key = pd.MultiIndex.from_frame(items[stats.ITEM])
-        codes, questions = pd.factorize(key)
+        by_question = items.groupby(stats.ITEM, sort=False)
+        codes, first = by_question.ngroup().to_numpy(), by_question.head(1)
         rows, self.ids = pd.factorize(items["id"])
         self._row = {name: row for row, name in enumerate(self.ids)}
-        self.matrix = np.full((len(self.ids), len(questions)), np.nan)
+        self.matrix = np.full((len(self.ids), len(first)), np.nan)
         self.matrix[rows, codes] = stats.item_scores(items, metric)
-        self.questions = pd.DataFrame(questions.to_list(), columns=stats.ITEM)
-        if "bucket" in items:
-            bucket = pd.Series(items["bucket"].to_numpy()).groupby(codes).first()
-            self.questions["bucket"] = bucket.to_numpy()
+        columns = [*stats.ITEM, *(["bucket"] if "bucket" in items else [])]
+        self.questions = first[columns].reset_index(drop=True)
         # A question under another prompt, "test@exam", is the same item.
         splits = self.questions["split"].str.partition("@")[0]
         same = pd.MultiIndex.from_arrays([self.questions["family"], splits, self.questions["item"]])
