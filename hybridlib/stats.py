@@ -366,14 +366,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def detectable(se: float) -> float:
-    """Return the smallest effect that a standard error lets one find, 4 times in 5 at 5 %.
-
-    (z_.975 + z_.8) se, the minimum detectable effect (Bloom 1995, doi:10.1177/0193841X9501900504).
-    """
-    return (1.959964 + 0.841621) * se
-
-
 # ---------------------------------------------------------------- cells and draws
 
 
