@@ -196,16 +196,17 @@ class _Reader:
     def mentions(self, node: ast.stmt, module: str) -> Iterator[Place]:
         """Yield the definitions that this code uses; all of a module that it uses as a whole."""
         names = self.imports[module]
+        parts = list(ast.walk(node))
+        arguments = {part.arg for part in parts if isinstance(part, ast.arg)}
         inside = set()
-        for part in ast.walk(node):
+        for part in parts:
             if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
                 home, name = names.get(part.value.id, ("", "?"))
                 target = self.resolve((home, part.attr))
                 if not name and target[1] in self.defined.get(target[0], ()):
                     inside.add(id(part.value))
                     yield target
-        arguments = {part.arg for part in ast.walk(node) if isinstance(part, ast.arg)}
-        for part in ast.walk(node):
+        for part in parts:
             if isinstance(part, ast.Constant) and isinstance(part.value, str):
                 # Code for another interpreter: the sandbox's zygote.
                 for parent, name in re.findall(
@@ -250,11 +251,15 @@ def _code(node: ast.stmt) -> str:
     if isinstance(node, ast.Import | ast.ImportFrom):
         return ""
     tree = ast.Module([node], [])
-    for part in ast.walk(tree):
-        body = getattr(part, "body", None)
-        if isinstance(body, list):
-            part.body = [statement for statement in body if not _is_docstring(statement)]
-            part.body = part.body or [ast.Pass()]
+    blocks: list[ast.AST] = [tree]
+    while blocks:
+        block = blocks.pop()
+        if isinstance(getattr(block, "body", None), list):
+            kept = [statement for statement in block.body if not _is_docstring(statement)]
+            block.body = kept or [ast.Pass()]
+        for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+            inner = getattr(block, part, None)
+            blocks += inner if isinstance(inner, list) else []
     return ast.unparse(tree)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one core each; more threads than cores wait in turn
     os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["TORCHDYNAMO_DISABLE"] = "1"  # bitsandbytes would import the compiler, in each process
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TQDM_DISABLE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"

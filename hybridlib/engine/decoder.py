@@ -137,7 +137,9 @@ def _stacked(*layers: Any, norm: "Tensor | None" = None, order: "Tensor | None" 
     with torch.set_grad_enabled(torch.is_grad_enabled() and down is None):
         weight = torch.cat([effective_weight(layer) for layer in layers])
         weight = weight if norm is None else weight * norm
-    down = down if norm is None or down is None else down * norm
+    if down is not None:  # beside a base of 4 bits, factors are kept in bfloat16
+        down, up = down.to(weight.dtype), up.to(weight.dtype)
+        down = down if norm is None else down * norm
     bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
     if order is None:
         return Linear(weight, bias, down, up)
