@@ -1,6 +1,7 @@
 """Small worlds for the tests: no network, a throw-away root for results and runs."""
 
 import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,12 @@ from hybridlib import files, profiles
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 HUB, CASES = SHARED / "hub" / "datasets", SHARED / "cases"
+
+
+def pytest_collection_modifyitems(items):
+    """Put files with many slow tests first, so that no worker is left alone with one of them."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -69,6 +76,26 @@ def world(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def in_process(monkeypatch):
+    """Let pools execute their runs here: a process of its own would import for long, once more.
+
+    What such processes do is tested in test_pool and test_processes.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from hybridlib import pool
+
+    thread = ThreadPoolExecutor(1)
+
+    def submit(self, run, seen=None, **options):
+        return thread.submit(pool._execute_alone, self.execute, run, self.profile, seen, options)
+
+    monkeypatch.setattr(pool.Pool, "submit", submit)
+    yield
+    thread.shutdown()
+
+
 @pytest.fixture(scope="session")
 def tiny():
     """The shipped base and its tokenizer."""
@@ -88,7 +115,9 @@ def stranger(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("stranger") / "qwen2-random"
     recipe = pretrain.Recipe(vocabulary=400, hidden=64, layers=2, heads=2, feed_forward=128, seed=7)
-    tokenizer = pretrain.build_tokenizer(recipe)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrain, "TOKENIZER_DOCUMENTS", 1500)
+        tokenizer = pretrain.build_tokenizer(recipe)
     pretrain.build_model(recipe, tokenizer).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

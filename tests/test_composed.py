@@ -202,9 +202,7 @@ def test_composed_runs_go_through_the_study(small, world):
         Run("merge", parents=parents, merge="mean"),
         Run("cat", parents=parents),
         Run("stack", start=sft.id),
-        Run("isospectral", start=grpo.id),
         Run("rounded", start=grpo.id),
-        Run("unrounded", start=grpo.id),
     ]
     for run in (sft, grpo, *made):
         study.execute(run, small)

@@ -88,6 +88,7 @@ def test_sizes_and_seeds_share_one_tokenizer(monkeypatch):
 @pytest.mark.slow
 def test_a_broken_pretraining_goes_on_bitwise(world, monkeypatch):
     monkeypatch.setattr(pretrain, "CHECKPOINT_STEPS", 10)
+    monkeypatch.setattr(pretrain, "TOKENIZER_DOCUMENTS", 300)
     whole = pretrain.pretrain(world / "whole", SMALL)
     all_batches = pretrain.batches
 

@@ -61,16 +61,15 @@ def test_right_programs_pass_tests_with_names_and_values_of_many_types(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", attacks.ATTACKS)
-def test_attacks_fail_within_the_limit_and_the_next_program_is_judged_rightly(name):
-    if name in attacks.OPEN and "files" not in judge.protections():
-        pytest.skip("what the weak mode leaves open")
-    began = time.monotonic()
-    attack, control = judge.judge([attacks.ATTACKS[name], RIGHT], [TEST] * 2, 1.0)
-    assert attack.reason in {"error", "wrong", "timeout"}, attack
-    assert attack.detail and attack.detail.isprintable()
-    assert time.monotonic() - began < 10  # the limit, and what a busy machine adds
-    assert control.reason == "pass"
+def test_attacks_fail_and_programs_beside_them_are_judged_rightly():
+    weak = "files" not in judge.protections()
+    names = [name for name in attacks.ATTACKS if not (weak and name in attacks.OPEN)]
+    programs = [program for name in names for program in (attacks.ATTACKS[name], RIGHT)]
+    outcomes = judge.judge(programs, [TEST] * len(programs), 1.0)
+    for name, attack, beside in zip(names, outcomes[::2], outcomes[1::2], strict=True):
+        assert attack.reason in {"error", "wrong", "timeout"}, (name, attack)
+        assert attack.detail and attack.detail.isprintable(), name
+        assert beside.reason == "pass", name
     assert attacks.left_alive() == 0
     assert not any(map(os.path.exists, (attacks.MARK, "/job", "/x")))
 

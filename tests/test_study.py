@@ -103,7 +103,7 @@ def test_a_method_that_imitates_by_sft_gets_the_rows_of_sft(small, monkeypatch, 
 
 
 @pytest.mark.slow
-def test_a_grid_runs_resumes_and_verifies(small, world, capsys):
+def test_a_grid_runs_resumes_and_verifies(small, world, in_process, capsys):
     sft, grpo = Run("sft"), Run("grpo")
     runs = [
         Run("base"),
@@ -183,7 +183,9 @@ def test_a_run_that_fails_is_named_and_does_not_stop_the_others(small, world):
 
 
 @pytest.mark.slow
-def test_another_model_and_dataset_run_by_one_parameter(small, world, stranger, tmp_path):
+def test_another_model_and_dataset_run_by_one_parameter(
+    small, world, in_process, stranger, tmp_path
+):
     from hybridlib.profiles import resolve
 
     rows = [{"frage": f"What is {a} + 2?", "loesung": str(a + 2)} for a in range(40)]
