@@ -44,7 +44,7 @@ def of_dataset(
     model: Any, tokenizer: Any, profile: Profile, name: str, seed: int = 0
 ) -> tuple[str, dict[str, float]]:
     """Return the family of one of the profile's data sets, and what `measure` says of it."""
-    rows = data.load(name, "test", -(-(profile.n_eval or 100) // 4), profile.columns)
+    rows = data.load(name, "test", -(-(profile.n_eval or 100) // 4), profile.columns, profile.ask)
     return rows[0]["family"], _on_answers(model, tokenizer, profile, rows, seed)
 
 

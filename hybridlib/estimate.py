@@ -1,16 +1,18 @@
 """What will this run do, and what will it cost? Printed before anything is loaded or fetched."""
 
 import json
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from hybridlib import adapters, models
+from hybridlib import adapters, data, models
+from hybridlib.engine import rollout
 from hybridlib.engine.ends import end_tokens
 from hybridlib.files import results_folder, run_folder
 from hybridlib.methods import METHODS, composed, train
 from hybridlib.pool import count_gpus
-from hybridlib.profiles import Profile, model_folder
+from hybridlib.profiles import Form, Profile, model_folder
 from hybridlib.runs import Run
 
 # Sustained FLOP per second in training: of one data-centre GPU, of two laptop cores.
@@ -41,6 +43,8 @@ def show(run: Run, profile: Profile) -> None:
         if folder := model_folder(profile.model):
             print("learns")
             _print_values(learning(run, folder))
+    print("asks")
+    print("\n".join(f"  | {line}" for line in prompt_shown(run, profile).splitlines()))
     print("estimate")
     _print_values(cost(run, profile))
     print(f"result    {results_folder(profile.name) / (run.id + '.json')}")
@@ -57,6 +61,29 @@ def learning(run: Run, folder: Path) -> dict[str, str]:
         "left out": ", ".join(learns["left_out"]),
         "an answer ends in": ", ".join(ends),
     }
+
+
+def prompt_shown(run: Run, profile: Profile) -> str:
+    """Return one whole prompt as the model reads it, and behind it its number of tokens.
+
+    Of the first training row where that can be had without a network; else a question stands for
+    it. Without the tokenizer, the turns.
+    """
+    name = (run.on or profile.datasets)[0]
+    at_hand = data.is_generated(name) or Path(name).exists()
+    if at_hand or (name in data.DATASETS and os.environ.get("HYBRIDLIB_HUB")):
+        prompt = data.load(name, "train", 1, profile.columns, profile.ask)[0]["prompt"]
+    else:
+        form = replace(profile.ask[0], examples=0) if profile.ask else Form("number")
+        stand_in = {"kind": form.kind, "prompt": data.chat_prompt("(a question)")}
+        prompt = data.asked(stand_in, [form])["prompt"]
+    folder = model_folder(profile.model)
+    if not folder:
+        turns = "\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)
+        return f"{turns}\n(tokens: unknown until {profile.model} is fetched)"
+    tokenizer = models.load_tokenizer(str(folder))
+    [ids] = rollout.encode(tokenizer, [prompt])
+    return f"{tokenizer.decode(ids)}\n({len(ids)} tokens)"
 
 
 def trainer_options(run: Run, profile: Profile) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def _held_out(profile: Profile, splits: tuple[str, ...]) -> "dict[str, Dataset]"
         for split in splits:
             count = profile.n_eval if split in ("test", "valid") else -(-profile.n_eval // 4)
             source, _, template = split.partition("@")
-            rows = data.load(name, source, limit=count, columns=profile.columns)
+            rows = data.load(name, source, count, profile.columns, profile.ask)
             parts[f"{rows[0]['family']}/{split}"] = data.with_template(rows, template)
     return parts
 

@@ -58,7 +58,7 @@ def check_rows(runs: Collection[Run], profile: Profile) -> None:
         if not data.is_generated(name):
             for split in sorted(splits):
                 limit = profile.n_train if split == "train" else profile.n_eval
-                data.load(name, split, limit, profile.columns)
+                data.load(name, split, limit, profile.columns, profile.ask)
 
 
 def check_rewards(runs: Collection[Run], profile: Profile) -> None:
@@ -76,6 +76,9 @@ def check_rewards(runs: Collection[Run], profile: Profile) -> None:
         if not {*getattr(rewards.REWARDS[name], "needs", ())} - {"limit"}
     }
     if names:
-        parts = [data.load(name, "train", PROBED, profile.columns) for name in profile.datasets]
+        parts = [
+            data.load(name, "train", PROBED, profile.columns, profile.ask)
+            for name in profile.datasets
+        ]
         rows = [row for part in parts for row in part]
         rewards.probe(list(names), rows, profile.max_completion_tokens)

@@ -16,6 +16,19 @@ BACKENDS = ("hf", "unsloth")
 
 
 @dataclass(frozen=True)
+class Form:
+    """How one kind of row is asked, so that a model can know the form it is graded by.
+
+    `data.load` applies it to training and test rows alike.
+    """
+
+    kind: str  # of the rows: one of `grading.KINDS`
+    system: str = ""  # the system message
+    line: str = ""  # of instruction, behind the question
+    examples: int = 0  # worked ones before it, from the training rows
+
+
+@dataclass(frozen=True)
 class Profile:
     """The setting of one build; `resolve` finds it by name and applies a custom model or dataset.
 
@@ -32,6 +45,7 @@ class Profile:
     datasets: tuple[str, ...] = ()
     splits: tuple[str, ...] = ("test",)  # what `evaluate` scores
     columns: dict[str, str] = field(default_factory=dict)  # of a custom dataset; see `data.load`
+    ask: tuple[Form, ...] = ()  # of kinds that are not asked by the question alone
     max_completion_tokens: int = 512
     n_train: int = 0  # rows per dataset, 0 = all
     n_eval: int = 0  # test rows per dataset, 0 = all; a quarter of it of the other splits
@@ -122,7 +136,17 @@ add(
 
 # ---------------------------------------------------------------- models from the hub
 
+# The line of expressions is the one that Qwen2.5-Math's model card advises.
+IN_WORDS = (
+    Form("number", line="Please reason step by step, and end with a line '#### number'."),
+    Form(
+        "expression",
+        line="Please reason step by step, and put your final answer within \\boxed{}.",
+    ),
+    Form("program", line="Write this Python function, and nothing but its code."),
+)
 QWEN = dict(
+    ask=IN_WORDS,
     backend="unsloth",
     dtype="bfloat16",
     datasets=("gsm8k", "math", "mbpp"),

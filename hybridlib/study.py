@@ -123,7 +123,9 @@ def rows_for(run: Run, profile: Profile) -> "Dataset":
     check(run, profile)
     names = run.on or profile.datasets
     limit = profile.n_train if run.select else run.n_train or profile.n_train
-    rows = concatenate_datasets([data.load(n, "train", limit, profile.columns) for n in names])
+    rows = concatenate_datasets(
+        [data.load(n, "train", limit, profile.columns, profile.ask) for n in names]
+    )
     rules = [RULES[run.partition], *([SELECTIONS[run.select]] if run.select else [])]
     rates = None
     if any(getattr(rule, "needs_passrate", False) for rule in rules):

@@ -61,6 +61,7 @@ def test_a_dry_run_prints_run_options_and_estimate(capsys, world):
         "494,032,768",
         "GiB",
         " min ",
+        "(a question)\n  | Please reason step by step",
     ):
         assert word in out
     assert not list((world / "data").glob("results/*"))
@@ -155,3 +156,15 @@ def test_a_dry_run_counts_the_parameters_of_your_folder(capsys, world, stranger)
 
     n = sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(stranger).parameters())
     assert f"{n:,}" in capsys.readouterr().out
+
+
+def test_a_dry_run_shows_a_whole_prompt_and_counts_its_tokens(capsys, world, tiny):
+    from hybridlib import data, profiles
+    from hybridlib.engine import rollout
+
+    assert cli.main("run --method base --dry-run".split()) == 0
+    out = capsys.readouterr().out
+    profile = profiles.resolve("tiny")
+    row = data.load(profile.datasets[0], "train", 1)[0]
+    [ids] = rollout.encode(tiny[1], [row["prompt"]])
+    assert row["prompt"][0]["content"] in out and f"({len(ids)} tokens)" in out

@@ -8,6 +8,7 @@ import pytest
 
 from hybridlib import StudyError, data, grading
 from hybridlib.data import sources
+from hybridlib.profiles import PROFILES, Form
 
 COLUMNS = set("id family kind level topic prompt completion answer".split())
 PUBLISHED = {
@@ -209,3 +210,37 @@ def test_an_incomplete_hub_folder_is_named(tmp_path, monkeypatch):
 
 def test_math500_cannot_be_trained_on(hub):
     assert "has no split 'train'; it has: test" in fails("math500", "train")
+
+
+def test_a_form_puts_system_line_and_worked_examples_round_the_question():
+    form = Form("number", system="Be brief.", line="End with ####.", examples=2)
+    plain = data.load("tiny_gsm8k", "train", 6)
+    asked = data.load("tiny_gsm8k", "train", 6, forms=[form])
+    assert asked.remove_columns("prompt").to_list() == plain.remove_columns("prompt").to_list()
+    solutions = {
+        row["prompt"][0]["content"]: row["completion"][0]["content"]
+        for row in data.load("tiny_gsm8k", "train", 12)
+    }
+    for before, after in zip(plain["prompt"], asked["prompt"], strict=True):
+        system, *shown, question = after
+        assert system == {"role": "system", "content": "Be brief."}
+        assert question["content"] == before[0]["content"] + "\nEnd with ####."
+        assert [turn["role"] for turn in shown] == ["user", "assistant"] * 2
+        for user, answer in zip(shown[::2], shown[1::2], strict=True):
+            example = user["content"].removesuffix("\nEnd with ####.")
+            assert example != before[0]["content"], "a row is no example of itself"
+            assert answer["content"] == solutions[example]
+
+
+def test_kinds_without_a_form_stay_as_they_are_and_tiny_profiles_have_none():
+    plain = data.load("tiny_math", "test", 3)
+    assert data.load("tiny_math", "test", 3, forms=[Form("number", line="?")])[:] == plain[:]
+    assert not any(PROFILES[name].ask for name in ("tiny", "tiny-sweep", "tiny-full"))
+    assert {form.kind for form in PROFILES["qwen-0.5b"].ask} == {*grading.KINDS}
+
+
+def test_too_few_rows_for_the_examples_are_one_line(tmp_path):
+    rows = [{"ask": f"1 + {n}?", "say": str(1 + n)} for n in range(3)]
+    name = write(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(StudyError, match="asks for 4; ask for fewer"):
+        data.load(name, "train", 0, COLUMN_NAMES, [Form("number", examples=4)])

@@ -142,3 +142,18 @@ def test_adapters_are_sampled_from_and_left_alone(tiny, prompts):
         exact = torch.log_softmax(whole, -1)[range(len(tokens[0])), tokens[0]]
         torch.testing.assert_close(torch.tensor(log_probs[0]), exact, atol=1e-4, rtol=1e-4)
         assert all(torch.equal(w, before[key]) for key, w in model.state_dict().items())
+
+
+def test_a_template_that_writes_the_start_and_a_tokenizer_that_adds_it_give_one():
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"<s>": 0, "</s>": 1, "why": 2, "?": 3}, unk_token="?"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 0)]
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", eos_token="</s>")
+    tokenizer.chat_template = "<s>{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    assert tokenizer("why ?")["input_ids"] == [0, 2, 3]
+    assert rollout.encode(tokenizer, [[{"role": "user", "content": "why ?"}]]) == [[0, 2, 3]]

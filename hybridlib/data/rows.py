@@ -10,7 +10,7 @@ import ast
 import datetime
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from hybridlib import StudyError, grading
 from hybridlib.data import sources
 from hybridlib.data.sources import NumberedRows
 from hybridlib.data.textfiles import RawRow
+from hybridlib.profiles import Form
 from hybridlib.registry import Registry
 from hybridlib.tiny import tasks
 
@@ -29,6 +30,7 @@ DATASETS = Registry("dataset", optional=("generated",))
 SPLITS = ("train", "valid", "test", "longer", "wording", "prompt")
 CUSTOM_SPLITS = ("train", "valid", "test")
 TINY_ROWS = 1000  # of a generated split, which has no end of its own, where no limit is given
+EXAMPLE_ROWS = 4  # training rows looked at per worked example: a set may mix kinds
 EXACT_FLOAT = 2.0**53  # from here on a float may lack digits that its file was made from
 TEMPLATES = {  # ways to ask one question; the first is the study's
     "plain": "{}",
@@ -48,7 +50,7 @@ CONVERSION_ERRORS = (LookupError, ValueError, TypeError, AttributeError, SyntaxE
 
 
 def chat_prompt(question: str) -> list[dict[str, str]]:
-    """Return the prompt that asks a question, the only form used in training and evaluation."""
+    """Return the prompt that asks a question, where a profile gives its kind no form."""
     return [{"role": "user", "content": question}]
 
 
@@ -74,7 +76,13 @@ def with_template(rows: "Dataset", template: str) -> "Dataset":
     )
 
 
-def load(name: str, split: str, limit: int = 0, columns: dict[str, str] | None = None) -> "Dataset":
+def load(
+    name: str,
+    split: str,
+    limit: int = 0,
+    columns: dict[str, str] | None = None,
+    forms: Sequence[Form] = (),
+) -> "Dataset":
     """Load the rows of one split of a data set.
 
     Args:
@@ -83,6 +91,7 @@ def load(name: str, split: str, limit: int = 0, columns: dict[str, str] | None =
         limit: at most so many rows, 0 for all; see `limited`.
         columns: of a custom data set, the names of its columns for `question` and `answer`,
             and where it has them for `completion` and `level`.
+        forms: how kinds of rows are asked; others by the question alone.
 
     Returns:
         A Dataset with id, family, topic, kind (number, expression, program), level, answer, prompt
@@ -110,7 +119,44 @@ def load(name: str, split: str, limit: int = 0, columns: dict[str, str] | None =
             raise StudyError(f"row {index} of {name}/{split} cannot be used: {error}") from None
     if not rows:
         raise StudyError(f"{name}/{split} has no rows; choose another split or another source")
-    return Dataset.from_list(rows)
+    if most := max((form.examples for form in forms), default=0):
+        # One more than needed: a training row is no example of itself.
+        examples = load(name, "train", EXAMPLE_ROWS * (most + 1), columns).to_list()
+    else:
+        examples = []
+    return Dataset.from_list([asked(row, forms, examples) for row in rows])
+
+
+def asked(
+    row: dict[str, Any], forms: Sequence[Form], examples: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
+    """Return the row with its prompt in the form of its kind; one without a form stays as it is.
+
+    Args:
+        examples: rows to take worked examples from, the first ones of its kind; never the row
+            itself, nor one with the same question.
+
+    Raises:
+        StudyError: there are fewer examples than the form wants.
+    """
+    form = next((form for form in forms if form.kind == row["kind"]), None)
+    if form is None:
+        return row
+    others = [e for e in examples if e["kind"] == row["kind"] and e["prompt"] != row["prompt"]]
+    if len(others) < form.examples:
+        raise StudyError(
+            f"{row['family']} has {len(others)} training rows to show as examples of its kind, "
+            f"and the profile asks for {form.examples}; ask for fewer"
+        )
+    turns = [{"role": "system", "content": form.system}] if form.system else []
+    for example in others[: form.examples]:
+        turns += [*_with_line(example["prompt"], form.line), *example["completion"]]
+    return row | {"prompt": turns + _with_line(row["prompt"], form.line)}
+
+
+def _with_line(prompt: list[dict[str, str]], line: str) -> list[dict[str, str]]:
+    question = prompt[-1]["content"]
+    return [*prompt[:-1], *chat_prompt(f"{question}\n{line}" if line else question)]
 
 
 def check_known(name: str) -> None:

@@ -90,7 +90,7 @@ def _load(profile: Profile, adapters: Sequence[Path]) -> tuple[Any, Texts]:
     model.load_adapter(str(adapters[1]), SECOND)
     texts = []
     for name in profile.datasets:
-        for row in data.load(name, "valid", N_ROWS, profile.columns):
+        for row in data.load(name, "valid", N_ROWS, profile.columns, profile.ask):
             prompt = tokenizer.apply_chat_template(
                 row["prompt"], add_generation_prompt=True, return_dict=False
             )
