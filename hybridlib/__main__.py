@@ -1,4 +1,4 @@
-"""python -m hybridlib: run, sweep, table, claims, power, advise, book, base, verify, restamp."""
+"""python -m hybridlib VERB: carry out runs, judge claims, build the book, examine the machine."""
 
 import ast
 import sys
@@ -377,6 +377,15 @@ def restamp_records(profile: ProfileName = "tiny", sample: int = 12, seed: int =
 
     at_least(1, sample=sample)
     print(f"{restamp(PROFILES[profile], sample, seed)} records renewed")
+
+
+@app.command(name="doctor")
+def examine_machine() -> None:
+    """Say what will run on this machine, what will not, and what mends it."""
+    from hybridlib import doctor
+
+    for line in doctor.examine():
+        print(line, flush=True)
 
 
 def _columns(text: str) -> dict[str, str]:

@@ -40,6 +40,7 @@ ORDER = """
     claims
     advise.choice advise.report advise
     book.cache book.plan book.kernels book.pages book.build book
+    doctor
     __main__
 """.split()
 """All modules, bottom to top; each imports only from those before it. A wing's face comes last."""
