@@ -63,7 +63,7 @@ class Pool:
                 another call has made its results since, these are the outcome.
             options: of the function.
         """
-        self._drop_broken_workers()
+        self.drop_broken_workers()
         if run.backend not in self.executors:
             count = 1 if run.backend == "unsloth" else self.workers
             context = multiprocessing.get_context("spawn")
@@ -92,74 +92,111 @@ class Pool:
         Raises:
             StudyError: some failed; each is named with its reason.
         """
-        runs = {run.id: run for run in todo}
-        graph = {name: [n for n in run.prerequisites if n in runs] for name, run in runs.items()}
-        order = TopologicalSorter(graph)
-        order.prepare()
-        ready: list[str] = []
-        elsewhere: dict[str, str] = {}  # another call has them: id -> who
-        failed: dict[str, str] = {}
-        broken: set[str] = set()
-        records: dict[str, Any] = {}
-        left = dict(runs)
-        running: dict[Future, tuple[Run, float]] = {}
-        clock = Clock(len(runs), self.workers)
+        shift = _Shift(self, todo, save, seen)
         logs = files.runs_folder(self.profile.name).relative_to(files.ROOT)
-        print(f"{len(runs)} runs, {self.workers} at a time; logs in {logs}", flush=True)
-        waiting: list[str] = []  # of `elsewhere`, until the next pause is over
-        while order.is_active():
-            ready += order.get_ready()
-            # What broke a worker is tried again alone, so that it takes no other run with it.
-            while ready and len(running) < (
-                1 if broken & {ready[0], *(run.id for run, _ in running.values())} else self.workers
-            ):
-                run = runs[ready.pop(0)]
-                if lost := [name for name in run.prerequisites if name in failed]:
-                    failed[run.id] = f"needs {lost[0]}"
-                    left.pop(run.id)
-                    order.done(run.id)
-                    ready += order.get_ready()
-                else:
-                    before = seen.get(run.id, files.Times()) if seen is not None else None
-                    future = self.submit(run, seen=before, save=save, force=True)
-                    running[future] = run, time.time()
-            if waiting and not running:
-                time.sleep(PAUSE)
-            finished = wait(running, PAUSE if waiting else None, FIRST_COMPLETED).done
-            ready, waiting = ready + waiting, []
-            for future in finished:
-                run, began = running.pop(future)
-                error = future.exception()
-                if isinstance(error, BrokenProcessPool):
-                    self._drop_broken_workers()
-                    if run.id not in broken:
-                        broken.add(run.id)
-                        ready.append(run.id)
-                        print(f"{run.id}: a worker was killed; once more", flush=True)
-                        continue
-                if not error and future.result().record is None:
-                    waiting.append(run.id)
-                    if elsewhere.get(run.id) != future.result().holder:
-                        elsewhere[run.id] = future.result().holder
-                        print(f"{run.id}: left to {elsewhere[run.id]}", flush=True)
-                    continue
-                left.pop(run.id)
-                order.done(run.id)
-                if error:
-                    failed[run.id] = _one_line(error)
-                    print(f"FAILED {run.id}: {failed[run.id]}", flush=True)
-                else:
-                    records[run.id] = future.result().record
-                print(clock.progress(run, time.time() - began, list(left.values())), flush=True)
-        if failed:
-            lines = "; ".join(f"{name}: {why}" for name, why in failed.items())
-            raise StudyError(f"{len(failed)} of {len(runs)} runs failed: {lines}")
-        return records
+        print(f"{len(shift.runs)} runs, {self.workers} at a time; logs in {logs}", flush=True)
+        while shift.order.is_active():
+            shift.go_on()
+        if shift.failed:
+            lines = "; ".join(f"{name}: {why}" for name, why in shift.failed.items())
+            raise StudyError(f"{len(shift.failed)} of {len(shift.runs)} runs failed: {lines}")
+        return shift.records
 
-    def _drop_broken_workers(self) -> None:
+    def drop_broken_workers(self) -> None:
+        """Forget the workers that were killed; the next run gets new ones."""
         for backend, executor in list(self.executors.items()):
             if executor._broken:
                 self.executors.pop(backend).shutdown()
+
+
+class _Shift:
+    """One call of `Pool.work`: what has been executed so far, what is running, what is left."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        todo: Collection[Run],
+        save: bool,
+        seen: dict[str, files.Times] | None,
+    ):
+        self.pool, self.save, self.seen = pool, save, seen
+        self.runs = {run.id: run for run in todo}
+        self.order = TopologicalSorter(
+            {run.id: [name for name in run.prerequisites if name in self.runs] for run in todo}
+        )
+        self.order.prepare()
+        self.ready: list[str] = []
+        self.running: dict[Future, tuple[Run, float]] = {}  # and when it began
+        self.left = dict(self.runs)
+        self.records: dict[str, Any] = {}
+        self.failed: dict[str, str] = {}  # id -> why
+        self.broken: set[str] = set()  # their worker was killed
+        self.elsewhere: dict[str, str] = {}  # another call has them: id -> who
+        self.waiting: list[str] = []  # of `elsewhere`, until the next pause is over
+        self.clock = Clock(len(self.runs), pool.workers)
+
+    def go_on(self) -> None:
+        """Start what can start, wait until something has finished, and take that in."""
+        self.ready += self.order.get_ready()
+        while self.ready and len(self.running) < self._places():
+            self._start(self.runs[self.ready.pop(0)])
+        if self.waiting and not self.running:
+            time.sleep(PAUSE)
+        pause = PAUSE if self.waiting else None
+        finished = wait(self.running, pause, FIRST_COMPLETED).done
+        self.ready, self.waiting = self.ready + self.waiting, []
+        for future in finished:
+            self._take(future, *self.running.pop(future))
+
+    def _places(self) -> int:
+        """Return how many runs may go on at once.
+
+        What broke a worker is tried again alone, so that it takes no other run with it.
+        """
+        soon = {self.ready[0], *(run.id for run, _ in self.running.values())}
+        return 1 if self.broken & soon else self.pool.workers
+
+    def _start(self, run: Run) -> None:
+        if lost := [name for name in run.prerequisites if name in self.failed]:
+            self.failed[run.id] = f"needs {lost[0]}"
+            self._finish(run)
+            self.ready += self.order.get_ready()
+            return
+        before = self.seen.get(run.id, files.Times()) if self.seen is not None else None
+        future = self.pool.submit(run, seen=before, save=self.save, force=True)
+        self.running[future] = run, time.time()
+
+    def _take(self, future: Future, run: Run, began: float) -> None:
+        """Note what became of a run."""
+        error = future.exception()
+        if isinstance(error, BrokenProcessPool):
+            self.pool.drop_broken_workers()
+            if run.id not in self.broken:
+                self.broken.add(run.id)
+                self.ready.append(run.id)
+                print(f"{run.id}: a worker was killed; once more", flush=True)
+                return
+        if error:
+            self.failed[run.id] = _one_line(error)
+            print(f"FAILED {run.id}: {self.failed[run.id]}", flush=True)
+        elif future.result().record is None:
+            self._leave(run, future.result().holder)
+            return
+        else:
+            self.records[run.id] = future.result().record
+        self._finish(run)
+        print(self.clock.progress(run, time.time() - began, [*self.left.values()]), flush=True)
+
+    def _leave(self, run: Run, holder: str) -> None:
+        """Leave a run to another call for now."""
+        self.waiting.append(run.id)
+        if self.elsewhere.get(run.id) != holder:
+            self.elsewhere[run.id] = holder
+            print(f"{run.id}: left to {holder}", flush=True)
+
+    def _finish(self, run: Run) -> None:
+        self.left.pop(run.id)
+        self.order.done(run.id)
 
 
 class Clock:

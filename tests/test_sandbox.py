@@ -65,7 +65,9 @@ def test_attacks_fail_and_programs_beside_them_are_judged_rightly():
     weak = "files" not in judge.protections()
     names = [name for name in attacks.ATTACKS if not (weak and name in attacks.OPEN)]
     programs = [program for name in names for program in (attacks.ATTACKS[name], RIGHT)]
+    began = time.monotonic()
     outcomes = judge.judge(programs, [TEST] * len(programs), 1.0)
+    assert time.monotonic() - began < 2 * len(names)  # none goes on for long beyond its limit
     for name, attack, beside in zip(names, outcomes[::2], outcomes[1::2], strict=True):
         assert attack.reason in {"error", "wrong", "timeout"}, (name, attack)
         assert attack.detail and attack.detail.isprintable(), name
