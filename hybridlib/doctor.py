@@ -36,8 +36,8 @@ def python() -> str:
 
 @CHECKS.register
 def cores() -> str:
-    """Cores that this process may use."""
-    return f"{len(os.sched_getaffinity(0))}"
+    """Cores of the machine, as sweeps count them."""
+    return f"{os.cpu_count()}"
 
 
 @CHECKS.register

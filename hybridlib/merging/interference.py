@@ -7,6 +7,7 @@ all variants of the model see the same tokens.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -194,8 +195,7 @@ def _input_moments(model: Any, texts: Texts) -> dict[str, Tensor]:
         module.register_forward_pre_hook(adder(name.removeprefix(merge.PREFIX)), with_kwargs=True)
         for name, module in _lora_modules(model).items()
     ]
-    for _ in _logits(model, (), texts):
-        pass  # the hooks do the work
+    deque(_logits(model, (), texts), maxlen=0)  # keeps none of them: the hooks do the work
     for handle in handles:
         handle.remove()
     token_count = sum(tokens.shape[1] for tokens, _ in texts)
