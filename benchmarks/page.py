@@ -98,6 +98,7 @@ def text(record: dict[str, dict]) -> str:
     return markdown.render(
         "benchmarks",
         "engine.md.j2",
+        commit=provenance["commit"][:7],
         processor=provenance["device"],
         threads=provenance["threads"],
         torch=provenance["versions"]["torch"],
