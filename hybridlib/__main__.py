@@ -27,6 +27,7 @@ DatasetName = Annotated[
 ]
 SizeName = Annotated[str, arg(metavar="SIZE", help="small, middle or large")]
 GridName = Annotated[str, arg(metavar="GRID", help=f"one of: {', '.join(GRIDS)}")]
+RunName = Annotated[str, arg(metavar="RUN")]
 RunNames = Annotated[tuple[str, ...], arg(metavar="[RUN ...]")]
 ChapterNames = Annotated[tuple[str, ...], arg(metavar="[CHAPTER ...]")]
 Parameters = Annotated[
@@ -377,6 +378,25 @@ def restamp_records(profile: ProfileName = "tiny", sample: int = 12, seed: int =
 
     at_least(1, sample=sample)
     print(f"{restamp(PROFILES[profile], sample, seed)} records renewed")
+
+
+@app.command(name="export")
+def export_run(
+    run: Positional[RunName],
+    to: Annotated[Path, arg(metavar="FOLDER")],
+    setting: Setting,
+    merged: bool = False,
+) -> None:
+    """Write the adapter of a finished run, or its whole model, with a model card, for others.
+
+    Args:
+        run: id of the run, as `table` lists it
+        to: the folder to write, which may not exist yet
+        merged: write the model with the adapter in its weights, which transformers loads alone
+    """
+    from hybridlib.export import export
+
+    print(export(run, setting.resolve(), to.expanduser(), merged))
 
 
 @app.command(name="doctor")

@@ -74,9 +74,7 @@ def prompt_shown(run: Run, profile: Profile) -> str:
     if at_hand or (name in data.DATASETS and os.environ.get("HYBRIDLIB_HUB")):
         prompt = data.load(name, "train", 1, profile.columns, profile.ask)[0]["prompt"]
     else:
-        form = replace(profile.ask[0], examples=0) if profile.ask else Form("number")
-        stand_in = {"kind": form.kind, "prompt": data.chat_prompt("(a question)")}
-        prompt = data.asked(stand_in, [form])["prompt"]
+        prompt = stand_in(profile)
     folder = model_folder(profile.model)
     if not folder:
         turns = "\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)
@@ -84,6 +82,13 @@ def prompt_shown(run: Run, profile: Profile) -> str:
     tokenizer = models.load_tokenizer(str(folder))
     [ids] = rollout.encode(tokenizer, [prompt])
     return f"{tokenizer.decode(ids)}\n({len(ids)} tokens)"
+
+
+def stand_in(profile: Profile) -> list[dict[str, str]]:
+    """Return the turns of a prompt in the profile's first form, without its worked examples."""
+    form = replace(profile.ask[0], examples=0) if profile.ask else Form("number")
+    row = {"kind": form.kind, "prompt": data.chat_prompt("(a question)")}
+    return data.asked(row, [form])["prompt"]
 
 
 def trainer_options(run: Run, profile: Profile) -> dict[str, Any]:

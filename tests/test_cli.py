@@ -6,7 +6,9 @@ import pytest
 from hybridlib import __main__ as cli
 from hybridlib.runs import Run
 
-VERBS = ["run", "sweep", "table", "claims", "power", "book", "base", "verify", "restamp", "advise"]
+VERBS = """
+    run sweep table claims power book base verify restamp advise export
+""".split()
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -37,6 +39,7 @@ def test_help_answers_without_the_heavy_imports(verb):
         ("book --only 09_nothing", "01_data"),
         ("book -p 01_data sed 3", "profile"),
         ("verify no_such_run", "no "),
+        ("export no_such_run --to out", "no run 'no_such_run' in tiny"),
         ("advise --profile tinny", "tiny-full"),
         ("advise --dataset gsm9k", "tiny_gsm8k"),
         ("advise --model ./nowhere", "does not exist"),

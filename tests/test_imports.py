@@ -32,7 +32,7 @@ ORDER = """
     methods.registry methods.checkpoints methods.train methods.mixed methods.composed
     methods.distillation methods
     labels figures measures
-    grids pool preflight study chapter verify restamp estimate
+    grids pool preflight study chapter verify restamp estimate export
     trials.crossed trials.stages trials.decisions trials.planning trials.scores trials.worlds
     trials
     claims.registry claims.contrasts claims.forgetting claims.rules claims.verdicts claims.power
