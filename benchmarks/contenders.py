@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 from hybridlib import grading
 
-Grader = Callable[[str, str], bool]  # (gold, text in which the answer is boxed)
+Grader = Callable[..., bool]  # (gold, text in which the answer is boxed); ours also what is asked
 
 
-def ours(gold: str, text: str) -> bool:
-    """Return the verdict of the study's grader."""
-    return grading.grade(text, gold, "expression").correct
+def ours(gold: str, text: str, asked: str = "") -> bool:
+    """Return the verdict of the study's grader, given what the question asks for."""
+    return grading.grade(text, gold, "expression", asked).correct
 
 
 def math_verify(gold: str, text: str) -> bool:
@@ -33,10 +33,10 @@ GRADERS: dict[str, Grader] = {
 }
 
 
-def accepts(grader: Grader, gold: str, answer: str) -> bool:
+def accepts(grader: Grader, gold: str, answer: str, *asked: str) -> bool:
     """Say whether a grader accepts an answer in a box; one that raises has refused it."""
     try:
-        return grader(gold, sentence(answer))
+        return grader(gold, sentence(answer), *asked)
     except Exception:
         return False
 

@@ -50,8 +50,8 @@ def gold_verdicts(name: str) -> dict[str, Any]:
     """Return how many of the gold solutions of GSM8K or MATH the grader calls right."""
     rows = gold_rows(name)
     texts = [row["completion"][-1]["content"] for row in rows]
-    answers, kinds = [row["answer"] for row in rows], [row["kind"] for row in rows]
-    verdicts = grading.grade_many(texts, answers, kinds)
+    columns = ([row[name] for row in rows] for name in ("answer", "kind", "asked"))
+    verdicts = grading.grade_many(texts, *columns)
     n_right = sum(verdict.correct for verdict in verdicts)
     return {"subset": name, "n": len(rows), "right": n_right}
 
@@ -66,10 +66,10 @@ def agreement(folder: Path) -> list[dict[str, Any]]:
 
 def _agreement(name: str, rows: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
     texts = ["\n".join(solution["steps"]) for solution, _ in rows]
-    answers, kinds = [row["answer"] for _, row in rows], [row["kind"] for _, row in rows]
+    answers, kinds, asked = ([row[name] for _, row in rows] for name in ("answer", "kind", "asked"))
     labels = [solution["final_answer_correct"] for solution, _ in rows]
-    strict = grading.grade_many(texts, answers, kinds)
-    lenient = grading.grade_leniently(texts, answers, kinds, strict)
+    strict = grading.grade_many(texts, answers, kinds, asked)
+    lenient = grading.grade_leniently(texts, answers, kinds, strict, asked)
     disagreements = []
     for (solution, row), label, verdict in zip(rows, labels, lenient, strict=True):
         if verdict.correct != label:
@@ -98,19 +98,20 @@ def _n_equal(verdicts: list[grading.Verdict], labels: list[bool]) -> int:
 def spoilt_verdicts() -> list[dict[str, Any]]:
     """Return how many spoilt golds pass as right, of each way to spoil one that applies.
 
-    Every distinct gold of MATH is tried on our grader, the first of them in a random order on
-    math-verify.
+    Every distinct gold of MATH, with each form that is asked for it, is tried on our grader, the
+    first of them in a random order on math-verify.
     """
-    golds = sorted({row["answer"] for row in gold_rows("math")})
+    golds = sorted({(row["answer"], row["asked"]) for row in gold_rows("math")})
     random.Random(0).shuffle(golds)
-    spoilt = [(gold, perturbations.spoilt(gold)) for gold in golds]
+    spoilt = [(gold, asked, perturbations.spoilt(gold)) for gold, asked in golds]
     records = []
     for way, function in perturbations.WAYS.items():
-        tried = [(gold, texts[way]) for gold, texts in spoilt if way in texts]
+        tried = [(gold, texts[way], asked) for gold, asked, texts in spoilt if way in texts]
+        few = [pair for *pair, _ in tried[:MATH_VERIFY_TRIES]]
         record: dict[str, Any] = {"way": way, "example": function.__doc__}
-        for name, some in (("ours", tried), ("math-verify", tried[:MATH_VERIFY_TRIES])):
+        for name, some in (("ours", tried), ("math-verify", few)):
             record[f"{name} tried"] = len(some)
-            record[name] = sum(accepts(GRADERS[name], *pair) for pair in some)
+            record[name] = sum(accepts(GRADERS[name], *given) for given in some)
         records.append(record)
     return records
 
@@ -128,12 +129,12 @@ def copies(name: str, limit: int = 0) -> dict[str, Any]:
             for formula in FORMULA.findall(row["prompt"][-1]["content"])
         }
         pairs += [
-            (row["id"], row["answer"], formula)
+            (row["id"], row["answer"], formula, row["asked"])
             for formula in sorted(formulas)
             if formula != row["answer"] and TO_DO.search(formula)
         ]
     passed = [pair for pair in pairs if accepts(GRADERS["ours"], *pair[1:])]
-    paid = {row_id: {"gold": gold, "answer": formula} for row_id, gold, formula in passed}
+    paid = {row_id: {"gold": gold, "answer": formula} for row_id, gold, formula, _ in passed}
     record = {"set": name, "rows": len(rows), "formulas": len(pairs), "paid": list(paid.values())}
     return record
 
@@ -143,10 +144,13 @@ def kind_verdicts() -> list[dict[str, Any]]:
 
     `refused` holds the right ones that are refused, as [gold, answer].
     """
-    from tests.kinds import RIGHT, UNSEEN_RIGHT, UNSEEN_WRONG, WRONG
+    from tests.kinds import ASKED_RIGHT, ASKED_WRONG, RIGHT, UNSEEN_RIGHT, UNSEEN_WRONG, WRONG
 
     records = []
     tables = [(kind, RIGHT[kind], WRONG[kind]) for kind in RIGHT]
+    tables += [
+        (kind, *map(_as_pairs, (ASKED_RIGHT[kind], ASKED_WRONG[kind]))) for kind in ASKED_RIGHT
+    ]
     for kind, right, wrong in [*tables, ("all kinds, written last", UNSEEN_RIGHT, UNSEEN_WRONG)]:
         refused = [pair for pair in right if not accepts(GRADERS["ours"], *pair)]
         records.append(
@@ -156,10 +160,15 @@ def kind_verdicts() -> list[dict[str, Any]]:
                 "accepted": len(right) - len(refused),
                 "wrong": len(wrong),
                 "let_through": sum(accepts(GRADERS["ours"], *pair) for pair in wrong),
-                "refused": refused,
+                "refused": [pair[:2] for pair in refused],
             }
         )
     return records
+
+
+def _as_pairs(rows: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """Return (gold, answer, what is asked) for (question, gold, answer)."""
+    return [(gold, answer, grading.form_asked(question)) for question, gold, answer in rows]
 
 
 def pair_verdicts() -> list[dict[str, Any]]:

@@ -112,10 +112,12 @@ def _measure(profile: Profile, rows: "Dataset", seed: int) -> None:
 
 def _grade(samples: list[list[str]], rows: "Dataset") -> list[list[bool]]:
     """Return which of each row's samples are right, graded in one batch."""
-    texts, answers, kinds = [], [], []
-    for row_samples, answer, kind in zip(samples, rows["answer"], rows["kind"], strict=True):
+    texts, answers, kinds, asked = [], [], [], []
+    columns = (rows["answer"], rows["kind"], rows["asked"])
+    for row_samples, answer, kind, form in zip(samples, *columns, strict=True):
         texts += row_samples
         answers += [answer] * len(row_samples)
         kinds += [kind] * len(row_samples)
-    verdicts = iter(grading.grade_many(texts, answers, kinds))
+        asked += [form] * len(row_samples)
+    verdicts = iter(grading.grade_many(texts, answers, kinds, asked))
     return [[next(verdicts).correct for _ in row_samples] for row_samples in samples]

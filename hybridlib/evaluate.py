@@ -173,24 +173,25 @@ def _held_out(profile: Profile, splits: tuple[str, ...]) -> "dict[str, Dataset]"
 
 
 def _grade(answers: list[list[str]], rows: "Dataset") -> list[list[grading.Verdict]]:
-    return _by_row(grading.grade_many(*_one_per_answer(answers, rows)), len(answers[0]))
+    texts, gold, kinds, asked = _one_per_answer(answers, rows)
+    return _by_row(grading.grade_many(texts, gold, kinds, asked), len(answers[0]))
 
 
 def _grade_leniently(
     answers: list[list[str]], rows: "Dataset", strict: list[list[grading.Verdict]]
 ) -> list[list[grading.Verdict]]:
     verdicts = [verdict for row in strict for verdict in row]
-    lenient = grading.grade_leniently(*_one_per_answer(answers, rows), verdicts)
+    texts, gold, kinds, asked = _one_per_answer(answers, rows)
+    lenient = grading.grade_leniently(texts, gold, kinds, verdicts, asked)
     return _by_row(lenient, len(answers[0]))
 
 
-def _one_per_answer(answers: list[list[str]], rows: "Dataset") -> tuple[list, list, list]:
-    """Return texts, true answers and kinds, one of each per sampled answer."""
+def _one_per_answer(answers: list[list[str]], rows: "Dataset") -> tuple[list, ...]:
+    """Return texts, true answers, kinds and forms asked for, one of each per sampled answer."""
     n_samples = len(answers[0])
     texts = [text for row in answers for text in row]
-    gold = [answer for answer in rows["answer"] for _ in range(n_samples)]
-    kinds = [kind for kind in rows["kind"] for _ in range(n_samples)]
-    return texts, gold, kinds
+    columns = (rows["answer"], rows["kind"], rows["asked"])
+    return texts, *([value for value in column for _ in range(n_samples)] for column in columns)
 
 
 def _by_row(values: list, n_samples: int) -> list[list]:

@@ -236,7 +236,8 @@ def _right(
     flat = [text for row in texts for text in row]
     golds = [gold for gold in table["answer"] for _ in range(samples)]
     kinds = [kind for kind in table["kind"] for _ in range(samples)]
-    verdicts = grading.grade_many(flat, golds, kinds)
+    asked = [form for form in table["asked"] for _ in range(samples)]
+    verdicts = grading.grade_many(flat, golds, kinds, asked)
     pairs = [(verdict.correct, text) for verdict, text in zip(verdicts, flat, strict=True)]
     return [pairs[i : i + samples] for i in range(0, len(pairs), samples)]
 

@@ -2,11 +2,11 @@
 
 `fn(completions, **columns) -> list[float]`, one number per completion, from `low` to `high` for
 whatever a model may write. A completion is a string or a conversation; columns of the rows (answer,
-kind, and gold, the worked solution) come as lists, beside what TRL adds (prompts, completion_ids).
-`needs` names what `bind` has to supply. Rewards that depend on whether a completion is right share
-one grading of the batch. Every docstring says what the reward can be hacked by: what raises the
-reward without the thing that is meant. Add the others to `correct` with weights that cannot
-outbid it.
+kind, asked, and gold, the worked solution) come as lists, beside what TRL adds (prompts and
+completion_ids). `needs` names what `bind` has to supply. Rewards that depend on whether a
+completion is right share one grading of the batch. Every docstring says what the reward can be
+hacked by: what raises the reward without the thing that is meant. Add the others to `correct` with
+weights that cannot outbid it.
 """
 
 from __future__ import annotations
@@ -342,6 +342,7 @@ def _verdicts(
     completions: Column,
     answer: list[str],
     kind: list[str],
+    asked: Sequence[str] = (),
     log_metric: Callable | None = None,
     **_: Any,
 ) -> tuple[grading.Verdict, ...]:
@@ -353,7 +354,7 @@ def _verdicts(
     Raises:
         StudyError: Too many comparisons failed.
     """
-    verdicts = _graded(tuple(texts(completions)), tuple(answer), tuple(kind))
+    verdicts = _graded(tuple(texts(completions)), tuple(answer), tuple(kind), tuple(asked))
     if log_metric is not None:
         for reason in FAILURES:  # TRL takes the mean of what several rewards log
             count = sum(verdict.reason == reason for verdict in verdicts)
@@ -369,5 +370,7 @@ def _verdicts(
 
 
 @lru_cache(maxsize=4)
-def _graded(completions: tuple, answer: tuple, kind: tuple) -> tuple[grading.Verdict, ...]:
-    return tuple(grading.grade_many(list(completions), list(answer), list(kind)))
+def _graded(
+    completions: tuple, answer: tuple, kind: tuple, asked: tuple
+) -> tuple[grading.Verdict, ...]:
+    return tuple(grading.grade_many(completions, answer, kind, asked))

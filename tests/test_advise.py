@@ -28,7 +28,7 @@ from hybridlib.tiny import tasks
 
 FULL = PROFILES[EVIDENCE]
 FAMILIES = ("gsm8k", "math", "mbpp")
-COLUMNS = {"id", "family", "kind", "level", "prompt", "completion", "answer", "passrate"}
+COLUMNS = {"id", "family", "kind", "level", "prompt", "completion", "answer", "asked", "passrate"}
 
 
 def frame(rows):

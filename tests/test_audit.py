@@ -22,6 +22,7 @@ def row(completion, answer, kind, name="own/train/0"):
         "completion": [{"role": "assistant", "content": completion}],
         "answer": answer,
         "kind": kind,
+        "asked": "",
     }
 
 

@@ -10,7 +10,7 @@ from hybridlib import StudyError, data, grading
 from hybridlib.data import sources
 from hybridlib.profiles import PROFILES, Form
 
-COLUMNS = set("id family kind level topic prompt completion answer".split())
+COLUMNS = set("id family kind level topic prompt completion answer asked".split())
 PUBLISHED = {
     "gsm8k": {"train+valid": 7473, "test": 1319},
     "math": {"train+valid": 7500, "test": 5000},

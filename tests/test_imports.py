@@ -19,8 +19,8 @@ ORDER = """
     sandbox
     tiny.families tiny.tasks tiny.errors tiny
     proportions objectives partition adapters
-    grading.notation grading.latex grading.numeric grading.structure grading.evaluated
-    grading.equality grading.forms grading.frames grading.comparison
+    grading.question grading.notation grading.latex grading.numeric grading.structure
+    grading.evaluated grading.equality grading.forms grading.frames grading.comparison
     grading.symbolic grading.extraction grading.grader grading.arithmetic grading
     fingerprint stats results
     data.textfiles data.sources data.rows data.audit data.intake data.describe data

@@ -1,7 +1,9 @@
 """Answers by kind: accepted where they are right, refused where they are near, or only a copy."""
 
+import decimal
 import json
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from benchmarks import graders
 from hybridlib import data, grading
 from hybridlib.grading import arithmetic, extraction
-from tests.kinds import RIGHT, UNSEEN_RIGHT, UNSEEN_WRONG, WRONG
+from tests.kinds import ASKED_RIGHT, ASKED_WRONG, RIGHT, UNSEEN_RIGHT, UNSEEN_WRONG, WRONG
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
 TESTS = "assert f(2) == 4"
@@ -19,16 +21,12 @@ CODE = "def f(x):\n    return x*x"
 OTHER_CODE = "def f(x):\n    return x+9"
 
 
-def is_right(gold, answer):
+def is_right(gold, answer, question=""):
     text = answer if "\\boxed{" in answer else f"\\boxed{{{answer}}}"
-    return grading.grade(text, gold, "expression").correct
+    return grading.grade(text, gold, "expression", grading.form_asked(question)).correct
 
 
-STILL_REFUSED = [  # right, but the grader does not tell; the page says so
-    ("10", "|z| = 10"), ("7", "x + y = 7"), ("0.75", "75 cents"), (r"3\%", "three percent"),
-    (r"(2,\infty)", r"]2,\infty["), ("3 m/s", r"3\,\mathrm{m}/\mathrm{s}"), ("2:1", r"\frac{2}{1}"),
-    (r"x \neq 2", r"(-\infty,2)\cup(2,\infty)"), ("4 hours", "4 h"), ("0.001", "10^{-3}"),
-]  # fmt: skip
+STILL_REFUSED = [("0.001", "10^{-3}")]  # right, but the grader does not tell; the page says so
 
 
 @pytest.mark.parametrize("kind", RIGHT)
@@ -43,6 +41,57 @@ def test_near_ones_and_copies_are_refused(kind):
     assert len(RIGHT[kind]) + len(WRONG[kind]) >= 20
     for gold, _ in WRONG[kind]:
         assert is_right(gold, gold)
+
+
+@pytest.mark.parametrize("kind", ASKED_RIGHT)
+def test_answers_in_the_form_that_the_question_asks_for(kind):
+    right, wrong = ASKED_RIGHT[kind], ASKED_WRONG[kind]
+    assert len(right) + len(wrong) >= 20
+    assert [row for row in right if not is_right(*row[1:], row[0])] == []
+    assert [row for row in wrong if is_right(*row[1:], row[0])] == []
+
+
+@pytest.mark.parametrize(
+    ("question", "asked"),
+    [
+        ("How many apples has Tom?", ""), ("To the nearest tenth of a mile?", "places:1"),
+        ("Round 2.47 to the nearest tenth and 3.6 to the nearest integer. Add them.", ""),
+        ("Do not round to the nearest cent.", ""), ("Where is the nearest town?", ""),
+        ("What digit is in the 100th decimal place?", ""), ("Simplify it.", "simplified"),
+        ("As a common fraction?", "simplified fraction"), ("As a decimal or as a fraction?", ""),
+        ("To the nearest tenth of a percent?", "places:1 percent"),
+        ("How many degrees?", "degrees"), ("If $x + y = 7$, what is $x$?", "unknowns"),
+        ("Each number is rounded to the nearest integer. How likely is it?", ""),
+        ("Give 3 significant digits, in radians.", "radians digits:3"),
+    ],
+)  # fmt: skip
+def test_the_form_is_read_from_the_words_of_the_question(question, asked):
+    assert grading.form_asked(question) == asked
+
+
+@given(st.fractions(-99, 99, max_denominator=97), st.integers(0, 4))
+def test_a_decimal_counts_where_it_is_rounded_as_asked_and_no_other_does(exact, places):
+    question = f"Give it to {places} decimal places." if places else "To the nearest integer?"
+    size = decimal.Decimal(abs(exact.numerator)) / exact.denominator
+    step = decimal.Decimal(1).scaleb(-places)
+    rounded = size.quantize(step, decimal.ROUND_HALF_UP).copy_sign(exact.numerator)
+    gold = f"{exact.numerator}/{exact.denominator}"
+    assert is_right(gold, f"{rounded:f}", question)
+    assert not is_right(gold, f"{rounded + step:f}", question)
+    assert is_right(gold, f"{rounded:f}") == (exact == Fraction(rounded))
+
+
+def test_an_equation_of_the_question_is_no_answer():
+    for gold, equation in (("7", "x + y = 7"), ("3", "|z| = 3"), ("5", "x^2 + px + q = 5")):
+        assert is_right(gold, equation, "What is it worth?")
+        assert not is_right(gold, equation, f"Given ${equation}$, what is $x$?")
+
+
+def test_numbers_behind_the_mark_are_rounded_as_asked():
+    asked = grading.form_asked("Round to the nearest tenth.")
+    assert grading.grade("#### 3.3", "3.3333", "number", asked).correct
+    assert not grading.grade("#### 3.33", "3.3333", "number", asked).correct
+    assert not grading.grade("#### 3.3", "3.3333", "number").correct
 
 
 def test_pairs_that_were_written_last():
@@ -195,6 +244,20 @@ def test_the_mark_stays_strict(text):
 def test_lenient_takes_no_number_out_of_a_word(text, kind):
     verdict = grading.grade(text, "2", kind)
     assert not grading.grade_leniently([text], ["2"], [kind], [verdict])[0].correct
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "so it is less than 5", "about 5", "There are no 5.", "The answer is not $5$",
+        "not **5**", "the answer is roughly 5.", "$x < 5$", "It isn't 5", "at least \\(5\\)",
+        "more than $5", "half of 5", "It is up to 5", "$x \\ge 5$", "not equal to 5",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["number", "expression"])
+def test_lenient_takes_no_number_after_words_that_turn_it_round(text, kind):
+    verdict = grading.grade(text, "5", kind)
+    assert not grading.grade_leniently([text], ["5"], [kind], [verdict])[0].correct
 
 
 @pytest.mark.parametrize(

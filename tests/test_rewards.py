@@ -52,6 +52,11 @@ def in_range(name, scores, n):
     return len(scores) == n and all(isinstance(p, float) and low <= p <= high for p in scores)
 
 
+def test_a_decimal_is_paid_where_the_question_asks_for_it():
+    asked = ["places:1", ""]
+    assert score("correct", ["#### 3.3"] * 2, answer="3.3333", asked=asked) == [1.0, 0.0]
+
+
 # ---------------------------------------------------------------- all of them
 
 

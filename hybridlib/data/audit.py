@@ -23,6 +23,7 @@ class _Task(NamedTuple):
     solution: str
     answer: str
     kind: str
+    asked: str
 
 
 _PASSED: set[_Task] = set()  # found sound by this process
@@ -93,15 +94,15 @@ def _unreadable_answers(tasks: list[_Task], names: dict[_Task, str]) -> dict[str
 def _names_by_task(rows: "Dataset") -> dict[_Task, str]:
     """Return the distinct tasks of some rows, with index and id of the last row of each."""
     names = {}
-    columns = (rows["id"], rows["completion"], rows["answer"], rows["kind"])
-    for index, (name, turns, answer, kind) in enumerate(zip(*columns, strict=True)):
-        names[_Task(turns[-1]["content"], answer, kind)] = f"row {index}, {name}"
+    columns = (rows["id"], rows["completion"], rows["answer"], rows["kind"], rows["asked"])
+    for index, (name, turns, *given) in enumerate(zip(*columns, strict=True)):
+        names[_Task(turns[-1]["content"], *given)] = f"row {index}, {name}"
     return names
 
 
 def _grade(texts: list[str], tasks: list[_Task]) -> list[grading.Verdict]:
-    answers, kinds = [task.answer for task in tasks], [task.kind for task in tasks]
-    return grading.grade_many(texts, answers, kinds)
+    columns = zip(*((task.answer, task.kind, task.asked) for task in tasks), strict=True)
+    return grading.grade_many(texts, *columns) if tasks else []
 
 
 def _regrade_timeouts(verdicts: list[grading.Verdict], tasks: list[_Task]) -> list[grading.Verdict]:

@@ -29,7 +29,7 @@ from hybridlib.data.textfiles import RawRow
 if TYPE_CHECKING:
     from datasets import Dataset
 
-COLUMNS = ("id", "family", "kind", "level", "prompt", "completion", "answer")
+COLUMNS = ("id", "family", "kind", "level", "prompt", "completion", "answer", "asked")
 FORMS = {"test_list": mbpp_row, "problem": math_row, "question": gsm8k_row}
 """A column that tells a form of rows -> what converts them; the first that is filled counts."""
 

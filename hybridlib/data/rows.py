@@ -94,8 +94,8 @@ def load(
         forms: how kinds of rows are asked; others by the question alone.
 
     Returns:
-        A Dataset with id, family, topic, kind (number, expression, program), level, answer, prompt
-        and completion.
+        A Dataset with id, family, topic, kind (number, expression, program), level, answer, asked
+        (the form of the answer, as `grading.form_asked` has it), prompt and completion.
 
     Raises:
         StudyError: an unknown name or split, missing columns, a source that cannot be read, or a
@@ -221,6 +221,7 @@ def convert_row(
         "topic": "",
         **converted,
         "answer": answer,
+        "asked": "" if converted["kind"] == "program" else grading.form_asked(question),
         "prompt": chat_prompt(question),
         "completion": [{"role": "assistant", "content": completion}],
     }

@@ -7,7 +7,16 @@ to math-verify (`symbolic`), unless it could hang sympy.
 import re
 from functools import lru_cache
 
-from hybridlib.grading import equality, forms, frames, latex, notation
+from hybridlib.grading import (
+    equality,
+    evaluated,
+    forms,
+    frames,
+    latex,
+    notation,
+    question,
+    structure,
+)
 
 LONGEST = 300  # characters of an expression that is read at all
 
@@ -24,17 +33,56 @@ ENDLESS = re.compile(  # sympy may never come back: factorials, sums, large or s
 
 
 @lru_cache(maxsize=65_536)  # samples of one prompt repeat their answers
-def compare_expressions(gold: str, given: str) -> str | tuple[str, str]:
+def compare_expressions(gold: str, given: str, asked: str = "") -> str | tuple[str, str]:
     """Return the reason of the verdict, or the pair (gold, given) that only sympy can decide.
 
+    `asked` holds what the question asks for, in the words of `question.form_asked`.
     Reasons are `pass`, `wrong`, `refused` and `error`. Never raises.
     """
-    reason = _compare(gold, given)
+    reason = _compare_as_asked(gold, given, asked)
     if reason == "wrong":
         answer = frames.answer_in_sentence(given)
         if answer:
-            return _compare(gold, answer)
+            return _compare_as_asked(gold, answer, asked)
     return reason
+
+
+def _compare_as_asked(gold: str, given: str, asked: str) -> str | tuple[str, str]:
+    reason = _compare(gold, given)
+    if not asked or gold == given:
+        return reason
+    if reason == "pass":
+        return "pass" if _is_as_asked(gold, given, asked) else "wrong"
+    if reason == "wrong" and _is_rounded(gold, given, asked):
+        return "pass"
+    return reason
+
+
+def _is_as_asked(gold: str, given: str, asked: str) -> bool:
+    """Say whether an answer that equals the gold has the form that was asked for."""
+    if not question.is_in_form(gold, given, asked):
+        return False
+    words = asked.split()
+    if not {"simplified", "unknowns"} & set(words) or forms.form_of(gold):
+        return True
+    answers = equality.parse_answer(gold), equality.parse_answer(given)
+    if not all(answers):
+        return True
+    gold_form, given_form = (answer.readings[0] for answer in answers)
+    if "unknowns" in words and structure.combines(given_form) and not structure.combines(gold_form):
+        return False
+    return "simplified" not in words or evaluated.is_simplified(given_form, gold_form)
+
+
+def _is_rounded(gold: str, given: str, asked: str) -> bool:
+    """Say whether an answer is the number that the gold is, rounded as asked."""
+    if "places" not in asked and "digits" not in asked:
+        return False
+    try:
+        answers = [equality.parse_answer(text) for text in (gold, given)]
+        return all(answers) and equality.equal_rounded(*answers, asked)
+    except (latex.TooLarge, latex.Unreadable, *equality.UNDEFINED):
+        return False
 
 
 def _compare(gold: str, given: str) -> str | tuple[str, str]:
@@ -50,7 +98,10 @@ def _compare(gold: str, given: str) -> str | tuple[str, str]:
         gold_answer = equality.parse_answer(gold)
         given_answer = equality.parse_answer(given) if gold_answer else None
         if gold_answer and given_answer:
-            return "pass" if equality.equal(gold_answer, given_answer) else "wrong"
+            if equality.equal(gold_answer, given_answer):
+                return "pass"
+            number = gold_answer.unit and notation.without_letter_of_unit(given, gold_answer.unit)
+            return _compare(gold, number) if number else "wrong"
     except latex.TooLarge:
         return "refused"
     except latex.Unreadable:

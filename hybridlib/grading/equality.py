@@ -7,7 +7,7 @@ the 60 digits, and a difference near 0 is computed again to 150.
 """
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,9 +15,17 @@ from functools import lru_cache
 from threading import Lock
 from typing import Any
 
-from hybridlib.grading import evaluated, latex, notation, structure
+from hybridlib.grading import evaluated, latex, notation, question, structure
 from hybridlib.grading.latex import Expression, Unreadable
-from hybridlib.grading.numeric import PRECISE, WORKING, Evaluator, is_close, is_real, to_float
+from hybridlib.grading.numeric import (
+    PRECISE,
+    WORKING,
+    Evaluator,
+    as_fraction,
+    is_close,
+    is_real,
+    to_float,
+)
 
 MAX_POINTS = 12  # at which letters are evaluated at most
 ENOUGH_POINTS = 6  # after so many points with a real value the answer is taken for settled
@@ -77,7 +85,8 @@ def equal(gold: Answer, given: Answer) -> bool:
     if given.percent and not gold.percent and latex.is_proper_fraction(gold.readings[0]):
         percents = (100,)
     one_angle = _is_angle_in_degrees(gold, given)
-    if gold.unit != given.unit and not one_angle:
+    in_cents = _in_cents(gold, given)
+    if gold.unit != given.unit and not one_angle and not in_cents:
         if (gold.unit and given.unit) or _is_multiple_of_pi_in_degrees(gold, given):
             return False
     gold_readings, given_readings = gold.readings, given.readings
@@ -86,10 +95,16 @@ def equal(gold: Answer, given: Answer) -> bool:
     elif one_angle:
         given_readings = tuple(map(_in_radians, given_readings))
     gold_forms = gold_readings
+    if in_cents and gold.unit == "cent":
+        gold_readings = tuple(map(_in_dollars, gold_readings))
+    elif in_cents:
+        given_readings = tuple(map(_in_dollars, given_readings))
     if gold.matrix or given.matrix:
         gold_readings = tuple(map(structure.carried_out, gold_readings))
         given_readings = tuple(map(structure.carried_out, given_readings))
     candidates = list(zip(given_readings, given.readings, strict=True))
+    if in_cents and not gold.unit:
+        candidates += list(zip(given.readings, given.readings, strict=True))  # 0.75 cents for 0.75
     if given.decimal and gold.readings[0][0] != "list":
         candidates.append((given.decimal, given.decimal))
     with LOCK:
@@ -100,6 +115,49 @@ def equal(gold: Answer, given: Answer) -> bool:
                 ) and evaluated.is_evaluated(as_written, gold_form):
                     return True
     return False
+
+
+def equal_rounded(gold: Answer, given: Answer, asked: str) -> bool:
+    """Say whether an answer is the number that the gold is, rounded as the question asks.
+
+    Raises as `equal` does.
+    """
+    if gold.unit and given.unit and gold.unit != given.unit and given.unit != "percent":
+        return False
+    number, exact = _right_side(given.readings[0]), _right_side(gold.readings[0])
+    if structure.has_letters([number, exact]) or structure.contains([exact], COMPOUND):
+        return False
+    if "percent" in asked.split() and given.unit == "percent" and gold.unit != "percent":
+        exact = ("product", [(exact, 1), (("number", Fraction(100)), 1)])
+    elif given.unit == "percent" != gold.unit:
+        return False
+    with LOCK:
+        value = Evaluator(WORKING, 0, 1).evaluate(exact)
+        if not is_real(value):
+            return False
+        written = evaluated.decimal_value(number)
+        return written is not None and question.is_rounded(as_fraction(value), written, asked)
+
+
+def _right_side(expression: Expression) -> Expression:
+    """Return 3.3 of `x = 3.3`, other expressions as they are."""
+    match expression:
+        case ("relation", [name, value], ["=" | "≈"]) if structure.is_name(name):
+            return value
+    return expression
+
+
+def _in_cents(gold: Answer, given: Answer) -> bool:
+    """Say whether one answer is in cents and the other in dollars, or a decimal without a unit."""
+    if {gold.unit, given.unit} == {"cent", "dollar"}:
+        return True
+    value = evaluated.decimal_value(gold.readings[0])
+    in_decimals = value is not None and value.denominator > 1
+    return (gold.unit, given.unit) == ("", "cent") and in_decimals
+
+
+def _in_dollars(expression: Expression) -> Expression:
+    return ("product", [(expression, 1), (("number", Fraction(100)), -1)])
 
 
 def _is_angle_in_degrees(gold: Answer, given: Answer) -> bool:
@@ -139,7 +197,8 @@ class _Comparison:
         if one[0] == "relation":
             return self.states(one, other) or self.equal_ratio(one, other)
         if other[0] == "relation":
-            return self.states(other, one) or self.equal_ratio(other, one)
+            given = structure.is_combination
+            return self.states(other, one, given) or self.equal_ratio(other, one)
         if {one[0], other[0]} == {"list", "union"}:
             one, other = structure.as_union(one), structure.as_union(other)
         if one[0] != other[0]:
@@ -172,8 +231,16 @@ class _Comparison:
                 return False
         return True
 
-    def states(self, relation: Expression, answer: Expression) -> bool:
-        """Say whether `x = 5`, `2 + 3 = 5` or `x > 5` is answered by 5 or an interval."""
+    def states(
+        self,
+        relation: Expression,
+        answer: Expression,
+        names: Callable[[Expression], bool] = structure.is_name,
+    ) -> bool:
+        """Say whether `x = 5`, `2 + 3 = 5` or `x > 5` is answered by 5 or an interval.
+
+        Sides that are `names`, or quantities, are what the others give a value to.
+        """
         _, sides, operators = relation
         if answer[0] in ("seq", "union"):
             interval = structure.as_interval(relation)
@@ -185,7 +252,8 @@ class _Comparison:
             return self.equal(sides[1], answer)
         if not set(operators) <= {"=", "≈"}:
             return False
-        values = [side for side in sides if not structure.is_quantity(side)] or sides[1:]
+        named = [side for side in sides if structure.is_quantity(side) or names(side)]
+        values = [side for side in sides if side not in named] or sides[1:]
         return all(self.equal(value, answer) for value in values)
 
     def equal_ratio(self, relation: Expression, answer: Expression) -> bool:

@@ -9,7 +9,7 @@ elsewhere.
 
 from collections.abc import Iterator
 from fractions import Fraction
-from math import isqrt
+from math import gcd, isqrt, prod
 
 from hybridlib.grading import structure
 from hybridlib.grading.latex import CONSTANTS, Expression
@@ -19,6 +19,7 @@ Factor = tuple[Expression, int]  # and its exponent, 1 or -1
 LOGARITHMS = {"log", "ln"}
 SHORTEST_POWER_OF_TEN = 4  # 10^4 is a way to write a number, 10^2 a power to compute
 SQUARES = [prime**2 for prime in (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)]
+LARGEST_DEGREE = 99  # of a root that is looked into
 TEN = ("number", Fraction(10))
 ROOTS = {"root", "sum", "pi"}
 WORKED_OUT = {  # operation that a gold leaves -> what is left when it is carried out
@@ -36,6 +37,8 @@ def is_evaluated(given: Expression, gold: Expression) -> bool:
     if _is_solved(gold) and given[0] == "relation" and not _is_solved(given):
         return False
     allowed = _left_to_do(gold)
+    if gold[0] == "relation" and gold[2] == [":"]:
+        allowed.add("quotient")  # 2/1 for 2:1
     for operation, results in WORKED_OUT.items():
         if operation in allowed:
             allowed |= results
@@ -44,6 +47,80 @@ def is_evaluated(given: Expression, gold: Expression) -> bool:
         if left <= allowed and not (_is_factored(gold) and _is_polynomial(form)):
             return True
     return False
+
+
+def is_simplified(given: Expression, gold: Expression) -> bool:
+    """Say whether an answer that equals the gold is simplified as far as the gold is.
+
+    No common factor is left in a fraction or a ratio, no square in a root, no root in a divisor.
+    """
+    allowed = _to_simplify(gold)
+    return any(_to_simplify(form) <= allowed for form in _forms(given, gold))
+
+
+def _to_simplify(expression: Expression) -> set[str]:
+    """Return what could be simplified in an expression and all its parts."""
+    found = set()
+    match expression:
+        case ("product", _):
+            factors = [
+                (factor, power)
+                for part, exponent in expression[1]
+                for factor, power in _flat_quotient(part, exponent)
+            ]
+            above = [_content(factor) for factor, power in factors if power == 1]
+            below = [_content(factor) for factor, power in factors if power == -1]
+            if gcd(prod(above), prod(below)) > 1:
+                found.add("common factor")
+            if any(power == -1 and structure.contains([f], {"root"}) for f, power in factors):
+                found.add("root in a divisor")
+        case ("relation", [one, other], [":"]):
+            if gcd(_content(one), _content(other)) > 1:
+                found.add("common factor")
+        case ("root", ("number", degree), ("number", radicand)):
+            whole = radicand.denominator == 1 and 1 < degree < LARGEST_DEGREE
+            if whole and _has_power(int(radicand), int(degree)):
+                found.add("square in a root")
+        case ("root", _, radicand) if structure.is_fraction(radicand):
+            found.add("fraction in a root")
+    inside = expression[1] if expression[0] == "product" else []
+    for part in [factor for factor, _ in inside] or _parts(expression):
+        found |= _to_simplify(part)
+    return found
+
+
+def _flat_quotient(expression: Expression, exponent: int) -> list[Factor]:
+    """Return the factors of a product of products and quotients."""
+    expression = _unsigned(expression)
+    if expression[0] != "product":
+        return [(expression, exponent)]
+    parts = [_flat_quotient(factor, exponent * power) for factor, power in expression[1]]
+    return [factor for part in parts for factor in part]
+
+
+def _content(expression: Expression) -> int:
+    """Return the largest whole number that an expression is a multiple of, as it is written."""
+    match expression:
+        case ("number", value):
+            return abs(int(value)) if value.denominator == 1 and value else 1
+        case ("sum", terms):
+            return gcd(*(_content(term) for _, term in terms))
+        case ("product", _):
+            flat = _flat_quotient(expression, 1)
+            if any(power == -1 for _, power in flat):
+                return 1
+            return prod(_content(factor) for factor, _ in flat)
+    return 1
+
+
+def _has_power(number: int, degree: int) -> bool:
+    """Say whether a square (a cube, ...) of a small prime divides a number."""
+    return number > 0 and any(number % isqrt(square) ** degree == 0 for square in SQUARES)
+
+
+def decimal_value(expression: Expression) -> Fraction | None:
+    """Return the value of a number that is written in digits, with its signs; None for others."""
+    return None if structure.contains([expression], {"product"}) else _value(expression)
 
 
 def _forms(given: Expression, gold: Expression) -> Iterator[Expression]:
@@ -257,7 +334,7 @@ def _has_rational_root(expression: Expression, radicand: Expression) -> bool:
     else:
         exponent = _value(expression[2])
         degree = exponent and Fraction(exponent.denominator)
-    if value is None or degree is None or degree.denominator > 1 or not 1 < degree < 99:
+    if value is None or degree is None or degree.denominator > 1 or not 1 < degree < LARGEST_DEGREE:
         return False
     return all(
         _is_perfect_power(abs(part), int(degree)) for part in (value.numerator, value.denominator)

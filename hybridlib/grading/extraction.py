@@ -33,6 +33,13 @@ STATED_ANSWER = re.compile(  # after "answer is", in bold type, in a formula
     re.IGNORECASE,
 )
 ONE_FENCE = re.compile(r"```(\w*)[ \t]*\n([^`~]*)```[ \t]*(?:\n[^`~]*)?\Z")  # of a text's end
+TURNED_ROUND = re.compile(  # right before a number that is not stated
+    r"(?:\b(?:not|no|never|than|at least|at most|about|around|almost|nearly|roughly|approximately|"
+    r"over|under|up to|close to|between|half of|twice|minus)(?: equal to)?|n't|[<>≤≥≠]|"
+    r"\\(?:[lg](?:eq?|t)|neq?)(?![a-z]))[\s*$\\(\[]*\Z",
+    re.IGNORECASE,
+)
+LONGEST_BEFORE = 40  # characters before a number that may turn it round
 FENCE_SIGN = re.compile("`{3,}|~{3,}")
 FENCE = re.compile(r"[ \t]*(?:>[ \t]?)?(`{3,}|~{3,})([^\n`]*)")
 LATE_FENCE = re.compile(r"(```)(\w*)[ \t]*")  # behind text, or behind code
@@ -239,11 +246,14 @@ def _first_program(text: str) -> str:
 
 def _stated_answer(tail: str, kind: str) -> str:
     """Return the last answer that is stated outside a box: a formula, else a number."""
-    stated = STATED_ANSWER.findall(tail) if kind == "expression" else []
-    if stated:
-        return "".join(stated[-1]).rpartition("=")[2]
-    numbers = ANY_NUMBER.findall(tail)
-    return numbers[-1] if numbers else ""
+    pattern = STATED_ANSWER if kind == "expression" and STATED_ANSWER.search(tail) else ANY_NUMBER
+    *_, last = [None, *pattern.finditer(tail)]
+    if last is None:
+        return ""
+    before = tail[max(0, last.start() - LONGEST_BEFORE) : last.start()]
+    if TURNED_ROUND.search(before):
+        return ""
+    return "".join(last.groups("")).rpartition("=")[2] if pattern is STATED_ANSWER else last[0]
 
 
 def well_formed(text: str, kind: str) -> bool:

@@ -24,12 +24,6 @@ EAST_ASIAN = re.compile(
 )
 AROUND = re.compile(r"\\(?:[,;:! ()]|q?quad(?![a-zA-Z]))|[$~\"`*]")  # spaces, formulas, bold type
 WORD = re.compile(r"[^\W\d_]{2}")
-TURNED_ROUND = re.compile(
-    r"\b(?:not|no|never|cannot|n't|less|more|fewer|greater|least|most|over|under|than|between|"
-    r"either|neither|or|about|around|almost|nearly|roughly|approximately|if|nicht|kein\w*|oder|pas|"
-    r"ou|nunca|o|non|не|или)\b|n't\b|不|没|没有",
-    re.IGNORECASE,
-)
 
 
 def answer_in_sentence(text: str) -> str | None:
@@ -37,9 +31,12 @@ def answer_in_sentence(text: str) -> str | None:
     sentence = forms.GROUP.sub(r" \1 ", notation.plain(text))
     sentence = " ".join(AROUND.sub(" ", sentence).split()).strip(" .,;:!?")
     match = EAST_ASIAN.fullmatch(sentence) or STATEMENT.fullmatch(sentence)
-    if match is None or TURNED_ROUND.search(sentence):
+    if match is None or notation.TURNED_ROUND.search(sentence):
         return None
-    if match.re is STATEMENT and not match["verb"] and not WORD.search(match["frame"]):
-        return None  # x = 5 or A: 5
+    if match.re is STATEMENT:
+        if not match["verb"] and not WORD.search(match["frame"]):
+            return None  # x = 5 or A: 5
+        if notation.TURNED_ROUND.search(match["frame"]):
+            return None
     answer = match["answer"].rstrip(" .")
     return answer if answer and answer != text else None

@@ -8,9 +8,10 @@ missed?
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from hybridlib import StudyError
-from hybridlib.grading import comparison, extraction, symbolic
+from hybridlib.grading import comparison, extraction, question, symbolic
 from hybridlib.sandbox import judge
 
 KINDS = ("number", "expression", "program")
@@ -32,19 +33,23 @@ class Verdict:
     error: str = ""
 
 
-def grade(text: str, answer: str, kind: str) -> Verdict:
+def grade(text: str, answer: str, kind: str, asked: str = "") -> Verdict:
     """Return the verdict on one text, given the right answer of its row and the kind of answer.
+
+    `asked` says how the question asks for it, as `form_asked` returns it.
 
     Raises as `grade_many` does; no text makes it raise.
 
     >>> grade("<<12+7=19>>19\\n#### 19", "19", "number").correct
     True
     """
-    return grade_many([text], [answer], [kind])[0]
+    return grade_many([text], [answer], [kind], [asked])[0]
 
 
-def grade_many(texts: list[str], answers: list[str], kinds: list[str]) -> list[Verdict]:
-    """Return one verdict for each text, in order.
+def grade_many(
+    texts: Sequence[str], answers: Sequence[str], kinds: Sequence[str], asked: Sequence[str] = ()
+) -> list[Verdict]:
+    """Return one verdict for each text, in order; see `grade`. Without `asked` none is asked for.
 
     Programs are run in the sandbox, and pairs for sympy go to its worker processes, each in one
     batch. Raises StudyError for a kind that is not in KINDS and for tests that cannot be judged.
@@ -52,16 +57,17 @@ def grade_many(texts: list[str], answers: list[str], kinds: list[str]) -> list[V
     verdicts: list[Verdict] = []
     programs: dict[int, tuple[str, str]] = {}  # place -> (code, tests)
     pairs: dict[int, tuple[str, str]] = {}  # place -> (gold, given)
-    for place, (text, answer, kind) in enumerate(zip(texts, answers, kinds, strict=True)):
+    columns = texts, answers, kinds, asked or [""] * len(texts)
+    for place, (text, answer, kind, form) in enumerate(zip(*columns, strict=True)):
         if kind == "program":
             code = extraction.extract_program(text)
             if code:
                 programs[place] = code, answer
             verdicts.append(Verdict(False, "no program", code))
         elif kind == "number":
-            verdicts.append(_grade_number(text, answer))
+            verdicts.append(_grade_number(text, answer, form))
         elif kind == "expression":
-            verdict, pair = _grade_expression(text, answer)
+            verdict, pair = _grade_expression(text, answer, form)
             if pair:
                 pairs[place] = pair
             verdicts.append(verdict)
@@ -75,7 +81,11 @@ def grade_many(texts: list[str], answers: list[str], kinds: list[str]) -> list[V
 
 
 def grade_leniently(
-    texts: Sequence[str], answers: Sequence[str], kinds: Sequence[str], verdicts: Sequence[Verdict]
+    texts: Sequence[str],
+    answers: Sequence[str],
+    kinds: Sequence[str],
+    verdicts: Sequence[Verdict],
+    asked: Sequence[str] = (),
 ) -> list[Verdict]:
     """Return the verdicts, but a wrong text is right where the answer only stands elsewhere.
 
@@ -95,6 +105,7 @@ def grade_leniently(
         [text for text, _ in second_tries.values()],
         [answers[place] for place in second_tries],
         [kind for _, kind in second_tries.values()],
+        [asked[place] for place in second_tries] if asked else (),
     )
     for place, verdict in zip(second_tries, second_verdicts, strict=True):
         if verdict.correct:
@@ -102,7 +113,7 @@ def grade_leniently(
     return merged
 
 
-def _grade_number(text: str, answer: str) -> Verdict:
+def _grade_number(text: str, answer: str, asked: str) -> Verdict:
     start = time.perf_counter()
     parts = text.split("####")
     if len(parts) != 2:
@@ -110,12 +121,15 @@ def _grade_number(text: str, answer: str) -> Verdict:
     given = extraction.number_after_mark(parts[1])
     if given is None:
         return Verdict(False, "no answer")
-    correct = extraction.parse_number(given) == extraction.parse_number(answer)
+    number, gold = extraction.parse_number(given), extraction.parse_number(answer)
+    correct = number == gold
+    if asked and not correct and number is not None and gold is not None:
+        correct = question.is_rounded(Fraction(gold), Fraction(number), asked)
     reason = "pass" if correct else "wrong"
     return Verdict(correct, reason, given, time.perf_counter() - start)
 
 
-def _grade_expression(text: str, answer: str) -> tuple[Verdict, tuple[str, str] | None]:
+def _grade_expression(text: str, answer: str, asked: str) -> tuple[Verdict, tuple[str, str] | None]:
     """Return the verdict of the cheap layers, and the pair for sympy where they cannot tell."""
     start = time.perf_counter()
     boxed = extraction.last_boxed(text)
@@ -124,11 +138,11 @@ def _grade_expression(text: str, answer: str) -> tuple[Verdict, tuple[str, str] 
     gold, given = " ".join(answer.split()), " ".join(boxed.split())
     if len(given) > comparison.LONGEST and gold != given:
         return Verdict(False, "refused", given[: comparison.LONGEST]), None  # not into the cache
-    outcome = comparison.compare_expressions(gold, given)
+    outcome = comparison.compare_expressions(gold, given, asked)
     if outcome == "wrong" and text.count("boxed") > 1 and comparison.is_list(gold):
         for boxes in (extraction.boxes_on_last_line(text), extraction.all_boxes(text)):
             together = ", ".join(boxes)
-            if len(boxes) > 1 and comparison.compare_expressions(gold, together) == "pass":
+            if len(boxes) > 1 and comparison.compare_expressions(gold, together, asked) == "pass":
                 outcome, given = "pass", together
                 break
     if isinstance(outcome, str):

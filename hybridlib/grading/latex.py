@@ -47,9 +47,16 @@ TIMES = {"*": 1, "\\cdot": 1, "\\times": 1, "/": -1, "\\div": -1}
 POSTFIXES = {"!": "factorial", "\\degree": "degree", "%": "percent"}
 CLOSING = {
     "(": ")", "[": "]", "\\{": "\\}", "\\langle": "\\rangle", "\\lfloor": "\\rfloor",
-    "\\lceil": "\\rceil", "|": "|", "\\lvert": "\\rvert",
+    "\\lceil": "\\rceil", "|": "|", "\\|": "\\|", "\\lvert": "\\rvert",
 }  # fmt: skip
-BRACKET_FUNCTIONS = {"|": "abs", "\\lvert": "abs", "\\lfloor": "floor", "\\lceil": "ceil"}
+BARS = {"|", "\\|"}
+BRACKET_FUNCTIONS = {
+    "|": "abs",
+    "\\|": "abs",
+    "\\lvert": "abs",
+    "\\lfloor": "floor",
+    "\\lceil": "ceil",
+}
 CONSTANTS = {"pi", "e", "i", "infty"}  # symbols that are no letters with any value
 SQUARE_ROOT = ("number", Fraction(2))
 INVERSE = ("sum", [(-1, ("number", Fraction(1)))])  # the exponent of \sin^{-1}
@@ -84,7 +91,7 @@ class _Parser:
         self.tokens = tokens
         self.position = 0
         self.depth = 0
-        self.between_bars = False  # in |x|, where the next bar closes and none opens
+        self.bar = ""  # in |x|, where the next bar closes and none opens
 
     @property
     def current(self) -> str:
@@ -179,8 +186,8 @@ class _Parser:
     def starts_factor(self) -> bool:
         """Say whether the current token begins something that can be multiplied."""
         token = self.current
-        if token == "|":
-            return not self.between_bars
+        if token in BARS:
+            return token != self.bar
         return (
             token[:1].isalnum()
             or token[:1] == "."
@@ -308,10 +315,9 @@ class _Parser:
         if opening == "\\{" and self.current == "\\}":
             self.take()
             return ("symbol", "emptyset")
-        outside = self.between_bars
-        self.between_bars = opening == "|"
+        outside, self.bar = self.bar, opening if opening in BARS else ""
         parts = self.parse_list()
-        self.between_bars = outside
+        self.bar = outside
         closing = self.take()
         matches = closing == CLOSING[opening]
         if not matches and not {opening, closing} <= set("([)]"):

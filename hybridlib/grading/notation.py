@@ -58,18 +58,44 @@ UNITS = {  # spelling -> unit
 }
 MONEY = {"dollar", "euro", "sterling", "yen", "rupee"}
 SPEEDS = {"mph": "mi/hour", "kph": "km/hour"}
-CURRENCIES = {"\\$": "dollar", "€": "euro", "£": "sterling", "¥": "yen", "₹": "rupee"}
+CURRENCIES = {"¢": "cent", "\\$": "dollar", "€": "euro", "£": "sterling", "¥": "yen", "₹": "rupee"}
 POWER_PREFIXES = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
 POWER_SUFFIXES = {"squared": "2", "cubed": "3"}
+
+NO_UNITS = CONNECTIVES | set(
+    "not no never than least most between about around almost nearly roughly approximately maybe "
+    "perhaps plus minus factorial dozen hundred wrong incorrect over under above below within "
+    "negative twice double half past circa non".split()
+)
+TURNED_ROUND = re.compile(  # a statement with these words in it does not state its last number
+    r"\b(?:not|no|never|cannot|n't|less|more|fewer|greater|least|most|over|under|than|between|"
+    r"either|neither|or|about|around|almost|nearly|roughly|approximately|if|nicht|kein\w*|oder|pas|"
+    r"ou|nunca|o|non|не|или)\b|n't\b|不|没|没有|[<>≤≥≠]"
+    r"|\b(?:(?:half|third|quarter|part) of|twice|double|plus|minus|negative|up to|close to|below|"
+    r"above|within|maybe|perhaps|circa|ca\.?|all but|past)[\s:=]*\Z",
+    re.IGNORECASE,
+)
+SMALL = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
+SMALL += " sixteen seventeen eighteen nineteen"
+TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+NUMERALS = {word: number for number, word in enumerate(SMALL.split(), 1)}
+NUMERALS |= {word: 10 * number for number, word in enumerate(TENS.split(), 2)}
+IN_WORDS = re.compile(  # a number in words before one more word
+    rf"\A((?:\\text\w*\s*\{{\s*)?)(?:({'|'.join(NUMERALS)})[\s-]+)?"
+    rf"({'|'.join(NUMERALS)}|hundred)\s+(?=([a-z]+))",
+    re.IGNORECASE,
+)
 
 WORD = "\ue000"  # before a word of a \\text, which is no product of its letters
 SHORT_WORD = re.compile(r"(?<![\\a-zA-Z])(?=[a-zA-Z]{2,3}(?![a-zA-Z]))")
 TEXT_COMMAND = r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm|operatorname)\s*"
+ONE_UNIT = r"\\(?:mathrm|text)\s*\{\s*(\w+)\s*\}"
 TEXT_GROUP = re.compile(TEXT_COMMAND + r"\{([^{}]*)\}")
 TEXT_UNIT = re.compile(TEXT_COMMAND + r"\{([^{}]*)\}\s*(?:\^\s*\{?\s*(\d)\s*\}?)?\s*\Z")
 BARE_UNIT = re.compile(
     rf"(?<![\\a-zA-Z])([{WORD}a-zA-Z][{WORD}a-zA-Z./ ]*)(?:\^\s*\{{?(\d)\}}?)?\s*\Z"
 )
+LETTER_OF_UNIT = re.compile(r"(.*[\d)}])(?:\s|\\[ ,;:]|~)*([a-zA-Z])(?:\^\{?(\d)\}?)?[\s.]*")
 MODULUS = re.compile(r"\\pmod\s*\{?\s*(\w+)\s*\}?\s*\Z")
 DOUBLED = re.compile(r"(?<!\\)\\\\[a-zA-Z%${}]")
 SINGLE = re.compile(r"(?<!\\)\\[a-zA-Z]")
@@ -78,6 +104,27 @@ DECIMAL_COMMA = re.compile(
 )
 THOUSANDS = re.compile(r"(?<![\d.,])([1-9]\d{0,2})((?:,\d{3})+)(?![\d,])")
 TOKEN = re.compile(rf"{WORD}[a-zA-Z]+" r"|\d+\.?\d*|\.\d+|\\[a-zA-Z]+|\\[\s\S]|[a-zA-Z]+|\S")
+
+
+def _unless_turned_round(match: re.Match) -> str:
+    """Return nothing in place of words before an answer, but for words that turn it round."""
+    return match[0] if TURNED_ROUND.search(match[1]) else ""
+
+
+def _turned_inward(match: re.Match) -> str:
+    """Return (2, 3] for ]2, 3]."""
+    opening, ends, closing = match.groups()
+    if (opening, closing) == ("[", "]"):
+        return match[0]
+    return f"{'(' if opening == ']' else '['}{ends}{')' if closing == '[' else ']'}"
+
+
+def _in_digits(match: re.Match) -> str:
+    """Return 1500000 for 1.5 million."""
+    zeros = {"t": 3, "m": 6, "b": 9}[match[3][0]]
+    digits, _, decimals = match[1].partition(".")
+    whole = digits + decimals[:zeros].ljust(zeros, "0")
+    return whole + (f".{decimals[zeros:]}" if decimals[zeros:] else "") + (match[2] or " ")
 
 
 def _overlined(match: re.Match) -> str:
@@ -103,6 +150,15 @@ REWRITE_RULES = [  # (signs one of which it needs, pattern, replacement), in thi
     ("\\", r"\\(?:dis|text|script)[a-z]*style(?![a-zA-Z])"
      r"|\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])", ""),
     ("\\", r"\\(?:phantom|hspace|vspace)(?![a-zA-Z])(?:\s*\{[^{}]*\})?|(?<=\\\\)\[[^\]]*\]", ""),
+    # numbers with a word for their zeros, intervals with brackets turned outward
+    (("illion", "thousand"), r"(?<![\d.,])(\d{1,12}(?:\.\d{1,12})?)(?:\\[ ,;])?\s*(\\text\s*\{)?\s*"
+     r"(thousand|million|billion)s?\b", _in_digits),
+    ("[]", r"([\[\]])((?!\s*(?:,|;|\\cup))[^\[\](),;]{1,80}[,;]\s*[^\[\](),;\s][^\[\](),;]{0,80})"
+     r"([\[\]])", _turned_inward),
+    # units divided by units
+    (("mathrm", "text"), rf"{ONE_UNIT}\s*/\s*{ONE_UNIT}", r"\\text{\1/\2}"),
+    (("mathrm", "text"), rf"\\[dt]?frac\s*\{{\s*{ONE_UNIT}\s*\}}\s*\{{\s*{ONE_UNIT}\s*\}}\s*\Z",
+     r"\\text{\1/\2}"),
     # sets by their condition; bold numbers; periods of decimals
     ("\\", r"\A\s*\\\{\s*([a-zA-Z])(?:\s*\\in\s*\\mathbb\s*\{?\s*R\s*\}?)?\s*(?:\\mid|\\vert|\||:)"
      r"(?=[^{}]*\1)([^{}]*)\\\}\s*\Z", r"\2"),
@@ -119,7 +175,7 @@ REWRITE_RULES = [  # (signs one of which it needs, pattern, replacement), in thi
     ("\\{,", r"(?<=\d)(?:(?:\\text)?\{,\}|,?\s*\\!\s*|\\[,;: ]|,\\,)(?=\d{3}(?!\d))", _joined),
     ("\\", r"(?<=\d{3}),\\!\s?(?=\d{3})", ""),
     # words before the answer, frames, the letters of an ordinal number, ratios in words
-    ("\\", r"\A\s*\\text\s*\{[^{}]*(?:\b(?:is|are)|:|=)\s*\}(?=\s*\S)", ""),
+    ("\\", r"\A\s*\\text\s*\{([^{}]*(?:\b(?:is|are)|:|=)\s*)\}(?=\s*\S)", _unless_turned_round),
     ("\\", r"\\(?:boxed|fbox|underline)(?![a-zA-Z])", ""), ("\\", r"\\Pr(?![a-zA-Z])", "P"),
     ("\\", r"(?<=\d)\^\s*\{\s*\\text\s*\{\s*(?:st|nd|rd|th)\s*\}\s*\}", ""),
     ("o", r"\A\s*(\d{1,9})\s*(?:\\text\s*\{\s*to\s*\}|\bto\b)\s*(\d{1,9})\s*\Z", r"\1:\2"),
@@ -166,6 +222,8 @@ def normalise(text: str) -> tuple[list[list[str]], str]:
     There are two readings where a comma may group digits, as in 100,200: a number or a list.
     """
     text = plain(text)
+    if text[:1].isalpha() or text[:5] == "\\text":
+        text = IN_WORDS.sub(_from_words, text)
     text = text.replace("US$", "$").replace("US\\$", "\\$") if "US" in text else text
     unit = next((name for sign, name in CURRENCIES.items() if sign in text), "")
     if not unit and text.count("$") == 1:  # none of a pair round a formula
@@ -184,6 +242,33 @@ def normalise(text: str) -> tuple[list[list[str]], str]:
         return [_tokenise(text)], unit
     joined = THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
     return [_tokenise(joined), _tokenise(text)], unit
+
+
+def _from_words(match: re.Match) -> str:
+    """Return "25 " for "twenty-five " where a unit comes next: bare words are no number."""
+    before, tens, last, next_word = match.groups()
+    number = NUMERALS.get(last.lower(), 100)
+    tens_number = NUMERALS.get((tens or "").lower(), 0)
+    if number == 100:
+        number *= tens_number or 1
+    elif tens and not (tens_number >= 20 and number < 10):
+        return match[0]
+    else:
+        number += tens_number
+    next_word = next_word.lower()
+    known = next_word in UNITS or next_word.removesuffix("s") in UNITS
+    return f"{before}{number} " if known and len(next_word) > 1 else match[0]
+
+
+def without_letter_of_unit(text: str, unit: str) -> str | None:
+    """Return 4 for "4 h" where the unit is an hour, None where the text does not end like that.
+
+    A letter alone may be a factor; only a gold tells that it is a unit.
+    """
+    match = LETTER_OF_UNIT.fullmatch(plain(text))
+    if match and f"{UNITS.get(match[2].lower(), '')}{match[3] or ''}" == unit:
+        return match[1]
+    return None
 
 
 def plain(text: str) -> str:
@@ -235,9 +320,11 @@ def _name_unit(before: str, match: re.Match, in_text_command: bool) -> str:
     """Return the name of the unit that these words are, with its power; "" where they are none."""
     words = match[1].lower().replace(".", "").replace(WORD, "").split()
     before = before.rstrip()
-    if not words or not words[0][0].isalpha() or CONNECTIVES & set(words):
+    if not words or not words[0][0].isalpha() or NO_UNITS & set(words):
         return ""
     if not re.search(r"[\w)}\]%|]\Z", before):
+        return ""
+    if words[0] in POWER_SUFFIXES:
         return ""
     power = POWER_PREFIXES.get(words[0], match[2] or "")
     if len(words) > 1 and words[-1] in POWER_SUFFIXES:

@@ -48,6 +48,14 @@ def to_float(context: mpmath.MPContext, value: Any) -> Any:
     return value
 
 
+def as_fraction(value: Any) -> Fraction:
+    """Return the fraction that a real value is, to its last digit."""
+    if isinstance(value, Fraction):
+        return value
+    mantissa, exponent = WORKING.re(value).man_exp
+    return Fraction(mantissa) * Fraction(2) ** exponent
+
+
 def is_real(value: Any) -> bool:
     """Say whether a value has no imaginary part, but for rounding."""
     if isinstance(value, Fraction):

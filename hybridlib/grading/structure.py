@@ -4,10 +4,13 @@ Expressions are the nested tuples of `latex`; everything here looks at their for
 nothing.
 """
 
+import re
 from collections.abc import Sequence, Set
 from typing import Any
 
 from hybridlib.grading.latex import CONSTANTS, INFINITY, INVERSE, Expression
+
+VECTOR = re.compile(r"[zwuv](?:\Z|['_])|(?:vec|overrightarrow)\(")
 
 
 def unwrap(expression: Expression) -> Expression:
@@ -146,6 +149,43 @@ def is_quantity(expression: Expression) -> bool:
     return is_name(expression)
 
 
+def is_combination(expression: Expression) -> bool:
+    """Say whether this combines unknowns, as `x + y` and `|z|` do, but solves for none of them."""
+    match expression:
+        case ("call", "abs", ("sum", terms)):
+            return all(_is_vector(term) for _, term in terms)
+        case ("call", "abs", inside):
+            return _is_vector(inside)
+        case ("sum", [_, _, *_] as terms):
+            parts = [_without_power(term) for sign, term in terms if sign in (1, -1)]
+            return len(parts) == len(terms) and all(map(is_name, parts)) and len(_names(parts)) > 1
+    return False
+
+
+def combines(expression: Expression) -> bool:
+    """Say whether this is an equation that tells what a combination of unknowns is worth."""
+    return expression[0] == "relation" and any(map(is_combination, expression[1]))
+
+
+def _is_vector(expression: Expression) -> bool:
+    """Say whether a name is one of complex numbers or vectors, whose size does not tell them."""
+    return expression[0] == "symbol" and bool(VECTOR.match(expression[1]))
+
+
+def _without_power(term: Expression) -> Expression:
+    is_power = term[0] == "power" and _is_number(term[2])
+    return term[1] if is_power else term
+
+
+def _names(expression: Any) -> set[str]:
+    """Return the names of all symbols in an expression or a list of them."""
+    if isinstance(expression, tuple) and expression[:1] == ("symbol",):
+        return {expression[1]}
+    if not isinstance(expression, tuple | list):
+        return set()
+    return {name for part in expression for name in _names(part)}
+
+
 def _is_number(expression: Expression) -> bool:
     """Say whether this is a number with or without a sign."""
     if expression[0] == "sum" and len(expression[1]) == 1:
@@ -187,8 +227,17 @@ def ascending(relation: Expression) -> Expression:
 
 
 def as_interval(relation: Expression) -> Expression | None:
-    """Return `1 < x \\le 2` as the interval (1, 2], None where the relation bounds no name."""
+    """Return `1 < x \\le 2` as the interval (1, 2], None where the relation bounds no name.
+
+    `x \\ne 2` is a union of two.
+    """
     _, sides, operators = ascending(relation)
+    if operators == ["!="] and is_name(sides[0]) and not has_letters(sides[1]):
+        below, above = ("sum", [(-1, INFINITY)]), INFINITY
+        return (
+            "union",
+            [("seq", "(", ")", [below, sides[1]]), ("seq", "(", ")", [sides[1], above])],
+        )
     if not set(operators) <= {"<", "<="} or len(sides) > 3:
         return None
     places = [place for place, side in enumerate(sides) if has_letters(side)]
