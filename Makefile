@@ -14,7 +14,7 @@ book: .venv/installed            # train what is missing, run stale chapters, re
 
 test: .venv/installed            # style and all tests, the slow ones too
 	$(BIN)/ruff check . && $(BIN)/ruff format -q --check .
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 serve: .venv/installed                     # the rendered book at http://localhost:8000
 	$(BIN)/python -m http.server --directory _build/html

@@ -5,6 +5,7 @@ process, so it has a worker of its own. What a worker does with a run it is told
 the function.
 """
 
+import gc
 import multiprocessing
 import os
 import time
@@ -261,6 +262,7 @@ def _warm_up(backend: str, profile: Profile, tickets: Any, gpus: int) -> None:
     import torch
 
     torch.set_num_threads(profile.threads)
+    gc.freeze()  # libraries stay, and every training searches for garbage
 
 
 def _minutes(seconds: float) -> str:

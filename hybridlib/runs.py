@@ -1,5 +1,6 @@
 """What is one model under test? A Run: what was trained, on which rows, how, from where."""
 
+import functools
 import math
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
@@ -157,7 +158,7 @@ class Run:
         """Tell whether a field has a meaning here; `merge` has one in merges alone."""
         return spec.name != "merge" or self.method == "merge"
 
-    @property
+    @functools.cached_property
     def id(self) -> str:
         """The method and the fields that are not at their default, so a new field changes no id."""
         parts = [self.method]

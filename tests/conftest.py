@@ -1,7 +1,7 @@
 """Small worlds for the tests: no network, a throw-away root for results and runs."""
 
+import gc
 import os
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ os.environ["TQDM_DISABLE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 import pytest
+from hypothesis import settings
 
 import hybridlib
 from hybridlib import files, profiles
@@ -21,10 +22,18 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 HUB, CASES = SHARED / "hub" / "datasets", SHARED / "cases"
 
 
-def pytest_collection_modifyitems(items):
-    """Put files with many slow tests first, so that no worker is left alone with one of them."""
-    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
+settings.register_profile("whole", deadline=None)  # on a busy machine, seconds say nothing
+settings.register_profile("fast", max_examples=15, deadline=None)
+
+
+def pytest_configure(config):
+    """Try fewer examples where the slow tests are left out, too."""
+    settings.load_profile("fast" if config.option.markexpr == "not slow" else "whole")
+
+
+def pytest_collection_finish():
+    """Leave what the imports made out of every later search for garbage: a second each time."""
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter):

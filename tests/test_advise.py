@@ -1,8 +1,6 @@
 """Advice: rows go where the evidence says and no further, bad rows are named."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -139,6 +137,7 @@ def chosen_once():
         return flip, choice.choose(flip)
 
 
+@pytest.mark.slow
 def test_merge_or_stack(monkeypatch):
     runs = GRIDS["hybrids"](FULL)
     for sign in (1, -1):
@@ -297,21 +296,6 @@ def test_rows_that_the_base_never_solves_are_called_that(monkeypatch, world, sma
     assert "Nothing that the evidence could tell" in summary
     assert "points of sampled accuracy on rows like these" not in summary
     assert not (out / "rl.jsonl").exists() and (out / "sft.jsonl").exists()
-
-
-def test_help_answers_without_the_heavy_imports():
-    code = (
-        "import sys\n"
-        "sys.argv = ['hybridlib', 'advise', '--help']\n"
-        "import hybridlib.__main__ as cli\n"
-        "try: cli.main()\n"
-        "except SystemExit as end: assert end.code == 0\n"
-        "heavy = {'torch', 'transformers', 'trl', 'peft', 'datasets', 'pandas', 'papermill'}\n"
-        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert all(flag in done.stdout for flag in ("--dataset", "--model", "--columns", "--rows"))
 
 
 def test_no_row_left_and_no_place_to_write(monkeypatch, world, tmp_path, capsys):

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridlib import data
@@ -80,7 +80,6 @@ def test_a_quotient_may_be_rounded_to_the_digits_shown(a, b, digits):
 SYMBOLS = st.text("0123456789+-*/^=().,%$ \n\\{}<>x#&frac", max_size=60)
 
 
-@settings(deadline=None)
 @given(st.one_of(st.text(max_size=200), SYMBOLS))
 def test_no_text_raises(text):
     arithmetic.final_number(text)

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date
 
 import numpy as np
@@ -154,7 +154,7 @@ def world(monkeypatch, accuracy, names, seeds=5, items=16, noise=0.0, facts=alik
     columns = ["id", "seed", "family", "split", "item", "level", "greedy", "correct", "samples"]
     table = pd.DataFrame(rows, columns=columns).astype({"greedy": float})
     records = [
-        {"id": i, "run": run.__dict__, "cost": {"operations": 100 + run.steps}}
+        {"id": i, "run": asdict(run), "cost": {"operations": 100 + run.steps}}
         | {"facts": facts({parent.split("_")[0] for parent in run.parents})}
         for i, run in runs.items()
     ]
@@ -201,6 +201,7 @@ def test_known_effects_get_their_verdict(monkeypatch, by, noise, seeds, items, e
     ]
 
 
+@pytest.mark.slow
 def test_all_effects_have_to_hold_by_both_metrics(monkeypatch):
     def merges(run, split, metric):
         return 0.8 if run.method == "merge" else 0.4
@@ -229,6 +230,7 @@ def test_cosines_and_spectra_decide_by_their_records(monkeypatch):
             assert {judged[name].verdict for name in names} == {verdict}
 
 
+@pytest.mark.slow
 def test_further_sizes_are_asked_the_core_alone(monkeypatch):
     world(monkeypatch, flipping(0.1), ["the_flip"])
     items = results.items(FULL.name)
@@ -261,6 +263,7 @@ def test_sizes_agree_where_each_decides_alike(sizes, expected):
 # ---------------------------------------------------------------- more seeds
 
 
+@pytest.mark.slow
 def test_only_what_is_undecided_gets_more_seeds(monkeypatch, capsys):
     def accuracy(run, split, metric):
         return flipping(0.1)(run, split, metric) if run.select else 0.5
@@ -288,6 +291,7 @@ def test_only_what_is_undecided_gets_more_seeds(monkeypatch, capsys):
     assert said.splitlines()[-1] == f"{len(once)} runs would run"
 
 
+@pytest.mark.slow
 def test_after_the_last_stage_nothing_is_asked_for(monkeypatch):
     judged = world(monkeypatch, lambda *_: 0.5, ["longer_chains"], seeds=20, noise=0.2)
     assert judged["longer_chains"].verdict == UNDECIDED and judged["longer_chains"].missing == 0
@@ -297,6 +301,7 @@ def test_after_the_last_stage_nothing_is_asked_for(monkeypatch):
     assert [one.seeds for one in stages(effect, evidence)] == [(5, 5), (10, 10), (20, 20)]
 
 
+@pytest.mark.slow
 def test_an_effect_reads_no_run_but_those_that_it_names(monkeypatch):
     names = ["the_flip", "divide_and_merge", "orthogonal"]
     world(monkeypatch, flipping(0.05), names)
@@ -313,6 +318,7 @@ def test_an_effect_reads_no_run_but_those_that_it_names(monkeypatch):
             assert at_hand(one, few).value == pytest.approx(part.estimate(few).value)
 
 
+@pytest.mark.slow
 def test_one_more_entry_of_any_registry_leaves_every_verdict_as_it_was(monkeypatch):
     before = world(monkeypatch, flipping(0.1), ["the_flip"])
     published = {name: verdicts.all_runs(name, FULL) for name in CLAIMS}
@@ -355,12 +361,14 @@ def test_forgetting_by_distance_alone_is_told_from_forgetting_by_method():
     assert at_equal_distance(*along(rng, seeds=1)) is None
 
 
+@pytest.mark.slow
 def test_the_interval_at_equal_distance_covers_what_is_true():
     rng = np.random.default_rng(1)
     ends = [at_equal_distance(*along(rng, 0.05, items=20)).interval() for _ in range(60)]
     assert 51 <= sum(low <= 0.05 <= high for low, high in ends)  # of 60 at 95 %: all but 1 in 1,000
 
 
+@pytest.mark.slow
 def test_equality_is_what_the_claim_on_forgetting_says(monkeypatch):
     name = "distance_not_method"
     for by_method, verdict, holds in ((0.0, SAME, True), (0.4, REFUTED, False)):
@@ -442,6 +450,7 @@ def test_what_has_not_run_is_said(monkeypatch):
     assert "too small for it" in page.page(small, ledger(small), [])
 
 
+@pytest.mark.slow
 def test_the_page_has_effects_by_all_metrics_costs_and_power(monkeypatch):
     names = ["the_flip", "sft_first"]
     judged = world(monkeypatch, flipping(0.1), names, items=40)
@@ -488,6 +497,7 @@ def test_the_first_study_stays_readable(monkeypatch):
     assert all(f"| {entry['code']}. {entry['says']} |" in text for entry in first)
 
 
+@pytest.mark.slow
 def test_power_is_planned_for_every_claim(monkeypatch):
     world(monkeypatch, flipping(0.05), ["the_flip", "more_rows"], noise=0.02)
     found = power.measured(Evidence(FULL))

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -11,20 +12,35 @@ VERBS = """
 """.split()
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_help_answers_without_the_heavy_imports(verb):
-    code = (
-        "import sys\n"
-        f"sys.argv = ['hybridlib', '{verb}', '--help']\n"
-        "import hybridlib.__main__ as cli\n"
-        "try: cli.main()\n"
-        "except SystemExit as end: assert end.code == 0\n"
-        "heavy = {'torch', 'transformers', 'trl', 'peft', 'datasets', 'pandas', 'papermill'}\n"
-        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+HELP = """
+import contextlib, io, json, sys
+import hybridlib.__main__ as cli
+heavy = {"torch", "transformers", "trl", "peft", "datasets", "pandas", "papermill"}
+for verb in sys.argv[1:]:
+    sys.argv, out = ["hybridlib", verb, "--help"], io.StringIO()
+    with contextlib.redirect_stdout(out):
+        try: code = cli.main()
+        except SystemExit as end: code = end.code
+    print(json.dumps([verb, code, sorted(heavy & set(sys.modules)), out.getvalue()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def helped():
+    """Exit code, heavy imports so far and output of each verb's --help, in one fresh process."""
+    command = [sys.executable, "-c", HELP, *VERBS]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "usage:" in done.stdout and "--profile" in done.stdout
+    return {verb: rest for verb, *rest in map(json.loads, done.stdout.splitlines())}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_answers_without_the_heavy_imports(helped, verb):
+    code, heavy, out = helped[verb]
+    assert (code, heavy) == (0, [])
+    assert "usage:" in out and "--profile" in out
+    if verb == "advise":
+        assert all(flag in out for flag in ("--dataset", "--model", "--columns", "--rows"))
 
 
 @pytest.mark.parametrize(

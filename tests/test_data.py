@@ -60,6 +60,7 @@ def test_real_sets_have_their_rows(hub, name):
     assert {name for name in data.DATASETS if not name.startswith("tiny_")} == set(PUBLISHED)
 
 
+@pytest.mark.slow
 def test_valid_and_train_share_no_question_and_the_cut_is_about_a_tenth(hub):
     train, valid = data.load("gsm8k", "train"), data.load("gsm8k", "valid")
     questions = [{p[0]["content"] for p in rows["prompt"]} for rows in (train, valid)]
@@ -67,6 +68,7 @@ def test_valid_and_train_share_no_question_and_the_cut_is_about_a_tenth(hub):
     assert 0.08 < len(valid) / 7473 < 0.12
 
 
+@pytest.mark.slow
 def test_rows_of_the_real_sets(hub):
     first = data.load("gsm8k", "train")[0]
     assert (first["id"], first["level"], first["answer"]) == ("gsm8k/train/0", 2, "72")

@@ -17,6 +17,7 @@ def moved(small):
     return model.eval(), tokenizer
 
 
+@pytest.mark.slow
 def test_the_base_is_at_no_distance_from_itself(small):
     model, tokenizer = models.load(small)
     measured = drift.measure(model.eval(), tokenizer, small)
@@ -27,6 +28,7 @@ def test_the_base_is_at_no_distance_from_itself(small):
         assert 1 / drift.SAMPLES <= family["distinct"] <= 1
 
 
+@pytest.mark.slow
 def test_an_adapter_moves_it_and_both_ways_of_scoring_agree(moved, small, monkeypatch):
     lean = drift.measure(*moved, small)
     assert all(lean[family]["kl"] > 0 for family in ("gsm8k", "math", "mbpp"))
@@ -37,6 +39,7 @@ def test_an_adapter_moves_it_and_both_ways_of_scoring_agree(moved, small, monkey
     assert loss == pytest.approx(lean["corpus_loss"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_small_parts_give_the_same_as_large_ones(moved, small, monkeypatch):
     whole = drift.measure(*moved, small)
     monkeypatch.setattr(drift, "ELEMENTS", 1)

@@ -37,6 +37,7 @@ def eager(model, stops):
     return model.eval()
 
 
+@pytest.mark.slow
 def test_samples_are_those_of_generate_and_stop_where_it_stops(profile, style):
     import torch
 

@@ -164,6 +164,7 @@ def test_a_null_keeps_length_and_spectrum(shape, rank, seed):
     assert sorted(shuffled.flatten().tolist()) == sorted(d.flatten().tolist())
 
 
+@pytest.mark.slow
 def test_isotropic_singular_vectors_have_no_preferred_direction_or_sign():
     d = torch.diag(torch.tensor([3.0, 1.0, 0.0]))[:, :2]
     generator = draw(0)

@@ -4,7 +4,7 @@ import threading
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import graders, perturbations
@@ -230,7 +230,6 @@ def test_an_unknown_kind_is_named():
 
 
 @given(st.text(max_size=80), st.sampled_from(["number", "expression"]))
-@settings(max_examples=150, deadline=None)
 def test_no_text_raises(text, kind):
     for written in (text, f"#### {text}", f"\\boxed{{{text}}}"):
         assert grading.grade(written, "12x+7", kind).correct in (True, False)
@@ -242,7 +241,6 @@ LATEX = [*"{}[]()^_1x-=, ", "\\frac", "\\sqrt", "\\pi", "23"]
 
 
 @given(st.lists(st.sampled_from(LATEX), max_size=9).map("".join))
-@settings(max_examples=60, deadline=None)
 def test_malformed_latex_never_raises(text):
     assert grading.grade(f"\\boxed{{{text}}}", "5", "expression").correct in (True, False)
 

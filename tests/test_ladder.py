@@ -48,6 +48,7 @@ def test_a_base_within_the_bands_passes_the_gate():
     assert failing(answers()) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change, what",
     [

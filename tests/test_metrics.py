@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import validity
@@ -33,7 +33,6 @@ def one(name, solution, gold=GOLD):
 
 
 @names
-@settings(deadline=None)
 @given(
     solution=st.one_of(st.text(max_size=80), st.lists(st.text(max_size=40), max_size=4)),
     gold=st.text(max_size=80),

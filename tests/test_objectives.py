@@ -69,6 +69,7 @@ def test_top_entropy_teaches_only_undecided_tokens():
     assert weighted[0].abs().max() == 0 and weighted[1].abs().max() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_every_objective_has_a_source_and_trains(name, small, tmp_path):
     from hybridlib.methods import Job, train
@@ -79,6 +80,7 @@ def test_every_objective_has_a_source_and_trains(name, small, tmp_path):
     assert all(abs(point["loss"]) < 50 for point in trained.curve) and trained.adapter.is_dir()
 
 
+@pytest.mark.slow
 def test_an_objective_is_the_same_with_and_without_padding(small, tmp_path, monkeypatch):
     from hybridlib.engine import trainers
     from hybridlib.methods import Job, train

@@ -4,7 +4,7 @@ import json
 from importlib.util import find_spec
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridlib import StudyError, data, grading, metrics, rewards
@@ -61,7 +61,6 @@ def test_a_decimal_is_paid_where_the_question_asks_for_it():
 
 
 @names
-@settings(deadline=None, max_examples=60)
 @given(batch=st.lists(written, max_size=4), kind=st.sampled_from(grading.KINDS), gold=written)
 def test_no_text_raises_or_leaves_the_range(name, batch, kind, gold):
     scores = score(name, batch, ANSWERS[kind], kind, gold=[gold] * len(batch))

@@ -11,7 +11,7 @@ import tempfile
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridlib import ROOT, StudyError, data
@@ -186,7 +186,6 @@ def test_an_unknown_mode_names_the_valid_one(monkeypatch):
         judge.protections()
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     st.text(max_size=60)
     | st.text("()[]{}:;=+*.,'\"\\#@%\n\t\0 abdefilnrtw01", max_size=80)

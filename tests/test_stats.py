@@ -34,7 +34,6 @@ def table(right, seeds=None, **fields):
     return pd.concat(parts, ignore_index=True)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 9), st.data())
 def test_pass_at_k_is_the_share_of_k_subsets_with_a_right_answer(n, data):
     correct, k = data.draw(st.integers(0, n)), data.draw(st.integers(1, n))
@@ -49,7 +48,6 @@ def test_pass_at_k_works_on_arrays_and_refuses_k_beyond_the_samples():
         proportions.pass_at_k([4], [1], 5)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 2000), st.data())
 def test_wilson_agrees_with_scipy(n, data):
     from scipy.stats import binomtest
@@ -328,6 +326,7 @@ def test_a_run_against_itself_is_exactly_nothing():
     assert gap["estimate"] == 0 and gap["p"] == 1
 
 
+@pytest.mark.slow
 def test_p_values_of_contrasts_are_uniform_where_nothing_is_to_be_found():
     small = []
     for world in range(60):

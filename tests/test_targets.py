@@ -38,6 +38,7 @@ def test_answers_alone_are_short_and_programs_stay(rows, small):
         assert (after == before) if old["kind"] == "program" else ("\n" not in after)
 
 
+@pytest.mark.slow
 def test_own_answers_are_taken_where_a_sample_is_right(rows, small):
     from hybridlib import difficulty
 

@@ -4,6 +4,7 @@ A family draws a chain of operations, words it as a question and solves it step 
 operations a chain has is its level.
 """
 
+import functools
 import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -618,6 +619,12 @@ class Programs(Family):
 
     @classmethod
     def _function(cls, chain: Chain) -> Callable:
-        scope: dict[str, Any] = {}
-        exec(cls.solve(chain), scope)  # a reference solution, never a model's text
-        return scope["f"]
+        """Return what the reference solution of a chain computes."""
+        argument = cls._argument(chain[0])
+        steps = [_compiled(argument, cls.OPERATIONS[name].code, number) for name, number in chain]
+        return lambda value: functools.reduce(lambda result, step: step(result), steps, value)
+
+
+@functools.cache
+def _compiled(argument: str, code: str, number: int) -> Callable:
+    return eval(f"lambda {argument}: {code.format(k=number)}")  # of ours, never a model's text
