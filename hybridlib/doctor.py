@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from hybridlib import ROOT, StudyError
+from hybridlib import ROOT, StudyError, hub
 from hybridlib.profiles import PROFILES, model_folder
 from hybridlib.registry import Registry
 from hybridlib.sandbox import judge
@@ -106,13 +106,8 @@ def real_data() -> str:
         if not Path(folder).is_dir():
             raise StudyError(f"HYBRIDLIB_HUB={folder} is no folder; correct or unset it")
         return folder
-    from huggingface_hub import HfApi
-
-    try:
-        HfApi().dataset_info("openai/gsm8k", timeout=5)
-    except Exception:  # whatever the network does to us
-        mend = "export HYBRIDLIB_HUB=FOLDER in its layout"
-        raise StudyError(f"the hub is out of reach; {mend}") from None
+    if not hub.has("dataset", "openai/gsm8k"):
+        raise StudyError("the hub is out of reach; export HYBRIDLIB_HUB=FOLDER in its layout")
     return "the hub"
 
 

@@ -1,9 +1,10 @@
 """What can be known before a run starts? Whatever would else fail it after hours, in one line."""
 
+import math
 from collections.abc import Collection
 from pathlib import Path
 
-from hybridlib import data, files, models, rewards, weights
+from hybridlib import data, files, hub, models, rewards, weights
 from hybridlib.methods import METHODS, train
 from hybridlib.profiles import Profile, model_folder
 from hybridlib.runs import Run
@@ -24,7 +25,9 @@ def check(runs: Collection[Run], profile: Profile) -> None:
             train.options(run, profile, Path())  # raises where one makes no sense
     check_folders(profile)
     check_model(profile, {run.adapter for run in runs if METHODS[run.method].trainer})
+    check_reachable(profile)
     check_rows(runs, profile)
+    check_batches(runs, profile)
     check_rewards(runs, profile)
 
 
@@ -46,6 +49,12 @@ def check_model(profile: Profile, adapters: Collection[str] = ()) -> None:
         weights.check_finite(weights.model_files(folder))
 
 
+def check_reachable(profile: Profile) -> None:
+    """Raise StudyError where the model is neither on this machine nor to be had from the hub."""
+    if not model_folder(profile.model):
+        hub.check_model(profile.model, profile.revision)
+
+
 def check_rows(runs: Collection[Run], profile: Profile) -> None:
     """Raise StudyError where rows that will be trained on or held out cannot be had.
 
@@ -59,6 +68,22 @@ def check_rows(runs: Collection[Run], profile: Profile) -> None:
             for split in sorted(splits):
                 limit = profile.n_train if split == "train" else profile.n_eval
                 data.load(name, split, limit, profile.columns, profile.ask)
+
+
+def check_batches(runs: Collection[Run], profile: Profile) -> None:
+    """Raise StudyError where all training rows together are fewer than one batch of GRPO."""
+    sizes: dict[tuple[str, int], float] = {}
+    for run in runs:
+        if METHODS[run.method].trainer != "grpo" or run.select:
+            continue
+        limit = run.n_train or profile.n_train
+        for name in run.on or profile.datasets:
+            if data.is_generated(name):
+                sizes[name, limit] = limit or math.inf
+            elif (name, limit) not in sizes:
+                sizes[name, limit] = len(data.load(name, "train", limit, profile.columns))
+        n_rows = sum(sizes[name, limit] for name in run.on or profile.datasets)
+        train.check_batch(run, profile, n_rows)
 
 
 def check_rewards(runs: Collection[Run], profile: Profile) -> None:

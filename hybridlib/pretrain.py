@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hybridlib import ROOT, StudyError, data, files, tiny
+from hybridlib import ROOT, StudyError, data, files, tiny, weights
 from hybridlib.engine import rollout
 from hybridlib.tiny import FAMILIES, no_slip, stream
 from hybridlib.tiny.families import Family, Slip
@@ -446,6 +446,11 @@ def _resume(training: _Training, file: Path) -> None:
     """Bring a training to the state of a checkpoint, if that is of the same recipe."""
     import torch
 
+    try:
+        weights.check_file(file)
+    except StudyError as error:
+        print(f"{error}; the pretraining begins anew")
+        return
     state = torch.load(file, map_location=training.model.device)
     if state["recipe"] != asdict(training.recipe):
         return

@@ -14,6 +14,7 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 MODEL_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """How transformers calls a model's weights; several files are listed in NAME.index.json."""
 FACTORS = {".lora_A.": ".lora_B.", ".lora_B.": ".lora_A."}
+TRAINER_STATE = "trainer_state.json"
 TEMPLATES = ("chat_template.jinja", "chat_template.json")
 
 
@@ -113,6 +114,21 @@ def check_adapter(folder: Path) -> None:
                     f"{file} has half an adapter of {module}: {partner} is missing; "
                     "train it or save it again"
                 )
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Check that the checkpoint of a training is whole; its trainer writes the state last.
+
+    Raises:
+        StudyError: names the file that is absent or cut.
+    """
+    files.read_object(folder / TRAINER_STATE)
+    for file in sorted(folder.iterdir()):
+        if file.suffix in (".safetensors", ".bin", ".pt", ".pth"):
+            try:
+                check_file(file)
+            except StudyError:
+                raise StudyError(f"{file} is cut or damaged") from None
 
 
 def check_finite(weights: Iterable[Path]) -> None:

@@ -1,6 +1,8 @@
 from dataclasses import replace
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from hybridlib import results, study
 from hybridlib.methods import checkpoints, train
@@ -96,3 +98,27 @@ def test_the_distance_is_read_along_a_training_on_one_family(measured, world):
     record = study.execute(Run("sft", on=("tiny_math",)), measured)
     distances = [point["kl"] for point in record["checkpoints"]]
     assert distances[-1] == record["facts"]["drift"]["math"]["kl"] > distances[0] > 0
+
+
+def test_a_checkpoint_that_was_cut_is_left_out_for_the_one_before_it(tmp_path, capsys):
+    def save(step):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        save_file({"w": torch.ones(9)}, folder / "adapter_model.safetensors")
+        torch.save({"step": step}, folder / "optimizer.pt")
+        (folder / "trainer_state.json").write_text('{"global_step": 1}')
+        return folder
+
+    assert train.last_checkpoint(tmp_path / "none") is None
+    whole = save(9)
+    for name in ("adapter_model.safetensors", "optimizer.pt", "trainer_state.json"):
+        for keep in (0.0, 0.5):
+            file = save(10) / name
+            file.write_bytes(file.read_bytes()[: int(keep * file.stat().st_size)])
+            assert train.last_checkpoint(tmp_path) == str(whole)
+            line = capsys.readouterr().out.strip()
+            assert str(file) in line and "\n" not in line and not file.parent.exists()
+    (save(10) / "trainer_state.json").unlink()
+    assert train.last_checkpoint(tmp_path) == str(whole)
+    assert train.last_checkpoint(tmp_path) == str(whole)
+    assert train.last_checkpoint(save(11).parent) == str(tmp_path / "checkpoint-11")

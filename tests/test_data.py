@@ -6,8 +6,7 @@ import time
 import pandas as pd
 import pytest
 
-from hybridlib import StudyError, data, grading
-from hybridlib.data import sources
+from hybridlib import StudyError, data, grading, hub
 from hybridlib.profiles import PROFILES, Form
 
 COLUMNS = set("id family kind level topic prompt completion answer asked".split())
@@ -197,7 +196,7 @@ def test_other_files_and_empty_folders(tmp_path):
 
 def test_without_a_network_one_line_says_what_to_do(monkeypatch):
     monkeypatch.delenv("HYBRIDLIB_HUB", raising=False)
-    monkeypatch.setattr(sources, "_reachable", lambda hub_id: False)
+    monkeypatch.setattr(hub, "has", lambda *_: False)
     began = time.perf_counter()
     for name, columns in (("mbpp_sanitized", None), ("nobody/nothing", COLUMN_NAMES)):
         message = fails(name, "train", columns=columns)

@@ -13,7 +13,7 @@ PACKAGE = Path(hybridlib.__file__).parent
 BENCHMARKS = PACKAGE.parent / "benchmarks"
 
 ORDER = """
-    __init__ registry imports markdown files weights locks processes profiles runs
+    __init__ registry imports markdown hub files weights locks processes profiles runs
     sandbox.seccomp sandbox.wire sandbox.isolation sandbox.zygote sandbox.script sandbox.asserts
     sandbox.judge
     sandbox

@@ -80,6 +80,11 @@ def test_numbers_without_sense_are_refused(fields):
         "run --method sft --options per_device_train_batch_size=0",
         "run --method grpo --options max_completion_length=-1",
         "run --method grpo --options learning_rate=none",
+        "run --method grpo --options num_generations=0",
+        "run --method grpo --options temperature=-1",
+        "run --method grpo --options beta=-0.1",
+        "run --method sft --options warmup_steps=-5",
+        "run --method sft --options weight_decay=nothing",
         "sweep scale --workers -1",
         "advise --rows -1",
         "base --ladder --rows 0",
@@ -93,6 +98,19 @@ def test_a_command_with_a_number_without_sense_ends_at_once(words, world, unstar
     error = capsys.readouterr().err.strip()
     assert error.startswith("hybridlib: ") and "\n" not in error
     assert not list(world.glob("runs/*")) and not list(world.glob("data/results/*"))
+
+
+@pytest.mark.parametrize("words", ["--n-train 1", "--options per_device_train_batch_size=8000"])
+def test_fewer_rows_than_a_batch_of_grpo_end_at_once(words, world, unstarted, capsys):
+    assert cli.main(f"run --method grpo --n-train 5 {words}".split()) == 2
+    error = capsys.readouterr().err.strip()
+    assert "training rows are fewer than the" in error and "\n" not in error
+
+
+def test_a_model_that_no_network_can_fetch_ends_at_once(world, unstarted, capsys):
+    assert cli.main("run --method sft --model nobody/nothing-1b".split()) == 2
+    error = capsys.readouterr().err.strip()
+    assert "no network to fetch the model nobody/nothing-1b" in error and "--model" in error
 
 
 # ---------------------------------------------------------------- folders

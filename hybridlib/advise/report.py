@@ -60,6 +60,7 @@ def advise(profile: Profile, out: Path, limit: int = 0) -> str:
     preflight.check_folders(profile)
     files.check_writable(out)
     preflight.check_model(profile)
+    preflight.check_reachable(profile)
     flip = FlipEvidence(PROFILES[EVIDENCE])
     rows, refused = _usable_rows(profile, limit)
     print(f"pass rates of {len(rows)} rows from {profile.n_difficulty} samples each", flush=True)

@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from hybridlib import StudyError
+from hybridlib import StudyError, hub
 from hybridlib.data import textfiles
 from hybridlib.data.textfiles import RawRow
 
@@ -82,7 +82,7 @@ def read(location: str, config: str | None = None) -> Splits:
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
-    if not path.is_dir() and not _reachable(location):
+    if not path.is_dir() and not hub.has("dataset", location):
         datasets.config.HF_HUB_OFFLINE = True  # a copy in the cache will do
     try:
         builder = datasets.load_dataset_builder(location, config)
@@ -132,24 +132,3 @@ def _cached_tables(builder: Any) -> Splits:
                 )
         splits[str(split)] = list(table)
     return splits
-
-
-def _reachable(hub_id: str) -> bool:
-    """Ask the hub once for a data set; return False where it cannot be asked.
-
-    Raises:
-        StudyError: the hub answers that it has no such set.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
-
-    try:
-        HfApi().dataset_info(hub_id, timeout=10)
-    except (RepositoryNotFoundError, HFValidationError):
-        raise StudyError(
-            f"{hub_id} is no folder here and no data set on the hub, or a closed one; "
-            "give a folder, a data file or a hub id that you can read"
-        ) from None
-    except Exception:  # whatever the network does to us, the cache may still have it
-        return False
-    return True

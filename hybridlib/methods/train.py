@@ -1,13 +1,14 @@
 """How does an adapter learn? SFT and GRPO side by side, so that the reader sees what differs."""
 
 import ast
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hybridlib import StudyError, adapters, models, reward_shares, rewards
+from hybridlib import StudyError, adapters, models, reward_shares, rewards, weights
 from hybridlib.data.audit import audit
 from hybridlib.engine import ends, operations, rollout, trainers
 from hybridlib.methods.checkpoints import Checkpoints
@@ -36,7 +37,12 @@ POSITIVE = (  # options that TRL takes below 1, for something else or for an end
     "gradient_accumulation_steps",
     "learning_rate",
     "max_completion_length",
+    "num_generations",
+    "steps_per_generation",
+    "generation_batch_size",
+    "temperature",
 )
+NOT_NEGATIVE = ("beta", "epsilon", "warmup_steps", "weight_decay", "max_grad_norm", "logging_steps")
 UNSLOTH_DECIDES = frozenset(  # how a step is computed, not what it computes
     (
         "gradient_checkpointing_kwargs",
@@ -184,7 +190,7 @@ def options(run: Run, profile: Profile, out: Path) -> dict[str, Any]:
     dropped.
 
     Raises:
-        StudyError: one of POSITIVE is not.
+        StudyError: one of POSITIVE is not, or one of NOT_NEGATIVE is.
     """
     trainer = METHODS[run.method].trainer
     chosen: dict[str, Any] = dict(
@@ -222,6 +228,10 @@ def options(run: Run, profile: Profile, out: Path) -> dict[str, Any]:
         value = chosen.get(name, 1)
         if not (isinstance(value, int | float) and value > 0):
             raise StudyError(f"{name}={value} of {run.id} is no number above 0")
+    for name in NOT_NEGATIVE:
+        value = chosen.get(name, 0)
+        if not (isinstance(value, int | float) and value >= 0):
+            raise StudyError(f"{name}={value} of {run.id} is no number from 0 up")
     return chosen
 
 
@@ -265,6 +275,7 @@ def grpo_trainer(
     from trl import GRPOConfig, GRPOTrainer
 
     run = job.run
+    check_batch(run, job.profile, len(job.rows))
     args = trl_config(GRPOConfig, run, job.profile, job.out)
     if args.use_vllm:  # which reads the files of the model alone
         stops = {"stop_token_ids": list(ends.end_tokens(model, tokenizer))}
@@ -285,15 +296,34 @@ def grpo_trainer(
     )
 
 
+def check_batch(run: Run, profile: Profile, n_rows: float) -> None:
+    """Check that GRPO has the prompts of one batch; TRL would train no step without them.
+
+    Raises:
+        StudyError: there are fewer rows; says how many are needed.
+    """
+    chosen = options(run, profile, Path())
+    steps = chosen.get("steps_per_generation") or chosen.get("gradient_accumulation_steps", 1)
+    size = chosen.get("generation_batch_size") or steps * chosen.get(
+        "per_device_train_batch_size", 8
+    )
+    prompts = size // chosen.get("num_generations", 8)
+    if n_rows < prompts:
+        raise StudyError(
+            f"{n_rows} training rows are fewer than the {prompts} prompts of one GRPO batch of "
+            f"{run.id}; give more rows, or a smaller --options per_device_train_batch_size=N"
+        )
+
+
 def grpo_facts(trainer: Any, run: Run) -> dict[str, Any]:
     """Return what a record keeps of a GRPO training's log: see `reward_shares.facts`."""
     args = trainer.args
-    weights = dict(zip(run.rewards, run.reward_weights or [1.0] * len(run.rewards), strict=True))
+    shares = dict(zip(run.rewards, run.reward_weights or [1.0] * len(run.rewards), strict=True))
     micro_batches = trainer.state.global_step * args.gradient_accumulation_steps
     # A generated batch is used num_iterations times, and the last one may be used in part.
     batches = -(-micro_batches // (args.steps_per_generation * args.num_iterations))
     return reward_shares.facts(
-        trainer.state.log_history, weights, batches * args.generation_batch_size
+        trainer.state.log_history, shares, batches * args.generation_batch_size
     )
 
 
@@ -346,14 +376,12 @@ def fit(trainer: Any, job: Job) -> Trained:
         point.
     """
     import torch
-    from transformers.trainer_utils import get_last_checkpoint
 
     out = job.out
     with operations.counting(trainer.model) as meter:
         observer = Checkpoints(job, trainer, meter)
         began = time.perf_counter()
-        last = get_last_checkpoint(str(out)) if out.is_dir() else None
-        trainer.train(resume_from_checkpoint=last)
+        trainer.train(resume_from_checkpoint=last_checkpoint(out))
         seconds = time.perf_counter() - began
     adapter = out / "adapter"
     trainer.model.save_pretrained(adapter)
@@ -368,8 +396,25 @@ def fit(trainer: Any, job: Job) -> Trained:
     }
     if observer.points:
         cost["checkpoint_seconds"] = observer.seconds
-    weights = adapters.learning(trainer.model)
-    return Trained(adapter, thinned(logged), cost, weights=weights, checkpoints=observer.points)
+    learnt = adapters.learning(trainer.model)
+    return Trained(adapter, thinned(logged), cost, weights=learnt, checkpoints=observer.points)
+
+
+def last_checkpoint(out: Path) -> str | None:
+    """Return the folder of a training's last whole checkpoint, None where there is none.
+
+    Removes those that were cut as they were written, and says so: the one before is still there.
+    """
+    folders = [folder for folder in out.glob("checkpoint-*") if folder.name[11:].isdecimal()]
+    for folder in sorted(folders, key=lambda folder: int(folder.name[11:]), reverse=True):
+        try:
+            weights.check_checkpoint(folder)
+        except StudyError as error:
+            print(f"{error}; going on from the checkpoint before it, or anew", flush=True)
+            shutil.rmtree(folder)
+        else:
+            return str(folder)
+    return None
 
 
 def _tokens_so_far(entry: dict[str, Any]) -> float:
