@@ -21,11 +21,11 @@ from hybridlib.trials import (
     LEVEL,
     Plan,
     Primary,
+    Term,
     estimate,
     levels,
     smallest_found,
 )
-from hybridlib.trials.crossed import Term
 from hybridlib.trials.decisions import SAME, UNDECIDED
 from hybridlib.trials.planning import pooled, power_table
 from hybridlib.trials.worlds import World, coverage, studies
@@ -117,27 +117,28 @@ def by_reml(world: World, arms: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def by_bootstrap(world: World, arms: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Return the interval of `stats.contrast`, by which the first study was judged."""
-    import numpy as np
-    import pandas as pd
+    """Return the interval by which the first study judged.
 
-    frames = []
-    for arm, scores in enumerate(arms):
-        n_seeds, n_items = scores.shape
-        frame = {
-            "arm": arm,
-            "seed": np.repeat(np.arange(n_seeds), n_items),
-            "family": "f",
-            "split": "test",
-            "item": np.tile(np.arange(n_items), n_seeds),
-            "greedy": scores.ravel(),
-            "correct": 0,
-            "samples": 1,
-        }
-        frames.append(pd.DataFrame(frame))
-    terms = [(weight, {"arm": arm}) for arm, weight in enumerate(world.weights)]
-    gap = stats.contrast(pd.concat(frames, ignore_index=True), terms, "greedy")
-    return gap["low"], gap["high"]
+    Its standard error is that of the pigeonhole bootstrap (Owen 2007): items are resampled jointly,
+    and so are the seeds of arms that have as many. Student's t has Satterthwaite's degrees of
+    freedom for the variance between seeds.
+    """
+    import numpy as np
+    from scipy.stats import t
+
+    counts = list(dict.fromkeys(len(scores) for scores in arms))
+    item_weights, *shares = stats.bootstrap(arms[0].shape[1], *counts)
+    drawn = dict(zip(counts, map(stats.seed_weights, shares), strict=True))
+    estimate, draws, of_items = 0.0, 0.0, 0.0
+    for weight, scores in zip(world.weights, arms, strict=True):
+        estimate += weight * scores.mean()
+        draws += weight * ((drawn[len(scores)] @ scores) * item_weights).sum(1)
+        of_items += weight * (item_weights @ scores.mean(0))
+    variance = np.var(draws)
+    of_seeds = max(0.0, variance - np.var(of_items))
+    df = (min(counts) - 1) * (variance / of_seeds) ** 2 if of_seeds else np.inf
+    half_width = t.ppf(0.975, df) * variance**0.5
+    return float(estimate - half_width), float(estimate + half_width)
 
 
 def _student(values: np.ndarray) -> tuple[float, float]:

@@ -26,6 +26,7 @@ ROOTS = (("study", "execute"),)
 WEIGHTS = "data/tiny_base/model.safetensors"
 NOT_HASHED = {
     "__init__",
+    "crossed",
     "data.audit",
     "files",
     "fingerprint",

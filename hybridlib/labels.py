@@ -102,13 +102,15 @@ def questions_needed(gap: dict[str, Any], target: float = 0.0) -> str:
     """Return how many questions would bring the end of an interval to the target.
 
     The text is such as "about 2.5 times as many questions", the number of seeds staying as it is,
-    or "no number of questions alone" where the variance between seeds is too large by itself.
+    or "no number of questions alone" where the variance between seeds is too large by itself. What
+    few seeds add to the interval by Student's t is taken to stay as well.
 
     Args:
         gap: a result of `stats.paired`.
         target: where the nearer end is to lie, as a share.
     """
-    room = ((gap["value"] - target) / 1.96) ** 2 - (gap["se"] ** 2 - gap["se_items"] ** 2)
+    quantile = (gap["high"] - gap["value"]) / gap["se"]
+    room = ((gap["value"] - target) / quantile) ** 2 - (gap["se"] ** 2 - gap["se_items"] ** 2)
     if room <= 0:
         return "no number of questions alone"
     times = gap["se_items"] ** 2 / room

@@ -158,6 +158,8 @@ def table(profile_name: str) -> pd.DataFrame:
 def items(profile_name: str, ids: Collection[str] | None = None) -> pd.DataFrame:
     """Return `stats.unpack` of each record, one row per run and item, with id and run fields.
 
+    The column prerequisites has the ids that `Run.prerequisites` names, as a tuple.
+
     Args:
         ids: of these runs; None: of all.
     """
@@ -169,7 +171,9 @@ def items(profile_name: str, ids: Collection[str] | None = None) -> pd.DataFrame
     if not records:
         return unpacked.assign(id="", seed=0)
     sizes = [sum(len(part["level"]) for part in r["items"].values()) for r in records]
-    runs = pd.DataFrame(map(run_fields, records)).loc[np.repeat(np.arange(len(records)), sizes)]
+    runs = pd.DataFrame(map(run_fields, records))
+    runs["prerequisites"] = [Run(**record["run"]).prerequisites for record in records]
+    runs = runs.loc[np.repeat(np.arange(len(records)), sizes)]
     return pd.concat([unpacked, runs.reset_index(drop=True)], axis=1)
 
 

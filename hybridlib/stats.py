@@ -1,7 +1,8 @@
 """How sure are we? Intervals and paired differences over seeds and items.
 
-Everything here reads the long table of `results.items`: one row per run and item. The crossed
-bootstrap is our own: scipy resamples one axis, and statsmodels has no resampling of two.
+Everything here reads the long table of `results.items`: one row per run and item. Differences are
+estimated by `crossed`, as those of the claims are. The crossed bootstrap of single arms is our own:
+scipy resamples one axis, and statsmodels has no resampling of two.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hybridlib import StudyError
-from hybridlib.proportions import RESAMPLES, bootstrap_shares, pass_at_k, wilson
+from hybridlib.crossed import Term, blocks, estimate
+from hybridlib.proportions import bootstrap_shares, pass_at_k, wilson
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +30,7 @@ NOT_A_RUN_FIELD = {
     "correct",
     "samples",
     "majority",
+    "prerequisites",
     "seed",
     "value",
 }
@@ -148,8 +150,8 @@ def summarise(items: pd.DataFrame, by: list[str], metric: str) -> pd.DataFrame:
         cells = _seeds_by_items(group, metric, dict(zip(by, key, strict=True))).to_numpy()
         n_seeds, n_items = cells.shape
         value = cells.mean()
-        item_weights, seed_shares = _bootstrap(n_items, n_seeds)
-        draws = ((_seed_weights(seed_shares) @ cells) * item_weights).sum(1)
+        item_weights, seed_shares = bootstrap(n_items, n_seeds)
+        draws = ((seed_weights(seed_shares) @ cells) * item_weights).sum(1)
         if np.ptp(cells):
             low, high = np.quantile(draws, [0.025, 0.975])
         else:
@@ -181,25 +183,66 @@ def over_seeds(runs: pd.DataFrame, by: list[str], column: str) -> pd.DataFrame:
 def paired(items: pd.DataFrame, arm: Selection, reference: Selection, metric: str) -> dict:
     """Return by how much one arm is better than another one on the items that both answered.
 
+    Estimated by `crossed.estimate`, items stratified by family. Arms that share runs, as the
+    columns id and prerequisites tell where there are such, are compared seed by seed; seeds of
+    others have nothing in common. An arm of one seed counts as fixed: what other seeds would do is
+    not in the interval, which is over the items alone where both arms have one.
+
     Args:
         arm: selects its rows, {"method": "sft", "rank": 8}.
         reference: selects those that are subtracted.
     Returns:
-        The `contrast` of the two, its estimate as `value`, as in the rows of `summarise`, and the
-        numbers of seeds as seeds_arm and seeds_reference.
+        value, low, high (95 %), p (two-sided, of no difference; below .05 where the interval leaves
+        0 out), se, se_items (what of it falls as items are added, the seeds staying as they are),
+        n (items), seeds_arm, seeds_reference.
 
-    Raises StudyError where no item was answered by both.
+    Raises StudyError where no item was answered by both, where an arm mixes runs that differ in
+    more than the seed, or where a seed lacks an item.
     """
-    left, right = (_select(items, selection) for selection in (arm, reference))
-    both = set(left.set_index(ITEM).index) & set(right.set_index(ITEM).index)
-    if not both:
+    import pandas as pd
+
+    chosen = [(_select(items, selection), selection) for selection in (arm, reference)]
+    places = [pd.MultiIndex.from_frame(rows[ITEM]) for rows, _ in chosen]
+    met = [here.isin(there) for here, there in zip(places, reversed(places), strict=True)]
+    if not met[0].any():
         raise StudyError(
             f"no item was answered by both {_in_words(arm)} and {_in_words(reference)}; same split?"
         )
-    shared = items[items.set_index(ITEM).index.isin(both)]
-    gap = contrast(shared, [(1.0, arm), (-1.0, reference)], metric)
-    value, (seeds_arm, seeds_reference) = gap.pop("estimate"), gap.pop("seeds")
-    return {"value": value, **gap, "seeds_arm": seeds_arm, "seeds_reference": seeds_reference}
+    cells = [
+        _seeds_by_items(rows[both], metric, selection)
+        for (rows, selection), both in zip(chosen, met, strict=True)
+    ]
+    same_seeds = cells[0].index.equals(cells[1].index)
+    paired_seeds = same_seeds and _share_runs(items, [rows for rows, _ in chosen])
+    terms = [
+        Term(weight, scores.to_numpy(), 0 if paired_seeds else weight, fixed=len(scores) == 1)
+        for weight, scores in zip((1.0, -1.0), cells, strict=True)
+    ]
+    found = estimate(terms, cells[0].columns.get_level_values("family"))
+    low, high = found.interval()
+    return {
+        "value": found.value,
+        "low": low,
+        "high": high,
+        "p": found.p(),
+        "se": found.se,
+        "se_items": (found.parts.items + found.parts.residual) ** 0.5,
+        "n": found.items,
+        "seeds_arm": found.seeds[0],
+        "seeds_reference": found.seeds[1],
+    }
+
+
+def _share_runs(items: pd.DataFrame, arms: Sequence[pd.DataFrame]) -> bool:
+    """Return whether two arms have runs in common, or go on from common runs."""
+    if "id" not in items:
+        return False
+    before = {}
+    if "prerequisites" in items:
+        runs = items.drop_duplicates("id")
+        before = dict(zip(runs["id"], runs["prerequisites"], strict=True))
+    first, second = blocks([set(arm["id"]) for arm in arms], before)
+    return first == second
 
 
 def verdict(gaps: Sequence[Mapping[str, Any]], margin: float = 0.0) -> str:
@@ -211,146 +254,6 @@ def verdict(gaps: Sequence[Mapping[str, Any]], margin: float = 0.0) -> str:
     if any(gap["high"] < margin for gap in gaps):
         return "refuted"
     return "supported" if all(gap["low"] > margin for gap in gaps) else "undecided"
-
-
-@dataclass(frozen=True, eq=False)
-class _Term:
-    """One arm of a contrast: its weight and its scores, seeds x items."""
-
-    weight: float
-    cells: pd.DataFrame
-
-    @functools.cached_property
-    def seeds(self) -> tuple:
-        return tuple(self.cells.index)
-
-    @functools.cached_property
-    def items(self) -> list[tuple]:
-        """Family and position: an item under another prompt is the same item."""
-        return [(family, position) for family, _, position in self.cells.columns]
-
-
-def contrast(
-    items: pd.DataFrame,
-    terms: Sequence[tuple[float, Selection]],
-    metric: str,
-    margin: float = 0.0,
-) -> dict:
-    """Return a weighted sum of arms' means with its interval and p value.
-
-    Args:
-        terms: (weight, rows), such as [(1, {"method": "sft"}), (-1, {"method": "grpo"})].
-            Differences of differences and slopes are contrasts, too.
-    Returns:
-        estimate, low, high (95 %), p (two-sided, of being no other than `margin`; below .05 where
-        the interval leaves it out), margin, se, se_items (what no number of seeds would take away),
-        n (items), seeds (per term).
-
-    Items are resampled jointly, because all arms met the same ones, an item under another prompt
-    being the same item; and so are seeds, because an arm may go on from another one's run of the
-    same seed (Efron and Tibshirani 1993, chapter 16; Owen 2007). Pairing the seeds of arms that
-    have nothing in common costs no more than a paired test does on unpaired data. The bootstrap
-    gives the standard error; with few seeds its tails are too short, so interval and p are
-    Student's, with Satterthwaite's degrees of freedom for the variance between seeds.
-    """
-    import numpy as np
-
-    arms = _terms(items, terms, metric)
-    all_items = list(dict.fromkeys(item for arm in arms for item in arm.items))
-    draws, of_items = _contrast_draws(arms, all_items)
-    estimate = 0.0
-    for arm in arms:
-        estimate += arm.weight * arm.cells.to_numpy().mean()
-    se, se_items = float(draws.std()), float(of_items.std())
-    if np.ptp(draws) > 1e-12:
-        n_seeds = [len(arm.cells) for arm in arms]
-        low, high, p = _student(estimate, margin, se, se_items, n_seeds)
-    else:
-        span = sum(abs(arm.weight) for arm in arms)
-        low, high, p = _constant(estimate, margin, span, len(all_items))
-    return {
-        "estimate": float(estimate),
-        "low": float(low),
-        "high": float(high),
-        "p": float(p),
-        "margin": margin,
-        "se": se,
-        "se_items": se_items,
-        "n": len(all_items),
-        "seeds": [len(arm.cells) for arm in arms],
-    }
-
-
-def _terms(
-    items: pd.DataFrame, terms: Sequence[tuple[float, Selection]], metric: str
-) -> list[_Term]:
-    """Return the scores of each arm of a contrast."""
-    fields = {field for _, selection in terms for field in selection}
-    used = {"id", "seed", *ITEM, "greedy", "correct", "samples"} | fields
-    narrow = items[[column for column in items if column in used]]  # run fields are most of a table
-    try:
-        return _cells(narrow, terms, metric)
-    except StudyError:  # the whole table says which fields tell the runs apart
-        return _cells(items, terms, metric)
-
-
-def _cells(
-    items: pd.DataFrame, terms: Sequence[tuple[float, Selection]], metric: str
-) -> list[_Term]:
-    return [
-        _Term(weight, _seeds_by_items(_select(items, selection), metric, selection))
-        for weight, selection in terms
-    ]
-
-
-def _contrast_draws(arms: list[_Term], all_items: list[tuple]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the contrast in each bootstrap draw, and with the items alone resampled."""
-    import numpy as np
-
-    position = {item: index for index, item in enumerate(all_items)}
-    groups = list(dict.fromkeys(arm.seeds for arm in arms))  # sets of seeds are drawn once each
-    weights, *shares = _bootstrap(len(all_items), *map(len, groups))
-    seed_weights = {
-        seeds: _seed_weights(share) for seeds, share in zip(groups, shares, strict=True)
-    }
-    draws, of_items = np.zeros(RESAMPLES), np.zeros(RESAMPLES)
-    for arm in arms:
-        cells, item_weights = arm.cells.to_numpy(), weights
-        if arm.items != all_items:  # an arm that has met only some of the items
-            item_weights = weights[:, [position[item] for item in arm.items]]
-            item_weights = item_weights / np.maximum(item_weights.sum(1, keepdims=True), 1e-12)
-        draws += arm.weight * ((seed_weights[arm.seeds] @ cells) * item_weights).sum(1)
-        of_items += arm.weight * (item_weights @ cells.mean(0))
-    return draws, of_items
-
-
-def _student(
-    estimate: float, margin: float, se: float, se_items: float, n_seeds: list[int]
-) -> tuple[float, float, float]:
-    """Return low, high and p of Student's t with Satterthwaite's degrees of freedom."""
-    import numpy as np
-    from scipy.stats import t
-
-    several = [n - 1 for n in n_seeds if n > 1]
-    of_seeds = max(0.0, se**2 - se_items**2)
-    df = min(several) * (se**2 / of_seeds) ** 2 if several and of_seeds else np.inf
-    half_width = t.ppf(0.975, df) * se
-    p = 2 * t.sf(abs(estimate - margin) / se, df)
-    return estimate - half_width, estimate + half_width, p
-
-
-def _constant(
-    estimate: float, margin: float, span: float, n_items: int
-) -> tuple[float, float, float]:
-    """Return low, high and p where every item differs by the same amount, most often by 0.
-
-    That is sure as far as n items can tell: by Wilson's interval and a sign test.
-    """
-    half_width = wilson(0, n_items)[1] * span / 2
-    p = min(1.0, 2 * 0.5**n_items + 1 / RESAMPLES)
-    if abs(estimate - margin) <= 1e-12:
-        p = 1.0
-    return estimate - half_width, estimate + half_width, p
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -386,7 +289,7 @@ def _seeds_by_items(group: pd.DataFrame, metric: str, selection: Selection) -> p
 
 
 @functools.lru_cache(maxsize=8)
-def _bootstrap(*counts: int) -> list[np.ndarray]:
+def bootstrap(*counts: int) -> list[np.ndarray]:
     """Return bootstrap weights per draw for each of several kinds, such as seeds and items.
 
     The generator starts anew, so that all groups of equal sizes meet the same draws.
@@ -397,7 +300,7 @@ def _bootstrap(*counts: int) -> list[np.ndarray]:
     return [bootstrap_shares(rng, count) for count in counts]
 
 
-def _seed_weights(shares: np.ndarray) -> np.ndarray:
+def seed_weights(shares: np.ndarray) -> np.ndarray:
     """Return the bootstrap weights of seeds, widened by the root of S/(S-1) for S seeds.
 
     Resampling S seeds shows only (S-1)/S of the variance of a mean, half of it for two seeds.

@@ -22,7 +22,7 @@ ORDER = """
     grading.question grading.notation grading.latex grading.numeric grading.structure
     grading.evaluated grading.equality grading.forms grading.frames grading.comparison
     grading.symbolic grading.extraction grading.grader grading.arithmetic grading
-    fingerprint stats results
+    fingerprint crossed stats results
     data.textfiles data.sources data.rows data.audit data.intake data.describe data
     engine.ends engine.operations engine.gradients engine.decoder engine.rollout engine.critics
     engine.trainers engine
@@ -33,8 +33,7 @@ ORDER = """
     methods.distillation methods
     labels figures measures
     grids pool preflight study chapter verify restamp estimate export
-    trials.crossed trials.stages trials.decisions trials.planning trials.scores trials.worlds
-    trials
+    trials.stages trials.decisions trials.planning trials.scores trials.worlds trials
     claims.registry claims.contrasts claims.forgetting claims.rules claims.verdicts claims.power
     claims.page
     claims

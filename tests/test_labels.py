@@ -54,10 +54,12 @@ def test_numbers_are_written_with_their_interval():
 
 
 def test_questions_are_counted_at_the_seeds_that_there_are():
-    few, many = (
-        labels.questions_needed(dict(value=v, se=0.02, se_items=0.02)) for v in (0.1, 0.01)
-    )
-    assert few == "about 0.15 times as many questions (fewer than were asked)"
-    assert many == "about 15 times as many questions"
-    noisy = dict(value=0.01, se=0.03, se_items=0.01)  # most of the error is the seeds'
-    assert labels.questions_needed(noisy).startswith("no number of questions")
+    def needed(value, se, se_items, quantile=1.96):
+        ends = {"high": value + quantile * se, "se": se, "se_items": se_items}
+        return labels.questions_needed({"value": value} | ends)
+
+    assert needed(0.1, 0.02, 0.02) == "about 0.15 times as many questions (fewer than were asked)"
+    assert needed(0.01, 0.02, 0.02) == "about 15 times as many questions"
+    assert needed(0.01, 0.02, 0.02, 2.776) == "about 31 times as many questions"
+    # Where most of the error is the seeds':
+    assert needed(0.01, 0.03, 0.01).startswith("no number of questions")

@@ -175,8 +175,35 @@ def test_an_arm_that_goes_on_from_another_is_compared_seed_by_seed():
     after = before.copy()
     after[:, :6] = True  # and each gains the same few items
     both = pd.concat([table(before, arm="before"), table(after, arm="after")])
-    gap = stats.paired(both, {"arm": "after"}, {"arm": "before"}, "sampled")
-    assert gap["low"] > 0 and gap["high"] - gap["low"] < 0.2  # unpaired: about 0.6
+    both["id"] = both["arm"] + both["seed"].astype(str)
+    goes_on = both.assign(
+        prerequisites=[
+            (f"before{seed}",) if arm == "after" else ()
+            for arm, seed in zip(both["arm"], both["seed"], strict=True)
+        ]
+    )
+
+    def width(rows):
+        gap = stats.paired(rows, {"arm": "after"}, {"arm": "before"}, "sampled")
+        return gap["high"] - gap["low"], gap["low"]
+
+    paired, low = width(goes_on)
+    apart, _ = width(both)
+    assert low > 0 and paired < 0.2 < 3 * paired < apart
+    fewer = goes_on[(goes_on["arm"] == "after") | (goes_on["seed"] < 4)]
+    assert width(fewer)[0] > 3 * paired  # seeds that have no partner
+
+
+def test_arms_share_runs_at_whatever_remove():
+    rows = pd.DataFrame(
+        {
+            "id": ["sft", "grpo_after-sft", "merge", "grpo"],
+            "prerequisites": [(), ("sft",), ("grpo_after-sft", "other"), ()],
+        }
+    )
+    for first, second, shared in (("sft", "merge", True), ("grpo", "merge", False)):
+        arms = [rows[rows["id"] == name] for name in (first, second)]
+        assert stats._share_runs(rows, arms) == shared
 
 
 def test_seeds_on_different_items_are_refused():
@@ -255,17 +282,45 @@ def test_paired_uses_the_shared_items_and_names_what_is_wrong():
         stats.paired(apart, {"method": "a"}, {"method": "b"}, "greedy")
 
 
-@pytest.mark.slow
-def test_equal_arms_are_called_different_at_most_about_as_often_as_p_says():
+def test_an_arm_of_one_seed_counts_as_fixed():
+    rng = np.random.default_rng(8)
+    several, one = simulated(rng, 0.3, seeds=5, method="a"), simulated(rng, seeds=1, method="b")
+    gap = stats.paired(pd.concat([several, one]), {"method": "a"}, {"method": "b"}, "greedy")
+    first = several[several["seed"] == 0]
+    alone = stats.paired(pd.concat([first, one]), {"method": "a"}, {"method": "b"}, "greedy")
+    assert (gap["seeds_arm"], gap["seeds_reference"], alone["seeds_arm"]) == (5, 1, 1)
+    assert gap["se"] > gap["se_items"] and alone["se"] == alone["se_items"]
+
+
+def test_one_common_item_says_nearly_nothing():
+    items = pd.concat([table([[1], [1]], method="a"), table([[0], [0]], method="b")])
+    gap = stats.paired(items, {"method": "a"}, {"method": "b"}, "greedy")
+    assert gap["value"] == 1 and gap["low"] < 0.3 and gap["n"] == 1
+
+
+def gaps_of(worlds, seeds, n, effect=0.0):
+    """Comparisons of two arms that the same items suit differently, with the true difference."""
     rng = np.random.default_rng(6)
-    called = []
-    for _ in range(150):
-        ease = rng.normal(0, 1, 80)
-        chance = 1 / (1 + np.exp(-ease))
-        arms = [table(rng.random((3, 80)) < chance, method=m) for m in "ab"]
-        gap = stats.paired(pd.concat(arms), {"method": "a"}, {"method": "b"}, "greedy")
-        called.append(gap["p"] < 0.05)
-    assert np.mean(called) <= 0.08
+    for _ in range(worlds):
+        ease, suits = rng.normal(0, 1, n), rng.normal(0, 0.5, (2, n))
+        luck = rng.normal(0, 0.25, (2, seeds, 1))
+        shift = np.array([effect, 0.0])[:, None, None]
+        chance = 1 / (1 + np.exp(-(ease + suits[:, None] + luck + shift)))
+        arms = [
+            table(rng.random((seeds, n)) < one, method=m)
+            for one, m in zip(chance, "ab", strict=True)
+        ]
+        yield stats.paired(pd.concat(arms), {"method": "a"}, {"method": "b"}, "greedy")
+
+
+@pytest.mark.slow
+def test_intervals_of_differences_cover_the_truth_as_often_as_they_say():
+    draws = np.random.default_rng(7).normal(0, (1 + 0.5**2 + 0.25**2) ** 0.5, 200_000)
+    truth = np.mean(1 / (1 + np.exp(-(draws + 0.4)))) - 0.5
+    gaps = [*gaps_of(600, 5, 80, effect=0.4)]
+    covered = np.mean([gap["low"] <= truth <= gap["high"] for gap in gaps])
+    assert abs(covered - 0.95) < 0.03
+    assert np.mean([gap["value"] for gap in gaps]) == pytest.approx(truth, abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -285,56 +340,17 @@ def test_a_verdict_asks_every_interval_to_lie_above_the_margin(intervals, margin
     assert stats.verdict(gaps, margin) == expected
 
 
-def frame(rows):
-    """Items of runs: (id, seed, right ones of 8 by item)."""
-    return pd.DataFrame(
-        [
-            {
-                "id": name,
-                "arm": name.split("_")[0],
-                "seed": seed,
-                "family": "f",
-                "split": "test",
-                "item": item,
-                "level": 1,
-                "greedy": 0,
-                "correct": right,
-                "samples": 8,
-            }
-            for name, seed, counts in rows
-            for item, right in enumerate(counts)
-        ]
-    )
-
-
-def test_a_contrast_is_the_weighted_sum_and_turns_with_its_signs():
-    rng = np.random.default_rng(0)
-    items = frame([(f"{a}_{s}", s, rng.integers(0, 9, 30)) for a in "abc" for s in range(3)])
-    terms = [(1.0, {"arm": "a"}), (-0.5, {"arm": "b"}), (-0.5, {"arm": "c"})]
-    gap = stats.contrast(items, terms, "sampled")
-    means = items.assign(v=items["correct"] / 8).groupby("arm")["v"].mean()
-    assert gap["estimate"] == pytest.approx(means["a"] - means["b"] / 2 - means["c"] / 2)
-    assert gap["low"] < gap["estimate"] < gap["high"] and gap["se_items"] < gap["se"]
-    turned = stats.contrast(items, [(-w, arm) for w, arm in terms], "sampled")
-    assert turned["low"] == pytest.approx(-gap["high"])
-
-
 def test_a_run_against_itself_is_exactly_nothing():
     rng = np.random.default_rng(1)
-    items = frame([(f"a_{s}", s, rng.integers(0, 9, 30)) for s in range(3)])
-    gap = stats.contrast(items, [(1.0, {"arm": "a"}), (-1.0, {"arm": ["a"]})], "sampled")
-    assert gap["estimate"] == 0 and gap["p"] == 1
+    items = simulated(rng, arm="a")
+    gap = stats.paired(items, {"arm": "a"}, {"arm": ["a"]}, "sampled")
+    assert gap["value"] == 0 and gap["p"] == 1
 
 
 @pytest.mark.slow
-def test_p_values_of_contrasts_are_uniform_where_nothing_is_to_be_found():
-    small = []
-    for world in range(60):
-        rng = np.random.default_rng(world)
-        p = rng.random(40)
-        items = frame([(f"{a}_{s}", s, rng.binomial(8, p)) for a in "ab" for s in range(4)])
-        small.append(stats.contrast(items, [(1, {"arm": "a"}), (-1, {"arm": "b"})], "sampled")["p"])
-    assert np.mean(np.array(small) < 0.05) <= 0.15  # a wide interval errs on the safe side
+def test_p_values_are_uniform_where_nothing_is_to_be_found():
+    p = np.array([gap["p"] for gap in gaps_of(80, 4, 40)])
+    assert 0.0 <= np.mean(p < 0.05) <= 0.15 and 0.3 < np.mean(p < 0.5) < 0.7
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))

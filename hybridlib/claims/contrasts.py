@@ -15,12 +15,12 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from hybridlib import results, stats
+from hybridlib.crossed import Estimate, Parts, blocks
 from hybridlib.grids import RING
 from hybridlib.partition import bucket
 from hybridlib.profiles import Profile
 from hybridlib.runs import Run
-from hybridlib.trials.crossed import Estimate, Parts
-from hybridlib.trials.scores import Scores, blocks
+from hybridlib.trials.scores import Scores
 from hybridlib.trials.stages import DESIGN
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from hybridlib.chapter import arm_key
 from hybridlib.claims.contrasts import Evidence
+from hybridlib.crossed import Estimate, Term, estimate
 from hybridlib.runs import Run
-from hybridlib.trials.crossed import Estimate, Term, estimate
 
 if TYPE_CHECKING:
     import pandas as pd

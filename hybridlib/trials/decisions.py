@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hybridlib import StudyError
-from hybridlib.trials.crossed import LEVEL, Estimate
+from hybridlib.crossed import LEVEL, Estimate
 from hybridlib.trials.stages import DESIGN, Design, beyond, repeated_interval
 
 SUPPORTED, REFUTED, UNDECIDED = "supported", "refuted", "undecided"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hybridlib.trials.crossed import LEVEL, Estimate, Parts
+from hybridlib.crossed import LEVEL, Estimate, Parts
 from hybridlib.trials.decisions import REFUTED, SAME, SUPPORTED
 from hybridlib.trials.stages import DESIGN, Design
 

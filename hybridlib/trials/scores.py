@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hybridlib import StudyError, stats
-from hybridlib.trials.crossed import Estimate, Term, estimate
+from hybridlib.crossed import Estimate, Term, estimate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,29 +68,3 @@ class Scores:
     def estimate(self, terms: Sequence[Term]) -> Estimate:
         """Return `crossed.estimate` of the terms, items stratified by family."""
         return estimate(terms, self.families)
-
-
-def blocks(
-    arms: Sequence[Collection[str]], prerequisites: Mapping[str, Collection[str]]
-) -> list[int]:
-    """Return a block for each arm: the same where runs are shared, at whatever remove.
-
-    Such arms have luck in common that their difference cancels, and are compared seed by seed. Any
-    others were trained apart, and pairing them would cost degrees of freedom for nothing: over
-    seeds, the means of 92 arms of `tiny-full` that were trained apart correlate by .03.
-
-    Args:
-        arms: the ids of each arm's runs.
-        prerequisites: for each run, the runs that it goes on from.
-    """
-
-    def lineage(name: str) -> set[str]:
-        return {name}.union(*(lineage(before) for before in prerequisites.get(name, ())))
-
-    found: list[int] = []
-    ancestors = [set().union(*map(lineage, arm)) for arm in arms]
-    for place, mine in enumerate(ancestors):
-        joined = {found[other] for other in range(place) if ancestors[other] & mine}
-        found.append(min(joined, default=place))
-        found = [found[-1] if block in joined else block for block in found]
-    return found

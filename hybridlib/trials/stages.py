@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hybridlib import StudyError
-from hybridlib.trials.crossed import LEVEL, Estimate
+from hybridlib.crossed import LEVEL, Estimate
 
 if TYPE_CHECKING:
     import numpy as np

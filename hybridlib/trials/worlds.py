@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hybridlib.trials.crossed import Term
+from hybridlib.crossed import Term
 
 if TYPE_CHECKING:
     import numpy as np
