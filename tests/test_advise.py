@@ -10,17 +10,17 @@ from datasets import load_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridlib import StudyError, data, grading, results, stats
+from hybridlib import StudyError, data, difficulty, grading, results
 from hybridlib import __main__ as cli
 from hybridlib.advise import choice
-from hybridlib.advise.choice import FlipEvidence
-from hybridlib.advise.report import EVIDENCE, _merge_or_stack, advise
-from hybridlib.claims import Arm, Evidence, arm, difference
+from hybridlib.advise.report import EVIDENCE, _merge_or_stack, _verdicts, advise
+from hybridlib.claims import BASE, CLAIMS, Evidence, difference, ledger
+from hybridlib.crossed import Estimate, Parts
 from hybridlib.data import intake
-from hybridlib.grids import GRIDS, MERGE, of_bucket
+from hybridlib.grids import GRIDS, MERGE
 from hybridlib.methods import METHODS, Job
 from hybridlib.partition import BUCKETS
-from hybridlib.profiles import PROFILES, resolve
+from hybridlib.profiles import PROFILES, Form, resolve
 from hybridlib.runs import Run
 from hybridlib.tiny import tasks
 
@@ -50,7 +50,7 @@ def evidence(monkeypatch, gain=lambda run: 0.0, runs=None, items=150):
             for item in range(items)
         ]
     monkeypatch.setattr(results, "items", lambda name: frame(rows))
-    monkeypatch.setattr(results, "distances", lambda name: pd.DataFrame())
+    return Evidence(FULL)
 
 
 # ---------------------------------------------------------------- what the evidence says
@@ -61,108 +61,103 @@ def test_each_bucket_goes_where_it_gains(monkeypatch):
         "sft": {"zero": 0.3, "low": 0, "middle": 0.2, "high": 0},
         "grpo": {"zero": 0, "low": 0, "middle": 0.2, "high": 0.3},
     }
-    evidence(monkeypatch, lambda run: gains[run.method][run.select])
-    choices = choice.choose(FlipEvidence(FULL))
+    choices = choice.choose(evidence(monkeypatch, lambda run: gains[run.method][run.select]))
     assert [c.advice for c in choices] == ["sft", "leave out", "either", "rl"]
     assert [c.file for c in choices][:2] == ["sft", ""] and choices[2].file in ("sft", "rl")
-    assert choices[0].sft["estimate"] == pytest.approx(0.3, abs=0.05)
-    assert all(c.gap["seeds"] == [5, 5] and c.gap["n"] > 50 for c in choices)
+    assert choices[0].sft.value == pytest.approx(0.3, abs=0.05)
+    assert all(c.gap.seeds == (5, 5) and c.gap.items > 50 for c in choices)
 
 
 def test_luck_of_the_base_is_no_gain(monkeypatch):
-    """Runs no better than the base: buckets of the same samples would find gains and losses."""
-    evidence(monkeypatch)
-    flip = FlipEvidence(FULL)
-    choices = choice.choose(flip)
+    """Runs no better than the base: the samples that sort the rows would find a gain."""
+    none = evidence(monkeypatch)
+    choices = choice.choose(none)
     assert {c.advice for c in choices} == {"leave out"}
-    assert all(abs(c.sft["estimate"]) < 0.05 for c in choices)
-    trained = arm(of_bucket("sft", "zero"), FULL.seeds, bucket="zero")
-    base = Arm((Run("base"),), bucket="zero")
-    naive = difference("naive", trained, base, metric="sampled").estimate(flip.evidence)
+    assert all(abs(c.sft.value) < 0.07 for c in choices)
+    trained, base = choice.trained("sft", "zero").first(5), replace(BASE, bucket="zero")
+    naive = difference("naive", trained, base, metric="sampled").estimate(none)
     assert naive.interval()[0] > 0
-    assert choice.expected_gain(flip, choices, dict.fromkeys(BUCKETS, 0.25)) is None
+    assert choice.expected_gain(none, choices, dict.fromkeys(BUCKETS, 0.25)) is None
+
+
+def test_more_seeds_count_as_soon_as_they_have_finished(monkeypatch):
+    more = [run for run in GRIDS["flip"](replace(FULL, seeds=range(7))) if not run.steps]
+    choices = choice.choose(evidence(monkeypatch, runs=more, items=40))
+    assert all(c.sft.seeds == (7, 1) and c.gap.seeds == (7, 7) for c in choices)
 
 
 @given(st.floats(-1, 1), st.floats(0, 0.5), st.floats(-1, 1), st.floats(0, 0.5))
 def test_the_rule(sft, half_width_sft, rl, half_width_rl):
-    def effect(value, half_width):
-        return {"estimate": value, "low": value - half_width, "high": value + half_width}
+    def found(value, se):
+        return Estimate(value, se, 4.0, Parts(se**2, 0.0, 0.0))
 
-    gap = effect(sft - rl, half_width_sft + half_width_rl)
-    verdict, file = choice.bucket_advice(
-        effect(sft, half_width_sft), effect(rl, half_width_rl), gap
-    )
-    gains = sft > half_width_sft or rl > half_width_rl
+    gap = found(sft - rl, half_width_sft + half_width_rl)
+    both = found(sft, half_width_sft), found(rl, half_width_rl)
+    verdict, file = choice.bucket_advice(*both, gap)
+    gains = any(one.interval()[0] > 0 for one in both)
     assert (file != "") == gains == (verdict != "leave out")
     if gains:
-        assert file == ("sft" if gap["estimate"] > 0 else "rl")
-        assert (verdict == "either") == (gap["low"] <= 0 <= gap["high"])
+        low, high = gap.interval()
+        assert file == ("sft" if gap.value > 0 else "rl")
+        assert (verdict == "either") == (low <= 0 <= high)
         assert verdict in ("either", file)
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(0, 6), min_size=1, max_size=12))
-def test_no_sample_chooses_the_bucket_that_it_is_compared_in(right):
-    base = frame([("base", 0, "math", "test", i, 1, 0, r, 6) for i, r in enumerate(right)])
-    trained = base.assign(id="sft", correct=1, samples=3)
-    copies = choice.leave_one_sample_out(pd.concat([base, trained]).assign(bucket=""))
-    of_base, of_trained = copies[copies.id == "base"], copies[copies.id == "sft"]
-    assert len(of_base) == len(of_trained) == 6 * len(right)
-    assert list(of_base.groupby("item")["correct"].sum()) == right
-    assert set(of_base["samples"]) == {1} and set(
-        of_trained["correct"] / of_trained["samples"]
-    ) == {1 / 3}
-    for row in of_base.itertuples():
-        assert row.bucket == choice.bucket((right[row.item] - row.correct) / 5)
-    assert not copies.duplicated(["id", *stats.ITEM]).any()
 
 
 @settings(max_examples=10, deadline=None)
 @given(st.lists(st.integers(0, 20), min_size=4, max_size=4).filter(any))
 def test_the_expected_gain_is_the_mean_over_the_rows(chosen_once, sizes):
-    flip, choices = chosen_once
+    stored, choices = chosen_once
     shares = {name: n / sum(sizes) for name, n in zip(BUCKETS, sizes, strict=True)}
-    gains = {c.bucket: getattr(c, c.file)["estimate"] if c.file else 0.0 for c in choices}
-    effect = choice.expected_gain(flip, choices, shares)
+    gains = {c.bucket: getattr(c, c.file).value if c.file else 0.0 for c in choices}
+    found = choice.expected_gain(stored, choices, shares)
     mean = sum(shares[name] * gains[name] for name in BUCKETS)
-    assert (effect["estimate"] if effect else 0.0) == pytest.approx(mean)
-    assert effect is None or effect["low"] <= effect["estimate"] <= effect["high"]
+    assert (found.value if found else 0.0) == pytest.approx(mean)
 
 
 @pytest.fixture(scope="module")
 def chosen_once():
     with pytest.MonkeyPatch.context() as patch:
-        evidence(patch, lambda run: 0.2 * (run.select in ("zero", "middle")), items=30)
-        flip = FlipEvidence(FULL)
-        return flip, choice.choose(flip)
+        stored = evidence(patch, lambda run: 0.2 * (run.select in ("zero", "middle")), items=30)
+        return stored, choice.choose(stored)
 
 
 @pytest.mark.slow
 def test_merge_or_stack(monkeypatch):
     runs = GRIDS["hybrids"](FULL)
     for sign in (1, -1):
-        evidence(monkeypatch, lambda run, s=sign: 0.2 * s * (run.merge == MERGE), runs)
-        effect = choice.merge_or_stack(Evidence(FULL))
-        assert 0.1 < sign * effect["estimate"] < 0.25  # no rate falls below 0
-        assert min(sign * effect["low"], sign * effect["high"]) > 0 and effect["seeds"] == [5, 5]
-    evidence(monkeypatch, runs=[run for run in runs if not run.start])
-    assert choice.merge_or_stack(Evidence(FULL)) is None
+        stored = evidence(monkeypatch, lambda run, s=sign: 0.2 * s * (run.merge == MERGE), runs)
+        found = choice.merge_or_stack(stored)
+        assert 0.1 < sign * found.value < 0.25  # no rate falls below 0
+        assert min(sign * end for end in found.interval()) > 0 and found.seeds == (5, 5)
+    stored = evidence(monkeypatch, runs=[run for run in runs if not run.start])
+    assert choice.merge_or_stack(stored) is None
 
 
 @pytest.mark.parametrize(("gain", "advice"), [(0.3, "Merge"), (-0.3, "Stack"), (0, "not separate")])
 def test_what_is_said_of_merging(monkeypatch, gain, advice):
     runs = dict.fromkeys(run for name in ("flip", "hybrids") for run in GRIDS[name](FULL))
-    evidence(monkeypatch, lambda run: gain * (run.merge == MERGE), runs, items=40)
-    flip, some = FlipEvidence(FULL), [{"id": "a"}]
-    text = _merge_or_stack(flip, {"sft": some, "rl": some})
+    stored = evidence(monkeypatch, lambda run: gain * (run.merge == MERGE), runs, items=40)
+    some = [{"id": "a"}]
+    text = _merge_or_stack(stored, {"sft": some, "rl": some})
     assert advice in text and "120 test rows, 5 seeds" in text
-    assert "at most one method" in _merge_or_stack(flip, {"sft": some, "rl": []})
+    assert "at most one method" in _merge_or_stack(stored, {"sft": some, "rl": []})
+
+
+def test_the_verdicts_it_rests_on_come_with_their_effects(monkeypatch):
+    evidence(monkeypatch, lambda run: 0.1 * (run.method == "grpo"), GRIDS["flip"](FULL), items=20)
+    judged = {one.name: one for one in ledger(FULL)}
+    found = {one["code"]: one for one in _verdicts(FULL)}
+    assert list(found) == ["C1", "C2", "C14"]
+    assert found["C1"]["verdict"] == judged["the_flip"].verdict
+    assert found["C1"]["effects"] == judged["the_flip"].effects and found["C1"]["effects"]
+    assert found["C2"]["verdict"] == "not run" and not found["C2"]["effects"]
+    assert all(one["says"] in {claim.says for claim in CLAIMS.values()} for one in found.values())
 
 
 def test_missing_evidence_is_one_line_with_the_command(monkeypatch):
     evidence(monkeypatch, runs=[Run("base")])
     with pytest.raises(StudyError, match="lacks 40 of 41 .* sweep flip --profile tiny-full"):
-        FlipEvidence(FULL)
+        choice.evidence_of(FULL)
 
 
 # ---------------------------------------------------------------- the rows
@@ -271,7 +266,7 @@ def test_rows_come_out_ready_to_train_on(monkeypatch, world, small, tmp_path, ca
     assert f"sft.jsonl has {len(parts['sft'])} rows" in summary and "1 cannot" in summary
     assert "| mix/train/15 | of unknown kind" in report and "mix/train/15" not in summary
     assert "sweep hybrids" in summary and "larger model or for other sets is unt" in summary
-    assert "points of sampled accuracy on rows like these" in summary
+    assert "points of greedy accuracy on rows like these" in summary
     # A second time nothing is measured, and nothing changes.
     stored = sorted((world / "data" / "results" / mine.name / "difficulty").iterdir())
     assert advise(mine, tmp_path / "out") == summary and len(stored) == 3
@@ -279,6 +274,34 @@ def test_rows_come_out_ready_to_train_on(monkeypatch, world, small, tmp_path, ca
         run = Run(method)
         trained = METHODS[method](Job(run, small, world / "runs" / run.id, rows=parts[name]))
         assert (trained.adapter / "adapter_model.safetensors").exists()
+
+
+def test_the_model_is_asked_by_the_forms_of_the_profile(monkeypatch, world, small, tmp_path):
+    evidence(monkeypatch, items=10)
+    prompts = []
+
+    def rates(profile, rows):
+        prompts.extend(rows["prompt"])
+        return [0.0] * len(rows)
+
+    monkeypatch.setattr(difficulty, "pass_rates", rates)
+    file = write(tmp_path / "mix.jsonl", mixture(3))
+    forms = (
+        Form("number", "Be brief.", "End with '#### number'.", 1),
+        Form("program", line="Code."),
+    )
+    advise(replace(profile_of(file, small), ask=forms), tmp_path / "out")
+    plain = [json.loads(line)["prompt"] for line in (tmp_path / "out" / "sft.jsonl").open()]
+    rows, _ = intake.usable(file)
+    assert plain == rows["prompt"]  # what is written is the question alone
+    for row, prompt in zip(rows, prompts, strict=True):
+        form = next((form for form in forms if form.kind == row["kind"]), Form(""))
+        question = row["prompt"][-1]["content"]
+        assert prompt[-1]["content"] == (f"{question}\n{form.line}" if form.line else question)
+        assert [turn["role"] for turn in prompt] == (
+            ["system", "user", "assistant", "user"] if form.examples else ["user"]
+        )
+    assert "has to add the form" in (tmp_path / "out" / "report.md").read_text()
 
 
 @pytest.mark.slow
@@ -294,7 +317,7 @@ def test_rows_that_the_base_never_solves_are_called_that(monkeypatch, world, sma
     assert "out of the base's reach" in summary and "stronger base" in summary
     assert "6 of its rows hold the answer alone" in summary
     assert "Nothing that the evidence could tell" in summary
-    assert "points of sampled accuracy on rows like these" not in summary
+    assert "points of greedy accuracy on rows like these" not in summary
     assert not (out / "rl.jsonl").exists() and (out / "sft.jsonl").exists()
 
 

@@ -12,21 +12,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hybridlib import StudyError, difficulty, files, markdown, preflight, stats
+from hybridlib import StudyError, data, difficulty, files, markdown, preflight, stats
 from hybridlib.advise.choice import (
     METHOD_OF_FILE,
     BucketChoice,
-    FlipEvidence,
     choose,
+    evidence_of,
     expected_gain,
     merge_or_stack,
 )
-from hybridlib.claims import CLAIMS, Effect, in_words, ledger
+from hybridlib.claims import CLAIMS, Effect, Evidence, in_words, ledger
+from hybridlib.crossed import Estimate
 from hybridlib.data import intake
 from hybridlib.grids import MERGE, PER_BUCKET
 from hybridlib.labels import interval
 from hybridlib.partition import BUCKETS, bucket
-from hybridlib.profiles import PROFILES, Profile
+from hybridlib.profiles import PROFILES, Form, Profile
 from hybridlib.runs import Run
 
 if TYPE_CHECKING:
@@ -47,11 +48,12 @@ Row = dict[str, Any]
 def advise(profile: Profile, out: Path, limit: int = 0) -> str:
     """Sort the rows of a profile's sets by method, and return the summary of the report on them.
 
-    Samples answers of the profile's model, prints how many, and writes report.md and the rows.
+    Samples answers of the profile's model, asked by its forms, prints how many, and writes
+    report.md and the rows.
 
     Args:
-        out: folder; sft.jsonl and rl.jsonl have the columns of `intake` and passrate, and are only
-            there where they have rows.
+        out: folder; sft.jsonl and rl.jsonl have the columns of `intake` and passrate, with the
+            question alone as the prompt, and are only there where they have rows.
         limit: at most so many rows of each set, 0 for all.
 
     Raises:
@@ -61,13 +63,13 @@ def advise(profile: Profile, out: Path, limit: int = 0) -> str:
     files.check_writable(out)
     preflight.check_model(profile)
     preflight.check_reachable(profile)
-    flip = FlipEvidence(PROFILES[EVIDENCE])
-    rows, refused = _usable_rows(profile, limit)
+    evidence = evidence_of(PROFILES[EVIDENCE])
+    rows, asked, refused = _usable_rows(profile, limit)
     print(f"pass rates of {len(rows)} rows from {profile.n_difficulty} samples each", flush=True)
-    rates = difficulty.pass_rates(profile, rows)
+    rates = difficulty.pass_rates(profile, asked)
     buckets = [bucket(rate) for rate in rates]
     sizes = {name: buckets.count(name) for name in BUCKETS}
-    choices = choose(flip)
+    choices = choose(evidence)
     if sizes["zero"] > MAX_NEVER_SOLVED * len(rows):
         choices = _solutions_first(choices)
     by_file = _by_file(rows, rates, choices)
@@ -81,31 +83,48 @@ def advise(profile: Profile, out: Path, limit: int = 0) -> str:
         "refused": refused,
         "too_hard": choices[0].advice == SOLUTIONS_FIRST,
     }
-    summary = _summary(flip, choices, facts)
-    files.write(out / "report.md", summary + "\n" + _details(flip, facts))
+    summary = _summary(evidence, choices, facts)
+    files.write(out / "report.md", summary + "\n" + _details(evidence, facts))
     return f"{summary}\nWritten to {out / 'report.md'}"
 
 
-def _usable_rows(profile: Profile, limit: int) -> tuple[Dataset, dict[str, str]]:
-    """Return the rows of all sets of a profile that can be trained on, and id -> why of the others.
+def _usable_rows(profile: Profile, limit: int) -> tuple[Dataset, Dataset, dict[str, str]]:
+    """Return the rows of all sets of a profile that can be trained on, and how they are asked.
 
-    Raises StudyError where there is none, with the first three reasons.
+    Returns:
+        The rows; the same in the profile's forms; id -> why of the rows that cannot be used.
+    Raises:
+        StudyError: there is none (with the first three reasons), or a set has too few for the
+            worked examples of a form.
     """
     from datasets import concatenate_datasets
 
-    parts, refused = [], {}
+    parts, asked, refused = [], [], {}
     for name in profile.datasets:
         rows, reasons = intake.usable(name, limit, profile.columns)
         if len(rows):
             parts.append(rows)
+            asked.append(_asked(rows, profile.ask))
         refused |= reasons
     if parts:
-        return concatenate_datasets(parts), refused
+        return concatenate_datasets(parts), concatenate_datasets(asked), refused
     reasons = "; ".join(f"{row}: {why}" for row, why in [*refused.items()][:3]) or "there is none"
     hint = (
         "" if profile.columns else "; answers that stand alone need --columns question=Q,answer=A"
     )
     raise StudyError(f"no row of {', '.join(profile.datasets)} can be used ({reasons}){hint}")
+
+
+def _asked(rows: Dataset, forms: Sequence[Form]) -> Dataset:
+    """Return rows in the forms of their kinds; worked examples are the first others of the kind."""
+    from datasets import Dataset
+
+    most = max((form.examples for form in forms), default=0)
+    by_kind: dict[str, list[Row]] = {}
+    for row in rows if most else ():
+        by_kind.setdefault(row["kind"], []).append(row)
+    examples = [row for same in by_kind.values() for row in same[: most + 1]]
+    return Dataset.from_list([data.asked(row, forms, examples) for row in rows])
 
 
 def _solutions_first(choices: Sequence[BucketChoice]) -> list[BucketChoice]:
@@ -135,7 +154,7 @@ def _write_rows(path: Path, rows: Sequence[Row]) -> None:
 # ---------------------------------------------------------------- the report
 
 
-def _summary(flip: FlipEvidence, choices: Sequence[BucketChoice], facts: dict[str, Any]) -> str:
+def _summary(evidence: Evidence, choices: Sequence[BucketChoice], facts: dict[str, Any]) -> str:
     sizes, n = facts["sizes"], len(facts["rates"])
     shares = {name: size / n for name, size in sizes.items()}
     return markdown.render(
@@ -146,27 +165,27 @@ def _summary(flip: FlipEvidence, choices: Sequence[BucketChoice], facts: dict[st
         answers_alone=sum(map(_is_answer_alone, facts["by_file"]["sft"])),
         choices=choices,
         table=_table(choices, sizes, n),
-        merge_or_stack=_merge_or_stack(flip, facts["by_file"]),
-        expected=expected_gain(flip, choices, shares),
-        evidence=_evidence(flip),
-        verdicts=_verdicts(flip.profile),
+        merge_or_stack=_merge_or_stack(evidence, facts["by_file"]),
+        expected=expected_gain(evidence, choices, shares),
+        evidence=_facts_of(evidence),
+        verdicts=_verdicts(evidence.profile),
         points=_points,
+        in_points=_in_points,
         percent=_percent,
     )
 
 
-def _details(flip: FlipEvidence, facts: dict[str, Any]) -> str:
+def _details(evidence: Evidence, facts: dict[str, Any]) -> str:
     """Return the Markdown below the summary: the method, and a table of the refused rows."""
     import pandas as pd
 
-    samples = int(flip.items["split"].nunique())
     reasons = [" ".join(why.replace("|", "/").split()) for why in facts["refused"].values()]
     refused = pd.DataFrame({"set/split/row, from 0": [*facts["refused"]], "why": reasons})
     return markdown.render(
         "hybridlib.advise",
         "details.md.j2",
-        n_difficulty=facts["profile"].n_difficulty,
-        samples=samples,
+        profile=facts["profile"],
+        samples=evidence.profile.n_samples,
         refused=markdown.table(refused) if reasons else "",
     )
 
@@ -177,8 +196,14 @@ def _is_answer_alone(row: Row) -> bool:
     return row["completion"][-1]["content"].strip() in alone
 
 
-def _points(effect: Effect) -> str:
-    """Return an effect in percentage points with its interval, as in "+8.9 [+2.0, +15.8]"."""
+def _points(found: Estimate) -> str:
+    """Return an estimate in percentage points with its interval, as in "+8.9 [+2.0, +15.8]"."""
+    low, high = found.interval()
+    return interval({"value": found.value, "low": low, "high": high}, "+")
+
+
+def _in_points(effect: Effect) -> str:
+    """Return an effect of a claim in the same way, with the interval that its verdict rests on."""
     return interval(effect | {"value": effect["estimate"]}, "+")
 
 
@@ -203,44 +228,56 @@ def _table(choices: Sequence[BucketChoice], sizes: dict[str, int], n: int) -> st
                 "SFT - base": _points(choice.sft),
                 "RL - base": _points(choice.rl),
                 "SFT - RL": _points(choice.gap),
-                "n": choice.gap["n"],
-                "seeds": choice.gap["seeds"][0],
+                "n": choice.gap.items,
+                "seeds": choice.gap.seeds[0],
             }
         )
     return markdown.table(pd.DataFrame(rows))
 
 
-def _merge_or_stack(flip: FlipEvidence, by_file: dict[str, list[Row]]) -> str:
+def _merge_or_stack(evidence: Evidence, by_file: dict[str, list[Row]]) -> str:
     both = bool(by_file["sft"] and by_file["rl"])
+    gap = merge_or_stack(evidence) if both else None
+    low, high = gap.interval() if gap else (0.0, 0.0)
     return markdown.render(
         "hybridlib.advise",
         "merge_or_stack.md.j2",
         both=both,
-        gap=merge_or_stack(flip.evidence) if both else None,
+        gap=gap,
+        low=low,
+        high=high,
         merge=MERGE,
-        profile=flip.profile,
+        profile=evidence.profile,
         points=_points,
     )
 
 
-def _verdicts(profile: Profile) -> list[tuple[str, str, str]]:
-    """Return code, sentence and verdict of the claims that the advice rests on."""
+def _verdicts(profile: Profile) -> list[dict[str, Any]]:
+    """Return code, sentence, verdict and effects of the claims that the advice rests on."""
     judgements = ledger(profile)
-    claims = [(name, CLAIMS[name]) for name in RESTS_ON]
-    return [(claim.code, claim.says, in_words(judgements, name)) for name, claim in claims]
+    effects = {one.name: one.effects for one in judgements}
+    return [
+        {
+            "code": CLAIMS[name].code,
+            "says": CLAIMS[name].says,
+            "verdict": in_words(judgements, name),
+            "effects": effects[name],
+        }
+        for name in RESTS_ON
+    ]
 
 
-def _evidence(flip: FlipEvidence) -> dict[str, Any]:
+def _facts_of(evidence: Evidence) -> dict[str, Any]:
     """Return how large the model and sets behind the advice are, and the base's accuracies."""
     from hybridlib.estimate import parameters
 
-    items = flip.evidence.items
+    items = evidence.items
     base = items[(items["id"] == "base") & (items["split"] == "test")]
     return {
-        "profile": flip.profile,
-        "parameters": parameters(Run("base"), flip.profile)[0],
+        "profile": evidence.profile,
+        "parameters": parameters(Run("base"), evidence.profile)[0],
         "per_bucket": PER_BUCKET,
-        "n_tests": flip.items.groupby(["family", "item"]).ngroups,
+        "n_tests": len(base),
         "greedy": float(stats.item_scores(base, "greedy").mean()),
         "sampled": float(stats.item_scores(base, "sampled").mean()),
     }

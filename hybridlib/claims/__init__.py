@@ -9,6 +9,7 @@ claim, decorate a function in `rules`.
 """
 
 from hybridlib.claims.contrasts import (
+    BASE,
     Arm,
     Contrast,
     Effects,
@@ -16,6 +17,7 @@ from hybridlib.claims.contrasts import (
     arm,
     arm_after,
     arm_by_seed,
+    at_hand,
     difference,
 )
 from hybridlib.claims.forgetting import forgotten
@@ -30,6 +32,7 @@ from hybridlib.claims.verdicts import (
 )
 
 __all__ = [
+    "BASE",
     "CLAIMS",
     "Arm",
     "Contrast",
@@ -40,6 +43,7 @@ __all__ = [
     "arm",
     "arm_after",
     "arm_by_seed",
+    "at_hand",
     "beyond_margins",
     "difference",
     "forgotten",
