@@ -8,7 +8,11 @@ brings much along:
 
     python3.11 -m venv /tmp/evalplus-venv && /tmp/evalplus-venv/bin/pip install evalplus
 
-Leave the machine alone meanwhile; ours and theirs take turns.
+Leave the machine alone meanwhile; ours and theirs take turns. What a change costs is measured on
+its own, against a checkout of the repository as it was, and kept in the record beside the rest:
+
+    git worktree add /tmp/before COMMIT
+    python -m benchmarks.sandbox --mbpp FOLDER --before /tmp/before
 """
 
 import argparse
@@ -16,6 +20,7 @@ import ast
 import contextlib
 import json
 import multiprocessing
+import os
 import statistics
 import subprocess
 import sys
@@ -37,6 +42,19 @@ LOOP, RIGHT = "def f(x):\n    while True: pass", "def f(x):\n    return x + 1"
 TEST = "assert f(1) == 2\nassert f(2) == 3"
 EXPLAINED: dict[tuple[int, str], str] = {}
 """(task, kind of tests) -> why our verdict is another than the label; none is needed today."""
+
+JUDGE = """
+import json, sys, time
+from hybridlib.sandbox import judge
+for line in sys.stdin:
+    programs, tests, limit = json.loads(line)
+    began = time.perf_counter()
+    passed = sum(outcome.reason == "pass" for outcome in judge.judge(programs, tests, limit))
+    print(json.dumps([time.perf_counter() - began, passed]), flush=True)
+"""
+"""What another process executes to judge with the package of its working folder."""
+
+TICKS = os.sysconf("SC_CLK_TCK")  # a second, of the times in /proc
 
 Timing = tuple[float, int]  # seconds, programs that passed
 
@@ -200,6 +218,85 @@ def loops(size: int = 128) -> list[dict]:
     return rows
 
 
+def compare(folder: Path, programs: list[str], tests: list[str], repeat: int) -> dict[str, Any]:
+    """Time this package and that of another folder in turns, each in a process of its own.
+
+    Args:
+        folder: the repository as it was.
+        programs: a workload with `tests`, beside others that are made here.
+
+    Processor seconds count those of all processes that have judged. They tell more than seconds
+    where the machine is busy; `load` says how busy it was.
+    """
+    short = [f"{RIGHT}  # {i}" for i in range(300)]
+    equal_loops = [program for right in short[:64] for program in (right, LOOP)]
+    loops = [f"{LOOP}  # {i}" for i in range(8)] + short[:8]
+    workloads = {
+        "short programs": (short, [TEST] * len(short), LIMIT),
+        "reference solutions of MBPP": (programs, tests, LIMIT),
+        "half of them the same endless loop": (equal_loops, [TEST] * len(equal_loops), 2.0),
+        "half of them endless loops that differ": (loops, [TEST] * len(loops), 2.0),
+    }
+    with contextlib.ExitStack() as stack:
+        processes = {
+            name: stack.enter_context(_judging(place))
+            for name, place in (("before", folder), ("now", ROOT))
+        }
+        rows = [
+            {"programs": name, "n": len(workload[0]), "turns": _turns(processes, workload, repeat)}
+            for name, workload in workloads.items()
+        ]
+    return {"workloads": rows, "load": os.getloadavg(), "provenance": results.provenance()}
+
+
+@contextlib.contextmanager
+def _judging(folder: Path) -> Iterator[subprocess.Popen]:
+    """Start a process that judges with the package in this folder, as JUDGE says."""
+    with subprocess.Popen(
+        [sys.executable, "-c", JUDGE],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        yield process
+        process.stdin.close()
+
+
+def _turns(
+    processes: dict[str, subprocess.Popen], workload: tuple, repeat: int
+) -> list[dict[str, dict]]:
+    """Return what each process took for a workload, turn by turn; they change who begins.
+
+    The first turn, which warms the caches, is left out.
+    """
+    turns = []
+    for turn in range(repeat + 1):
+        record = {}
+        for name in sorted(processes, reverse=turn % 2 == 1):
+            process = processes[name]
+            before = cpu_seconds(process.pid)
+            process.stdin.write(json.dumps(workload) + "\n")
+            process.stdin.flush()
+            seconds, passed = json.loads(process.stdout.readline())
+            taken = cpu_seconds(process.pid) - before
+            record[name] = {"seconds": seconds, "cpu_seconds": taken, "passed": passed}
+        turns.append(record)
+    return turns[1:]
+
+
+def cpu_seconds(process: int) -> float:
+    """Return the processor seconds of a process and of all that it and they have started."""
+    ticks = 0
+    for member in [process, *descendants(process)]:
+        with contextlib.suppress(OSError):
+            stat = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
+            # Its own, and those of its children that have ended: utime, stime, cutime, cstime.
+            ticks += sum(map(int, stat[11:15]))
+    return ticks / TICKS
+
+
 def memory(programs: list[str], tests: list[str]) -> dict:
     """Return the MiB of this process before it judges, and the most with all it has started.
 
@@ -288,8 +385,9 @@ def _agreement(kind: str, tasks: list[mbppplus.Task], samples: list[dict]) -> di
 
 
 def tables(record: dict) -> str:
-    """Return the record as three Markdown tables: rates, times and memory, agreement."""
-    return "\n\n".join([_rates_table(record), _measured_table(record), _agreement_table(record)])
+    """Return the record as Markdown tables: rates, times and memory, agreement, before and now."""
+    parts = [_rates_table(record), _measured_table(record), _agreement_table(record)]
+    return "\n\n".join(parts + [_before_table(record["before"])] * ("before" in record))
 
 
 def _rates_table(record: dict) -> str:
@@ -337,6 +435,29 @@ def _agreement_table(record: dict) -> str:
     return "\n".join(lines)
 
 
+def _before_table(record: dict) -> str:
+    lines = [
+        "| programs | before, median s | now, median s | ratio by turns | of processor seconds |",
+        "|---|---|---|---|---|",
+    ]
+    for row in record["workloads"]:
+        seconds, processor = (
+            {name: [turn[name][kind] for turn in row["turns"]] for name in ("before", "now")}
+            for kind in ("seconds", "cpu_seconds")
+        )
+        lines.append(
+            f"| {row['n']}: {row['programs']} | {statistics.median(seconds['before']):.2f} "
+            f"| {statistics.median(seconds['now']):.2f} | {_ratios(seconds)} "
+            f"| {_ratios(processor)} |"
+        )
+    return "\n".join(lines)
+
+
+def _ratios(times: dict[str, list[float]]) -> str:
+    ratios = [now / before for before, now in zip(times["before"], times["now"], strict=True)]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
 def main() -> int:
     """Measure, write the record and print its tables; return the exit code."""
     parser = argparse.ArgumentParser(
@@ -348,9 +469,11 @@ def main() -> int:
     parser.add_argument(
         "--mbppplus",
         type=Path,
-        required=True,
         metavar="FOLDER",
         help=f"MbppPlus.jsonl and {SAMPLES}",
+    )
+    parser.add_argument(
+        "--before", type=Path, metavar="FOLDER", help="compare with this checkout, and only that"
     )
     parser.add_argument(
         "--evalplus",
@@ -361,6 +484,8 @@ def main() -> int:
     )
     parser.add_argument("--repeat", type=int, default=5, help="turns of each way (default: 5)")
     options = parser.parse_args()
+    if not options.before and not options.mbppplus:
+        parser.error("name a folder with --mbppplus, or with --before for the comparison alone")
     try:
         record = measure(options)
     except StudyError as error:
@@ -375,10 +500,14 @@ def main() -> int:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Return the whole record; takes minutes."""
     programs, tests = references(options.mbpp)
+    stored = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    if options.before:
+        return stored | {"before": compare(options.before, programs, tests, options.repeat)}
+    kept = {key: stored[key] for key in ("before",) if key in stored}
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as fresh:
         memory_of_worker = fresh.apply(memory, (programs, tests))
         starts = fresh.map(start, range(options.repeat), chunksize=1)
-    return {
+    return kept | {
         "isolation": judge.protections(),
         "rates": rates(programs, tests, options.evalplus, options.repeat),
         "latency": latency(programs, tests),

@@ -790,6 +790,11 @@ SCRATCH = {  # what the weak mode does not give
 }
 
 
+def numbered(programs: list[str]) -> list[str]:
+    """Return programs that differ, as equal ones are judged once: each ends in a comment."""
+    return [f"{program}\n# {i}" for i, program in enumerate(programs)]
+
+
 def descendants(process: int) -> list[int]:
     """Return the living processes that this one has started, and theirs; zombies do not count."""
     parents = {}
@@ -825,7 +830,7 @@ def main() -> None:
     names = list(named_programs)
     if "files" not in judge.protections():
         names = [name for name in names if name not in {*OPEN, *SCRATCH}]
-    programs = [text for name in names for text in (named_programs[name], RIGHT)]
+    programs = numbered([text for name in names for text in (named_programs[name], RIGHT)])
     outcomes = judge.judge(programs, [TEST] * len(programs), LIMIT)
     pairs = {**FALSE_ANSWERS, **TRUE_ANSWERS}
     assert len(pairs) == len(FALSE_ANSWERS) + len(TRUE_ANSWERS)

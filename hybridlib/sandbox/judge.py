@@ -16,6 +16,7 @@ and seeing by the clock how busy the machine is.
 """
 
 import atexit
+import itertools
 import json
 import os
 import select
@@ -39,7 +40,7 @@ SILENCE_SECONDS = 60.0  # beyond all limits, in which the zygote must say someth
 ZYGOTE_JOBS = 4000  # that a zygote serves before a fresh one takes its place
 MAX_ANSWER_BYTES = 1 << 18  # of all answers of a child; it is ended when it writes more
 PIPE_BYTES = 1 << 16  # that a pipe holds
-DRAIN_SECONDS = 0.02  # between two looks at what the pipes hold
+DRAIN_SECONDS = 0.05  # between two looks at what the pipes hold
 MESSAGE_BYTES = 1 << 12  # more than any message of the zygote has
 MESSAGE_FLAGS = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 DESCRIPTORS = struct.Struct("ii")
@@ -92,11 +93,19 @@ def judge(programs: list[str], tests: list[str], timeout: float = 2.0) -> list[O
             Time in which it waits for a core that others have does not count.
 
     The outcome is that of the first assert that does not hold. Programs are deterministic (hash
-    seed, `random`), so equal ones that are late are run once more together. Starts processes, which
-    live on for the next call. Raises StudyError when the sandbox cannot work or an assert cannot be
-    judged.
+    seed, `random`), so equal ones with equal tests are run once. Starts processes, which live on
+    for the next call. Raises StudyError when the sandbox cannot work or an assert cannot be judged.
     """
-    parsed = _plan(tests)
+    pairs = list(zip(programs, tests, strict=True))
+    distinct = [*dict.fromkeys(pairs)]
+    outcomes = dict(zip(distinct, _judge(distinct, timeout), strict=True))
+    return [outcomes[pair] for pair in pairs]
+
+
+def _judge(pairs: list[tuple[str, str]], timeout: float) -> list[Outcome]:
+    """Return the outcome of each program with its tests, as `judge`."""
+    programs = [program for program, _ in pairs]
+    parsed = _plan([tests for _, tests in pairs])
     outcomes: list[Outcome | None] = [_reject(program) for program in programs]
     accepted = [i for i, outcome in enumerate(outcomes) if outcome is None]
     parsed = [parsed[i] for i in accepted]
@@ -172,14 +181,9 @@ def _replies(name: str, jobs: list[dict], timeout: float) -> list[Reply]:
     if len(jobs) <= CORES:
         return _run_alone(name, jobs, timeout)
     replies = _run(name, jobs, timeout, timeout / 2, MAX_RUNNING)
-    again: dict[str, list[int]] = {}  # equal jobs -> their places
-    for i, reply in enumerate(replies):
-        if not reply.finished:
-            again.setdefault(json.dumps(jobs[i]), []).append(i)
-    second_replies = _run_alone(name, [jobs[places[0]] for places in again.values()], timeout)
-    for places, reply in zip(again.values(), second_replies, strict=True):
-        for i in places:
-            replies[i] = reply
+    again = [i for i, reply in enumerate(replies) if not reply.finished]
+    for i, reply in zip(again, _run_alone(name, [jobs[i] for i in again], timeout), strict=True):
+        replies[i] = reply
     return replies
 
 
@@ -300,6 +304,7 @@ class _Exchange:
         self.working: dict[int, _Job] = {}
         self.numbers: dict[int, int] = {}  # descriptor of a pipe -> number of its job
         self.replies: dict[int, Reply] = {}
+        self.to_end: list[int] = []
         self.poll = select.epoll()
         self.poll.register(zygote, select.EPOLLIN)
 
@@ -315,10 +320,7 @@ class _Exchange:
         waiting = iter(jobs.items())
         last_event = last_drained = time.monotonic()
         while len(self.replies) < len(jobs):
-            while len(self.working) < at_once and (following := next(waiting, None)):
-                number, job = following
-                self.working[number] = _Job(job)
-                self._order({"start": number} | self.limits)
+            self._start_and_end(dict(itertools.islice(waiting, at_once - len(self.working))))
             ready = self.poll.poll(DRAIN_SECONDS)
             now = time.monotonic()
             if ready:
@@ -334,6 +336,7 @@ class _Exchange:
                 last_drained = now
                 for number in [*self.working]:
                     self._read(number)
+        self._start_and_end({})
         return [self.replies[number] for number in jobs]
 
     def close(self) -> None:
@@ -341,6 +344,13 @@ class _Exchange:
         self.poll.close()
         for job in self.working.values():
             job.close()
+
+    def _start_and_end(self, jobs: dict[int, dict]) -> None:
+        """Have children started for these jobs, and those ended that are no longer needed."""
+        if jobs or self.to_end:
+            self.working |= {number: _Job(job) for number, job in jobs.items()}
+            self._order({"end": self.to_end, "start": [*jobs]} | self.limits)
+            self.to_end = []
 
     def _order(self, order: dict) -> None:
         self.zygote.send(json.dumps(order).encode())
@@ -356,13 +366,13 @@ class _Exchange:
                 return
             if not text:
                 raise ConnectionError("the zygote has gone")
-            message = json.loads(text)
-            if "started" in message:
+            event, number = text.split()
+            if event == b"started":
                 if len(ancillary) != 1 or len(ancillary[0][2]) != DESCRIPTORS.size:
                     raise OSError("this process has too many files open")
-                self._start(message["started"], *DESCRIPTORS.unpack(ancillary[0][2]))
-            elif message["late"] in self.working:  # else it has ended just now
-                self.working[message["late"]].late = True
+                self._start(int(number), *DESCRIPTORS.unpack(ancillary[0][2]))
+            elif int(number) in self.working:  # else it has ended just now
+                self.working[int(number)].late = True
 
     def _start(self, number: int, answer_end: int, job_end: int) -> None:
         job = self.working[number]
@@ -391,7 +401,7 @@ class _Exchange:
                 if self.numbers.pop(descriptor, None) is not None:
                     self.poll.unregister(descriptor)
             job.close()
-            self._order({"end": number})
+            self.to_end.append(number)
             self.replies[number] = self.working.pop(number).reply()
 
 
@@ -416,8 +426,9 @@ class _Zygote:
         mode = "weak" if self.weak else "full"
         return subprocess.Popen(
             [sys.executable, "-s", "-S", "-P", "-B", "-c", BOOTSTRAP, package_parent, mode],
-            # A fixed hash seed, so that a program that walks a set gets the same verdict each time.
-            env={"PYTHONHASHSEED": "0"},
+            # A fixed hash seed, so that a program that walks a set gets the same verdict each time;
+            # functions of libraries are found at once, not by each child anew.
+            env={"PYTHONHASHSEED": "0", "LD_BIND_NOW": "1"},
             stdin=its_end,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
