@@ -200,7 +200,8 @@ def start(_: int) -> float:
 
 def loops(size: int = 128) -> list[dict]:
     """Time a group of programs half of which are endless loops, judged by one and two processes."""
-    programs, tests = [RIGHT, LOOP] * (size // 2), [TEST] * size
+    programs = [text for i in range(size // 2) for text in (f"{RIGHT}  # {i}", LOOP)]
+    tests = [TEST] * size
     rows = []
     for workers in (1, 2):
         began = time.perf_counter()
@@ -387,7 +388,9 @@ def _agreement(kind: str, tasks: list[mbppplus.Task], samples: list[dict]) -> di
 def tables(record: dict) -> str:
     """Return the record as Markdown tables: rates, times and memory, agreement, before and now."""
     parts = [_rates_table(record), _measured_table(record), _agreement_table(record)]
-    return "\n\n".join(parts + [_before_table(record["before"])] * ("before" in record))
+    if "before" in record:
+        parts.append(_before_table(record["before"]))
+    return "\n\n".join(parts)
 
 
 def _rates_table(record: dict) -> str:
