@@ -62,7 +62,7 @@ def cases():
     return CASES
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small():
     """The tiny profile, shrunk until a run takes seconds."""
     return replace(

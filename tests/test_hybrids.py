@@ -26,10 +26,11 @@ def _weights(trained):
     return load_file(trained / "adapter_model.safetensors")
 
 
-def _tuned(small, out):
+@pytest.fixture(scope="module")
+def tuned(small, tmp_path_factory):
     """An adapter that has left its start, so that both of its matrices have a gradient."""
     profile = replace(small, sft=small.sft | dict(max_steps=4, learning_rate=5e-3))
-    return _train(profile, study.Run("sft"), out).adapter
+    return _train(profile, study.Run("sft"), tmp_path_factory.mktemp("tuned")).adapter
 
 
 @pytest.mark.slow
@@ -83,7 +84,7 @@ def _gradient(small, start, rows, weigh):
     "objective,weigh", [("nll", lambda p: p * 0 + 1), ("chord_phi", lambda p: p * (1 - p))]
 )
 def test_with_all_weight_on_imitation_it_is_sft_on_the_drawn_rows(
-    small, world, monkeypatch, objective, weigh, reason
+    small, world, tuned, monkeypatch, objective, weigh, reason
 ):
     """One step of plain descent at rate 1 leaves the gradient itself, decoder or not."""
     import torch
@@ -91,17 +92,16 @@ def test_with_all_weight_on_imitation_it_is_sft_on_the_drawn_rows(
     from hybridlib.engine import decoder
 
     monkeypatch.setattr(mixed_methods, "MU_CONSTANT", 1.0)
-    start = _tuned(small, world / "sft")
     if reason:
         monkeypatch.setattr(decoder, "unsupported", lambda model, training=False: reason)
     options = "optim=sgd", "max_grad_norm=0", "lr_scheduler_type=constant"
     run = study.Run("chord", objective=objective, options=options, learning_rate=1.0, steps=1)
-    trained = _train(small, run, world / "out", start)
+    trained = _train(small, run, world / "out", tuned)
     assert trained.facts["imitated"]["rows"] == 2  # a quarter of eight samples
     rows = study.rows_for(run, small)
     drawn = random.Random("0/0").sample(range(len(rows)), 2)
-    expected = _gradient(small, start, rows.select(drawn), weigh)
-    before, after = _weights(start), _weights(trained.adapter)
+    expected = _gradient(small, tuned, rows.select(drawn), weigh)
+    before, after = _weights(tuned), _weights(trained.adapter)
     assert max(float(gradient.abs().max()) for gradient in expected.values()) > 3e-4
     for name, gradient in expected.items():
         torch.testing.assert_close(before[name] - after[name], gradient, atol=1e-6, rtol=1e-3)
@@ -112,7 +112,7 @@ def test_with_all_weight_on_imitation_it_is_sft_on_the_drawn_rows(
     "method,loss", [("chord_mu", "grpo"), ("chord_mu", "dapo"), ("relift", "grpo")]
 )
 def test_accumulated_micro_batches_give_the_update_of_one_batch(
-    small, world, monkeypatch, method, loss
+    small, world, tuned, monkeypatch, method, loss
 ):
     import torch
 
@@ -123,7 +123,6 @@ def test_accumulated_micro_batches_give_the_update_of_one_batch(
         ]
 
     monkeypatch.setitem(REWARDS, "correct", correct)
-    start = _tuned(small, world / "sft")
     options = "optim=sgd", "lr_scheduler_type=constant", f"loss_type={loss}"
     run = study.Run(method, options=options, learning_rate=0.5, steps=3)
     whole = replace(
@@ -134,9 +133,9 @@ def test_accumulated_micro_batches_give_the_update_of_one_batch(
     parts = replace(
         whole, grpo=whole.grpo | dict(per_device_train_batch_size=2, gradient_accumulation_steps=4)
     )
-    a, b = (_train(p, run, world / name, start) for p, name in ((whole, "a"), (parts, "b")))
+    a, b = (_train(p, run, world / name, tuned) for p, name in ((whole, "a"), (parts, "b")))
     assert a.facts == b.facts and a.facts["imitated"]["steps"] > 0
-    before, a, b = (_weights(adapter) for adapter in (start, a.adapter, b.adapter))
+    before, a, b = (_weights(adapter) for adapter in (tuned, a.adapter, b.adapter))
     assert max(float((a[name] - before[name]).abs().max()) for name in a) > 1e-3
     for name in a:
         torch.testing.assert_close(a[name], b[name], atol=1e-5, rtol=1e-3)

