@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 
-from hybridlib import StudyError, data, profiles, results, study
+from hybridlib import StudyError, data, profiles, results, study, tracking
 from hybridlib.files import results_folder
 from hybridlib.grids import GRIDS
 from hybridlib.methods import METHODS
@@ -17,6 +17,7 @@ from hybridlib.profiles import PROFILES, Profile
 from hybridlib.registry import REGISTRIES
 from hybridlib.rewards import REWARDS
 from hybridlib.runs import Run, at_least
+from hybridlib.tracking import TRACKERS
 
 ProfileName = Annotated[str, arg(metavar="NAME", help=f"one of: {', '.join(PROFILES)}")]
 DatasetName = Annotated[
@@ -27,6 +28,7 @@ DatasetName = Annotated[
 ]
 SizeName = Annotated[str, arg(metavar="SIZE", help="small, middle or large")]
 GridName = Annotated[str, arg(metavar="GRID", help=f"one of: {', '.join(GRIDS)}")]
+TrackerName = Annotated[str, arg(metavar="TRACKER", help=f"watch in: {', '.join(TRACKERS)}")]
 RunName = Annotated[str, arg(metavar="RUN")]
 RunNames = Annotated[tuple[str, ...], arg(metavar="[RUN ...]")]
 ChapterNames = Annotated[tuple[str, ...], arg(metavar="[CHAPTER ...]")]
@@ -62,6 +64,7 @@ class Execution:
     workers: int = 0  # processes at once, 0 = as many as cores or GPUs allow
     force: bool = False  # run again what is stored
     dry_run: bool = False  # say what would run, and why; needs no network
+    track: TrackerName = ""
 
     def __post_init__(self) -> None:
         at_least(0, workers=self.workers)
@@ -87,8 +90,14 @@ def execute_run(
     run: Annotated[Run, arg(help=_valid_names())],
     setting: Setting,
     execution: Execution,
+    anyway: bool = False,
 ) -> None:
-    """Execute one run: train or merge, evaluate, write its record."""
+    """Execute one run: train or merge, evaluate, write its record.
+
+    Args:
+        anyway: start GRPO even where next to none of the model's answers are right
+    """
+    from hybridlib import pilot
     from hybridlib.pool import count_gpus
 
     profile = setting.resolve()
@@ -96,6 +105,7 @@ def execute_run(
     if by_unsloth and run.backend == "hf" and count_gpus():
         run = replace(run, backend="unsloth")
     study.check(run, profile)
+    tracking.choose(execution.track)
     if execution.dry_run:
         from hybridlib import estimate, preflight
 
@@ -103,7 +113,13 @@ def execute_run(
         estimate.show(run, profile)
         return
     before = [study.recorded(run_id, profile) for run_id in run.prerequisites]
-    study.execute_all([*before, run], profile, execution.workers, execution.force)
+    study.execute_all(
+        [*before, run],
+        profile,
+        execution.workers,
+        execution.force,
+        gate=None if anyway else pilot.check,
+    )
     record = results.find(run, profile)
     for s in record["scores"]:
         print(
@@ -118,6 +134,7 @@ def execute_grid(grid: Positional[GridName], setting: Setting, execution: Execut
     """Execute a grid of runs, as many at a time as the machine carries."""
     profile = setting.resolve()
     runs = GRIDS[grid](profile)
+    tracking.choose(execution.track)
     if execution.dry_run:
         todo = study.plan(runs, profile, execution.force)
         for run, reason in todo.items():

@@ -42,6 +42,7 @@ NOT_HASHED = {
     "reward_shares",
     "runs",
     "stats",
+    "tracking",
 }
 """Modules that only check, store or present, left out of fingerprints.
 
@@ -248,7 +249,10 @@ def _registry_kind(node: ast.stmt) -> str:
 
 
 def _code(node: ast.stmt) -> str:
-    """Return the source without comments, docstrings and imports; strips the node's docstrings."""
+    """Return the source without comments, docstrings, imports and calls of `tracking`.
+
+    Strips them from the node, but for comments and imports.
+    """
     if isinstance(node, ast.Import | ast.ImportFrom):
         return ""
     tree = ast.Module([node], [])
@@ -256,12 +260,20 @@ def _code(node: ast.stmt) -> str:
     while blocks:
         block = blocks.pop()
         if isinstance(getattr(block, "body", None), list):
-            kept = [statement for statement in block.body if not _is_docstring(statement)]
+            kept = [part for part in block.body if not (_is_docstring(part) or _watches(part))]
             block.body = kept or [ast.Pass()]
         for part in ("body", "orelse", "finalbody", "handlers", "cases"):
             inner = getattr(block, part, None)
             blocks += inner if isinstance(inner, list) else []
     return ast.unparse(tree)
+
+
+def _watches(node: ast.stmt) -> bool:
+    """Return whether a statement is a call of `tracking`, which only looks on."""
+    match node:
+        case ast.Expr(ast.Call(func=ast.Attribute(value=ast.Name(id="tracking")))):
+            return True
+    return False
 
 
 def _is_docstring(node: ast.stmt) -> bool:

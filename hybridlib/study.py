@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,7 +196,11 @@ def _adapter_damage(run_id: str, profile: Profile) -> str:
 
 
 def execute_all(
-    runs: Sequence[Run], profile: Profile, workers: int = 0, force: bool = False
+    runs: Sequence[Run],
+    profile: Profile,
+    workers: int = 0,
+    force: bool = False,
+    gate: Callable[[Run, Profile], None] | None = None,
 ) -> None:
     """Execute the runs that are missing, in worker processes, and store their records.
 
@@ -206,14 +210,22 @@ def execute_all(
     Args:
         workers: processes at once; 0 = one per `profile.threads` cores, or one per GPU.
         force: run again what is stored.
+        gate: called before the last of the runs to execute, when the others are done; raises where
+            it is not to be started.
     Raises:
         StudyError: stale results (see `results.find`), what `preflight` finds before anything runs,
             or runs that failed, by name.
     """
     seen = recorded_times(profile.name)
-    if todo := plan(runs, profile, force):
+    if todo := [*plan(runs, profile, force)]:
         preflight.check(todo, profile)
         with Pool(profile, execute, workers) as pool:
+            if gate:
+                *before, last = todo
+                if before:
+                    pool.work(before, seen=seen)
+                gate(last, profile)
+                todo = [last]
             pool.work(todo, seen=seen)
 
 

@@ -28,11 +28,11 @@ ORDER = """
     engine.trainers engine
     models
     merging.geometry merging.operators merging.merge merging.interference merging
-    metrics rewards reward_shares difficulty targets pretrain ladder drift evaluate
+    metrics rewards reward_shares difficulty targets tracking pretrain ladder drift evaluate
     methods.registry methods.checkpoints methods.train methods.mixed methods.composed
     methods.distillation methods
     labels figures measures
-    grids pool preflight study chapter verify restamp estimate export
+    grids pool preflight study chapter verify restamp estimate pilot export
     trials.stages trials.decisions trials.planning trials.scores trials.worlds trials
     claims.registry claims.contrasts claims.forgetting claims.rules claims.verdicts claims.power
     claims.page

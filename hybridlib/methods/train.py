@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hybridlib import StudyError, adapters, models, reward_shares, rewards, weights
+from hybridlib import StudyError, adapters, models, reward_shares, rewards, tracking, weights
 from hybridlib.data.audit import audit
 from hybridlib.engine import ends, operations, rollout, trainers
 from hybridlib.methods.checkpoints import Checkpoints
@@ -380,6 +380,7 @@ def fit(trainer: Any, job: Job) -> Trained:
     out = job.out
     with operations.counting(trainer.model) as meter:
         observer = Checkpoints(job, trainer, meter)
+        tracking.attach(trainer, job.run, job.profile)
         began = time.perf_counter()
         trainer.train(resume_from_checkpoint=last_checkpoint(out))
         seconds = time.perf_counter() - began
