@@ -131,6 +131,7 @@ def test_a_merged_model_is_rounded_once(here):
         assert equal.float().mean() > 0.999, module
 
 
+@pytest.mark.slow
 def test_the_card_says_data_recipe_scores_and_licence(here):
     root, run, profile = here
     text = (export.export(run.id, profile, root / "mine") / "README.md").read_text()
@@ -153,6 +154,7 @@ def test_the_card_says_data_recipe_scores_and_licence(here):
     assert record["provenance"]["model"] in text and "earlier state of the code" not in text
 
 
+@pytest.mark.slow
 def test_a_run_without_weights_is_one_line_that_says_how_to_get_them(here):
     root, run, profile = here
     (files.run_folder(run.id, profile.name) / "adapter").rename(root / "away")
@@ -161,6 +163,7 @@ def test_a_run_without_weights_is_one_line_that_says_how_to_get_them(here):
     assert "\n" not in str(why.value) and not (root / "mine").exists()
 
 
+@pytest.mark.slow
 def test_what_trains_nothing_has_nothing_to_export(here):
     root, run, profile = here
     record = results.find(run, profile)
@@ -171,6 +174,7 @@ def test_what_trains_nothing_has_nothing_to_export(here):
         export.export("sft", profile, root / "mine")
 
 
+@pytest.mark.slow
 def test_weights_of_another_training_or_base_are_refused(here, monkeypatch):
     root, run, profile = here
     note = files.run_folder(run.id, profile.name) / "started.json"
@@ -190,6 +194,7 @@ def test_weights_of_another_training_or_base_are_refused(here, monkeypatch):
         export.export(run.id, profile, root / "other")
 
 
+@pytest.mark.slow
 def test_half_an_export_cannot_exist(here, monkeypatch):
     root, run, profile = here
     taken = root / "taken"
@@ -206,6 +211,7 @@ def test_half_an_export_cannot_exist(here, monkeypatch):
     assert {*root.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_model_that_was_made_in_stages_names_each_once(here):
     root, run, profile = here
     record = results.find(run, profile)

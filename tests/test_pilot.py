@@ -43,6 +43,7 @@ def too_hard(tmp_path):
     return str(file)
 
 
+@pytest.mark.slow
 def test_rows_that_the_base_cannot_do_are_refused(profile, too_hard, world, unstarted, capsys):
     mine = f"--profile small --dataset {too_hard} --columns question=q,answer=a"
     assert cli.main(f"run --method grpo {mine}".split()) == 2
@@ -55,6 +56,7 @@ def test_rows_that_the_base_cannot_do_are_refused(profile, too_hard, world, unst
     )
 
 
+@pytest.mark.slow
 def test_an_untrained_model_is_refused_and_its_answers_are_cut_off(profile, stranger, monkeypatch):
     untrained = replace(profile, model=str(stranger))
     found = pilot.measure(Run("grpo"), untrained)
@@ -64,6 +66,7 @@ def test_an_untrained_model_is_refused_and_its_answers_are_cut_off(profile, stra
         pilot.check(Run("grpo"), untrained)
 
 
+@pytest.mark.slow
 def test_easy_rows_pass_and_every_count_is_of_the_same_answers(profile, monkeypatch, capsys):
     run = Run("grpo", seed=3)
     found = pilot.measure(run, profile)
