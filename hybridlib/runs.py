@@ -74,7 +74,7 @@ class Run:
     temperature: float = 1.0  # of the answers that are sampled to test the base
 
     def __post_init__(self) -> None:
-        for spec in fields(self):  # JSON and flags give lists
+        for spec in _fields():  # JSON and flags give lists
             if isinstance(spec.default, tuple):
                 object.__setattr__(self, spec.name, tuple(getattr(self, spec.name)))
         self._check_numbers()
@@ -150,7 +150,7 @@ class Run:
         """Return the entries that this run names, by the kind of their registry."""
         return {
             spec.metadata["registry"]: _names(getattr(self, spec.name))
-            for spec in fields(self)
+            for spec in _fields()
             if "registry" in spec.metadata and self._applies(spec)
         }
 
@@ -162,7 +162,7 @@ class Run:
     def id(self) -> str:
         """The method and the fields that are not at their default, so a new field changes no id."""
         parts = [self.method]
-        for spec in fields(self)[1:]:
+        for spec in _fields()[1:]:
             value = getattr(self, spec.name)
             if value == spec.default:
                 continue
@@ -178,6 +178,12 @@ class Run:
         """Ids of the runs whose adapters this one reads: parents or start, and the teacher."""
         before = self.parents or ((self.start,) if self.start else ())
         return (*before, self.teacher) if self.teacher else before
+
+
+@functools.cache
+def _fields() -> tuple[Field, ...]:
+    """Return the fields of a run; a judgement of claims makes thousands of runs."""
+    return fields(Run)
 
 
 def _names(value: str | tuple[str, ...]) -> tuple[str, ...]:

@@ -68,6 +68,7 @@ def test_each_bucket_goes_where_it_gains(monkeypatch):
     assert all(c.gap.seeds == (5, 5) and c.gap.items > 50 for c in choices)
 
 
+@pytest.mark.slow
 def test_luck_of_the_base_is_no_gain(monkeypatch):
     """Runs no better than the base: the samples that sort the rows would find a gain."""
     none = evidence(monkeypatch)
@@ -103,6 +104,7 @@ def test_the_rule(sft, half_width_sft, rl, half_width_rl):
         assert verdict in ("either", file)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(st.lists(st.integers(0, 20), min_size=4, max_size=4).filter(any))
 def test_the_expected_gain_is_the_mean_over_the_rows(chosen_once, sizes):

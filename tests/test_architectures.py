@@ -1,5 +1,6 @@
 """An adapter reaches every linear layer of whatever it is put on, or says what it does not."""
 
+import functools
 import json
 import re
 from dataclasses import replace
@@ -43,13 +44,19 @@ def attached(name, model):
         return adapters.attach(ADAPTERS[name](2), model)
 
 
+@functools.cache
+def matrices_and_adapted(kind):
+    """The names of the matrices of an architecture, and it with an adapter on all layers."""
+    model = outline(kind, **KINDS[kind])
+    return [name for name, w in model.named_parameters() if w.ndim > 1], attached("lora", model)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_matrix_between_embedding_and_head_learns(kind):
-    model = attached("lora", outline(kind, **KINDS[kind]))
+    matrices, model = matrices_and_adapted(kind)
     learns = adapters.learning(model)
     assert learns["left_out"] and all(map(NOT_LAYERS.search, learns["left_out"]))
     assert not any(map(NOT_LAYERS.search, learns["modules"]))
-    matrices = [n for n, w in outline(kind, **KINDS[kind]).named_parameters() if w.ndim > 1]
     assert learns["number"] == len([name for name in matrices if not NOT_LAYERS.search(name)])
     trained = sum(w.numel() for w in model.parameters() if w.requires_grad)
     whole = sum(w.numel() for w in model.parameters())
@@ -58,10 +65,9 @@ def test_every_matrix_between_embedding_and_head_learns(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_attention_and_the_rest_are_the_whole(kind):
-    parts = {
-        name: adapters.learning(attached(name, outline(kind, **KINDS[kind])))["modules"]
-        for name in ("lora", "attention", "mlp")
-    }
+    adapted = {name: attached(name, outline(kind, **KINDS[kind])) for name in ("attention", "mlp")}
+    adapted["lora"] = matrices_and_adapted(kind)[1]
+    parts = {name: adapters.learning(model)["modules"] for name, model in adapted.items()}
     assert parts["attention"] and parts["mlp"]
     assert sorted(parts["attention"] + parts["mlp"]) == sorted(parts["lora"])
     assert not any(re.search("mlp|ffn|fc", name) for name in parts["attention"])

@@ -37,11 +37,12 @@ def test_steps_are_distinct_and_begin_with_one():
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["sft", "grpo"])
 def test_a_point_is_what_a_run_of_so_many_steps_scores(measured, world, method):
-    whole = study.execute(Run(method), measured)
+    plain = replace(measured, drift=False)
+    whole = study.execute(Run(method), plain)
     assert [point["step"] for point in whole["checkpoints"]] == [1, 2, 4]
     for point in whole["checkpoints"]:
         shorter = Run(method, steps=point["step"])
-        record = study.execute(shorter, replace(measured, checkpoints=(), drift=False))
+        record = study.execute(shorter, replace(plain, checkpoints=()))
         greedy = {name: item["greedy"] for name, item in record["items"].items()}
         assert {k: v for k, v in point["greedy"].items() if k.endswith("test")} == greedy
         assert point["operations"] == record["cost"]["operations"] > 0

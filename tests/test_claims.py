@@ -178,7 +178,7 @@ def flipping(by):
     [
         (0.1, 0.0, 5, 40, SUPPORTED),
         (-0.1, 0.0, 5, 40, REFUTED),
-        (0.0, 0.0, 5, 400, SAME),
+        pytest.param(0.0, 0.0, 5, 400, SAME, marks=pytest.mark.slow),
         (0.02, 0.15, 5, 16, UNDECIDED),
         (0.1, 0.0, 4, 16, "not run"),
     ],

@@ -1,5 +1,6 @@
 """The grader: gold is right, a changed gold is wrong, nothing raises and nothing hangs."""
 
+import functools
 import threading
 import time
 
@@ -268,21 +269,22 @@ def test_every_gold_solution_grades_right(hub, name, count):
     assert [r["id"] for r, v in zip(rows, verdicts, strict=True) if not v.correct] == []
 
 
+@functools.cache
+def golds_of_math():
+    """The different answers of all splits, in order."""
+    splits = ("train", "valid", "test")
+    return sorted({answer for split in splits for answer in data.load("math", split)["answer"]})
+
+
 @pytest.mark.slow
 def test_every_gold_of_math_can_be_read_and_equals_itself(hub):
-    golds = {
-        answer
-        for split in ("train", "valid", "test")
-        for answer in data.load("math", split)["answer"]
-    }
-    for gold in golds:
+    for gold in golds_of_math():
         assert equality.equal(equality.parse_answer(gold), equality.parse_answer(gold)), gold
 
 
 @pytest.mark.slow
 def test_no_spoilt_gold_of_math_grades_right(hub):
-    golds = sorted({a for s in ("train", "valid", "test") for a in data.load("math", s)["answer"]})
-    pairs = [(gold, *way) for gold in golds for way in perturbations.spoilt(gold).items()]
+    pairs = [(gold, *way) for gold in golds_of_math() for way in perturbations.spoilt(gold).items()]
     texts = [f"\\boxed{{{text}}}" for _, _, text in pairs]
     verdicts = grading.grade_many(texts, [g for g, _, _ in pairs], ["expression"] * len(pairs))
     assert len(pairs) >= 5_000 and {way for _, way, _ in pairs} == set(perturbations.WAYS)
