@@ -23,7 +23,7 @@ HUB, CASES = SHARED / "hub" / "datasets", SHARED / "cases"
 
 
 settings.register_profile("whole", deadline=None)  # on a busy machine, seconds say nothing
-settings.register_profile("fast", max_examples=15, deadline=None)
+settings.register_profile("fast", max_examples=10, deadline=None)
 
 
 def pytest_configure(config):

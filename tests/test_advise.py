@@ -56,6 +56,7 @@ def evidence(monkeypatch, gain=lambda run: 0.0, runs=None, items=150):
 # ---------------------------------------------------------------- what the evidence says
 
 
+@pytest.mark.slow
 def test_each_bucket_goes_where_it_gains(monkeypatch):
     gains = {
         "sft": {"zero": 0.3, "low": 0, "middle": 0.2, "high": 0},

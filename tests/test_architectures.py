@@ -63,6 +63,7 @@ def test_every_matrix_between_embedding_and_head_learns(kind):
     assert learns["share"] == pytest.approx(trained / whole, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_attention_and_the_rest_are_the_whole(kind):
     adapted = {name: attached(name, outline(kind, **KINDS[kind])) for name in ("attention", "mlp")}
@@ -74,6 +75,7 @@ def test_attention_and_the_rest_are_the_whole(kind):
     assert not any(re.search("attn|attention", name) for name in parts["mlp"])
 
 
+@pytest.mark.slow
 def test_the_tiny_base_has_the_adapter_that_it_always_had(tiny):
     """The same modules, drawn in the same order, under the same seven names."""
     import copy
@@ -162,6 +164,7 @@ def test_other_libraries_are_given_the_names_too(tiny):
     assert given == [["down_proj", "gate_proj", "up_proj"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", STYLES)
 def test_a_dry_run_lists_what_learns_and_what_ends(style, tmp_path, capsys):
     folder, stops = style(tmp_path / "model")

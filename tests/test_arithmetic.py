@@ -129,6 +129,7 @@ def test_the_answer_is_a_number_in_the_box_or_after_the_mark(text, value):
     assert arithmetic.final_number(text) == value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "coverage"), [("gsm8k", 0.8), ("math500", 0.4)])
 def test_worked_solutions_raise_next_to_no_alarm(hub, name, coverage):
     texts = [c[0]["content"] for c in data.load(name, "test")["completion"]]

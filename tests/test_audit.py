@@ -29,6 +29,7 @@ def row(completion, answer, kind, name="own/train/0"):
 GOOD = row("def f(x):\n    return x", "assert f(3) == 3", "program")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", data.DATASETS)
 def test_every_training_set_is_sound(family, request):
     if not family.startswith("tiny"):

@@ -219,6 +219,7 @@ def test_all_effects_have_to_hold_by_both_metrics(monkeypatch):
     assert world(monkeypatch, in_turn_too, [name], items=40)[name].verdict == REFUTED
 
 
+@pytest.mark.slow
 def test_cosines_and_spectra_decide_by_their_records(monkeypatch):
     names = ["orthogonal", "spectrum_kept"]
     for facts, verdict in ((alike, SUPPORTED), (parallel, REFUTED)):

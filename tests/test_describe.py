@@ -69,6 +69,7 @@ def test_facts_that_are_kept_are_those_of_today(name, request):
     assert results.as_json(describe.measure(train, test)) == stored
 
 
+@pytest.mark.slow
 def test_facts_are_kept_and_sets_that_are_not_at_hand_left_out(world, monkeypatch):
     first = describe.facts("tiny_math")
     assert first["rows"] == [1000, 1000] and sum(first["levels"].values()) == 1000

@@ -79,6 +79,7 @@ def test_vllm_is_told_what_its_files_do_not_say(profile, style, world, monkeypat
     assert {*given["stop_token_ids"]} == style[1] and given["seed"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("merging", [False, True])
 def test_what_sft_imitates_begins_where_samples_do_and_ends_in_an_end(
     profile, style, world, merging

@@ -37,7 +37,7 @@ def summary():
 
 def drawn(figure, path):
     """Bars of intervals per panel, after rendering (which is where bad input shows)."""
-    figure.savefig(path / "figure.png", dpi=20)
+    figure.savefig(path / "figure.png")
     assert not matplotlib.pyplot.get_fignums(), "a notebook would show it twice"
     for axis in figure.axes:
         assert axis.get_xlabel()

@@ -123,6 +123,7 @@ def golds_of_math():
     return {row["answer"] for row in data.load("math", "train", limit=300)} - {"0", "1", "-1"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("frame", "keeps"), FRAMES.items())
 def test_frames_round_the_golds_of_math(hub, frame, keeps):
     golds = golds_of_math()

@@ -65,6 +65,7 @@ def test_what_lies_outside_a_band_fails_the_gate(change, what):
     assert any(what in found for found in failing(answers(**change)))
 
 
+@pytest.mark.slow
 def test_a_base_that_gets_every_training_row_right_at_times_fails_the_gate():
     never = {family: [True] * 10 + [False] * 90 for family in FAMILIES}
     assert failing(answers(), never) == {"training rows wrong greedily and in 32 samples"}

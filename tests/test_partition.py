@@ -45,6 +45,7 @@ def test_halves_are_disjoint_covering_equal_and_repeatable(rule, cells, seed):
     assert [order[name] for name in sft["id"]] == sorted(order[name] for name in sft["id"])
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     n=st.integers(2, 40),
