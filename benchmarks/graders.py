@@ -148,14 +148,17 @@ def kind_verdicts() -> list[dict[str, Any]]:
 
     `refused` holds the right ones that are refused, as [gold, answer].
     """
-    from tests.kinds import ASKED_RIGHT, ASKED_WRONG, RIGHT, UNSEEN_RIGHT, UNSEEN_WRONG, WRONG
+    from tests import kinds
+    from tests.kinds import ASKED_RIGHT, ASKED_WRONG, RIGHT, WRONG
 
     records = []
     tables = [(kind, RIGHT[kind], WRONG[kind]) for kind in RIGHT]
+    tables += [(kind, _pairs(ASKED_RIGHT[kind]), _pairs(ASKED_WRONG[kind])) for kind in ASKED_RIGHT]
     tables += [
-        (kind, *map(_as_pairs, (ASKED_RIGHT[kind], ASKED_WRONG[kind]))) for kind in ASKED_RIGHT
+        ("all kinds, written last", kinds.UNSEEN_RIGHT, kinds.UNSEEN_WRONG),
+        ("the last ten kinds, written last", _pairs(kinds.LAST_RIGHT), _pairs(kinds.LAST_WRONG)),
     ]
-    for kind, right, wrong in [*tables, ("all kinds, written last", UNSEEN_RIGHT, UNSEEN_WRONG)]:
+    for kind, right, wrong in tables:
         refused = [pair for pair in right if not accepts(GRADERS["ours"], *pair)]
         records.append(
             {
@@ -170,7 +173,7 @@ def kind_verdicts() -> list[dict[str, Any]]:
     return records
 
 
-def _as_pairs(rows: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+def _pairs(rows: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
     """Return (gold, answer, what is asked) for (question, gold, answer)."""
     return [(gold, answer, grading.form_asked(question)) for question, gold, answer in rows]
 

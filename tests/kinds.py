@@ -641,3 +641,36 @@ UNSEEN_WRONG: Pairs = [  # the same
     ("3x+1", "x+2x+1"), ("x^2-4", "(x-2)(x+2)"), ("y=4", "y-4=0"), ("x<3", "2x<6"), ("8", "n+1=9"),
     ("y<sub>2</sub>", "y<sub>3</sub>"), ("144", "12^2"), ("7", r"\sqrt{49}"),
 ]  # fmt: skip
+
+LAST_RIGHT: Asked = [  # written after the last change for the ten last kinds, and tried once
+    ("", "17", "r + s = 17"), ("", "34", "a^2 + b^2 = 34"), ("", r"\sqrt{13}", r"|z| = \sqrt{13}"),
+    ("", r"\$0.30", "30 cents"), ("", "2.25", "225¢"), ("", r"15\%", "fifteen percent"),
+    ("", r"90\text{ minutes}", "ninety minutes"), ("", "(3,7]", "]3,7]"), ("", "6 hours", "6 h"),
+    ("", r"(-\infty,0)\cup(5,\infty)", r"]-\infty;0[ \cup ]5;+\infty["), ("", "11", "11 remain"),
+    ("Round to the nearest thousandth.", r"\sqrt{3}", "1.732"),
+    ("Give your answer to 1 decimal place.", r"\frac{29}{7}", "4.1"),
+    ("How old is it, to the nearest year?", r"\frac{41}{3}", "14"),
+    ("What is the cost, rounded to the nearest dollar?", "18.62", r"\$19"),
+    ("Simplify the radical.", r"3\sqrt{11}", r"3\sqrt{11}"),
+    ("In lowest terms?", r"\frac49", "4/9"), ("In radians?", r"\frac{5\pi}{6}", r"5\pi/6"),
+    ("Write your answer as a decimal.", "1.25", "1.25"),
+    ("Express your answer as a common fraction.", r"\frac{5}{12}", r"\tfrac{5}{12}"),
+    ("Find the angle, in degrees.", r"36^\circ", "36"),
+]  # fmt: skip
+
+LAST_WRONG: Asked = [  # the same
+    ("", "17", "r + s + 1 = 17"), ("", "13", "|x| = 13"), ("r + s = 17", "17", "s + r = 18"),
+    ("If $r + s = 17$, what is $r$?", "17", "r + s = 17"), ("", r"\$0.30", "3 cents"),
+    ("", r"15\%", "fifty percent"), ("", "(3,7]", "]3,7["), ("", "6 hours", "6 m"),
+    ("", "11", "more than: 11"), ("", "11", r"11\text{ thousand}"), ("", "11", "11 almost"),
+    ("Round to the nearest thousandth.", r"\sqrt{3}", "1.7321"),
+    ("Give your answer to 1 decimal place.", r"\frac{29}{7}", "4.2"),
+    ("How old is it, to the nearest year?", r"\frac{41}{3}", "13"),
+    ("Simplify the radical.", r"3\sqrt{11}", r"\sqrt{99}"),
+    ("In lowest terms?", r"\frac49", r"\frac{16}{36}"),
+    ("Write your answer as a decimal.", "1.25", r"\frac54"),
+    ("Express your answer as a common fraction.", r"\frac{1}{8}", "0.125"),
+    ("Find the angle, in degrees.", r"36^\circ", r"\frac{\pi}{5}"),
+    ("In radians?", r"\frac{5\pi}{6}", r"150^\circ"),
+    ("Rationalize the denominator.", r"\frac{\sqrt{7}}{7}", r"\frac{1}{\sqrt7}"),
+]  # fmt: skip

@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 from benchmarks import graders
 from hybridlib import data, grading
 from hybridlib.grading import arithmetic, extraction
-from tests.kinds import ASKED_RIGHT, ASKED_WRONG, RIGHT, UNSEEN_RIGHT, UNSEEN_WRONG, WRONG
+from tests.kinds import (
+    ASKED_RIGHT,
+    ASKED_WRONG,
+    LAST_RIGHT,
+    LAST_WRONG,
+    RIGHT,
+    UNSEEN_RIGHT,
+    UNSEEN_WRONG,
+    WRONG,
+)
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
 TESTS = "assert f(2) == 4"
@@ -99,6 +108,8 @@ def test_pairs_that_were_written_last():
     through = [pair for pair in UNSEEN_WRONG if is_right(*pair)]
     assert through == [("18", r"\boxed{17} or \boxed{18}"), ("0.08", r"0.08\%")]  # conventions
     assert sum(is_right(*pair) for pair in UNSEEN_RIGHT) >= len(UNSEEN_RIGHT) - 1
+    assert [row for row in LAST_RIGHT if not is_right(*row[1:], row[0])] == []
+    assert [row for row in LAST_WRONG if is_right(*row[1:], row[0])] == []
 
 
 def test_a_gold_that_cannot_be_read_is_compared_as_it_stands_or_not_at_all():

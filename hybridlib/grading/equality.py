@@ -197,8 +197,8 @@ class _Comparison:
         if one[0] == "relation":
             return self.states(one, other) or self.equal_ratio(one, other)
         if other[0] == "relation":
-            given = structure.is_combination
-            return self.states(other, one, given) or self.equal_ratio(other, one)
+            is_stated = self.states(other, one, structure.is_combination)
+            return is_stated or self.equal_ratio(other, one)
         if {one[0], other[0]} == {"list", "union"}:
             one, other = structure.as_union(one), structure.as_union(other)
         if one[0] != other[0]:
