@@ -115,8 +115,9 @@ def _graded(
     texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
     answers = [answer for answer in rows["answer"] for _ in range(group)]
     kinds = [kind for kind in rows["kind"] for _ in range(group)]
-    strict = grading.grade_many(texts, answers, kinds)
-    lenient = grading.grade_leniently(texts, answers, kinds, strict)
+    asked = [form for form in rows["asked"] for _ in range(group)]
+    strict = grading.grade_many(texts, answers, kinds, asked)
+    lenient = grading.grade_leniently(texts, answers, kinds, strict, asked)
     right = [verdict.correct for verdict in strict]
     return Pilot(
         group,
