@@ -146,6 +146,7 @@ def test_what_is_said_of_merging(monkeypatch, gain, advice):
     assert "at most one method" in _merge_or_stack(stored, {"sft": some, "rl": []})
 
 
+@pytest.mark.slow
 def test_the_verdicts_it_rests_on_come_with_their_effects(monkeypatch):
     evidence(monkeypatch, lambda run: 0.1 * (run.method == "grpo"), GRIDS["flip"](FULL), items=20)
     judged = {one.name: one for one in ledger(FULL)}
