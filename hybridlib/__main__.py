@@ -297,7 +297,7 @@ def build_book(
 @app.command(name="base")
 def pretrain_base(
     profile: ProfileName = "tiny",
-    size: SizeName = "",
+    size: SizeName = "small",
     seed: int = 0,
     ladder: bool = False,
     gate: bool = False,
@@ -307,8 +307,8 @@ def pretrain_base(
     """Pretrain a base from nothing (resumes), or say what one can do.
 
     Args:
-        profile: taken by every verb; here it changes nothing, since the base is the same for all
-        size: of the base; "" = the one of the tiny profiles
+        profile: taken by every verb; here it changes nothing, since sizes have names of their own
+        size: of the base
         seed: of pretraining; others than 0 go to runs/bases
         ladder: print accuracy by family and level and kinds of error, and train nothing
         gate: print the ladder and whether the base is fit for the study; ends with code 2 if not
@@ -319,13 +319,13 @@ def pretrain_base(
 
     at_least(1, rows=rows)
     PROFILES[profile]  # a misspelt name is an error here, too
-    if size and size not in pretrain.SIZES:
+    if size not in pretrain.SIZES:
         raise StudyError(f"unknown size {size!r}; valid: {', '.join(pretrain.SIZES)}")
     folder = pretrain.base_folder(size, seed)
     if ladder or gate:
         _print_ladder(folder, rows, gate)
         return
-    recipe = replace(pretrain.SIZES[size] if size else pretrain.Recipe(), seed=seed)
+    recipe = replace(pretrain.SIZES[size], seed=seed)
     print(pretrain.pretrain(folder, recipe, fresh=force))
 
 
@@ -347,7 +347,7 @@ def _print_ladder(folder: Path, rows: int, gate: bool) -> None:
         print(f"{line['family']:<11} {line['level']:>5}  {line['wrong']:>5}  {shares}")
     if not gate:
         return
-    checks = ladder.gate(answers, ladder.never_right(folder))
+    checks = ladder.gate(answers, ladder.attempt(folder))
     print("\ngate")
     for check in checks:
         verdict = "holds" if check.holds else "FAILS"

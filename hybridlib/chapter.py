@@ -79,6 +79,24 @@ class OpenedGrids:
         distances = results.distances(self.profile.name)
         return self._named(distances[distances["id"].isin(list(self.arms))])
 
+    @cached_property
+    def checkpoints(self) -> pd.DataFrame:
+        """One row per run, point, family and split (`results.checkpoints`), in the order of ids.
+
+        What a run cost until a point counts what the run before it, whose adapter it goes on
+        from, had cost in the end.
+        """
+        points = results.checkpoints(self.profile.name, list(self.arms))
+        costs = [*results.CHECKPOINT_COSTS]
+        ends = points.groupby("id")[costs].max()
+        before = {run.id: run.start for run in self.runs}
+        for name in points["id"].unique():
+            start = before[name]
+            while start:
+                points.loc[points["id"] == name, costs] += ends.loc[start]
+                start = before[start]
+        return self._named(points)
+
     @property
     def curves(self) -> list[dict[str, Any]]:
         """The curves of all trainings, each named by its label, for `figures.curves`."""

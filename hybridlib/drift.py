@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SAMPLES = 4  # answers per test question
-DOCUMENTS = 60  # of the corpus of pretraining
+DOCUMENTS = (4,) * 5  # of levels 1 to 5 of each family, as pretraining reads them
 ELEMENTS = 1 << 25  # log-probabilities in memory at once
 
 
@@ -54,7 +54,7 @@ def corpus_loss(model: Any, tokenizer: Any) -> float:
 
     from hybridlib import pretrain
 
-    pairs = pretrain.documents(pretrain.Recipe(), -2, DOCUMENTS, 4)
+    pairs = pretrain.corpus_documents(pretrain.Corpus(DOCUMENTS, DOCUMENTS, DOCUMENTS), seed=-1)
     prompts = rollout.encode(tokenizer, [prompt for prompt, _ in pairs])
     texts = tokenizer([text for _, text in pairs], add_special_tokens=False)["input_ids"]
     end = end_tokens(model, tokenizer)[0]

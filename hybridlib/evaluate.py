@@ -75,7 +75,8 @@ def score(
             "samples": n_samples,
         }
         if n_samples >= MAJORITY:
-            item["majority"] = [round(share, 4) for share in _majorities(verdicts[here])]
+            shares = _majorities(verdicts[here])
+            item["majority"] = [round(share, 3) if share % 1 else int(share) for share in shares]
         scored["items"][name] = item
         if "@" not in name:  # templates are compared item by item
             scored["scores"] += stats.scores({name: item}, profile.n_samples)

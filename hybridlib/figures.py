@@ -8,6 +8,7 @@ cell.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -191,6 +192,31 @@ def curves(records: Iterable[dict], metric: str) -> Figure:
     return _finish(figure, axes, heading(metric), ", ".join(fields), percent=False)
 
 
+def compute(points: pd.DataFrame, costs: Sequence[str], bases: pd.DataFrame) -> Figure:
+    """Draw accuracy along trainings over what they had cost, a panel per kind of cost.
+
+    Lines are means over seeds, bands the range over seeds.
+
+    Args:
+        points: one row per seed and point: label, method, seed, step, value (0 to 1) and `costs`.
+        bases: what is there without training: label and value, a dashed line each.
+    """
+    figure, axes = _panels(len(costs), height=3.4, sharex=False)
+    for axis, cost in zip(axes, costs, strict=True):
+        for label, style, group in _groups(points, "label"):
+            steps = group.groupby("step")
+            across, height = steps[cost].mean(), 100 * steps["value"].mean()
+            ends = 100 * steps["value"].agg(["min", "max"])
+            colour, marker = style["color"], style["marker"]
+            axis.plot(across, height, color=colour, marker=marker, ms=4, lw=1.5, label=label)
+            axis.fill_between(across, ends["min"], ends["max"], color=colour, alpha=0.15, lw=0)
+        dashes = ("--", ":", "-.", (0, (1, 3)), (0, (5, 5)))
+        for line, base in zip(itertools.cycle(dashes), bases.to_dict("records"), strict=False):
+            axis.axhline(100 * base["value"], color="black", lw=1, ls=line, label=base["label"])
+        axis.set(xlabel=heading(cost), xscale="log")
+    return _finish(figure, axes, "accuracy (%)", "")
+
+
 def histogram(rates: pd.DataFrame, value: str = "passrate", hue: str = "family") -> Figure:
     """Draw the share of rows per pass rate of the base, with Wilson intervals.
 
@@ -305,7 +331,9 @@ def _ordered(values: pd.Series) -> list:
     return sorted(distinct) if values.dtype.kind in "iuf" else distinct
 
 
-def _panels(count: int, width: float = 2.5, height: float = 3.0) -> tuple[Figure, list[Axes]]:
+def _panels(
+    count: int, width: float = 2.5, height: float = 3.0, sharex: bool = True
+) -> tuple[Figure, list[Axes]]:
     """Return a closed figure with `count` panels side by side; sizes in inches."""
     import matplotlib.pyplot as plt
     import seaborn
@@ -315,7 +343,7 @@ def _panels(count: int, width: float = 2.5, height: float = 3.0) -> tuple[Figure
             1,
             count,
             figsize=(width * count + 1.2, height),
-            sharex=True,
+            sharex=sharex,
             sharey=True,
             squeeze=False,
             layout="constrained",

@@ -23,7 +23,7 @@ from hybridlib.runs import Run
 
 PACKAGE = Path(__file__).parent
 ROOTS = (("study", "execute"),)
-WEIGHTS = "data/tiny_base/model.safetensors"
+WEIGHTS = "model.safetensors"  # of a base that is shipped with the project
 NOT_HASHED = {
     "__init__",
     "crossed",
@@ -67,9 +67,9 @@ def digests_of(run: Run, profile: Profile) -> dict[str, str]:
     named = {kind: frozenset(names) for kind, names in run.entries().items()}
     datasets = frozenset(profile.datasets)
     digests = code(named | {"dataset": datasets, "tiny task": datasets})
-    weights = hybridlib.ROOT / WEIGHTS
+    weights = hybridlib.ROOT / profile.model / WEIGHTS
     if weights.exists():
-        digests[weights.name] = _file_digest(weights, weights.stat().st_mtime_ns)
+        digests[WEIGHTS] = _file_digest(weights, weights.stat().st_mtime_ns)
     return digests
 
 

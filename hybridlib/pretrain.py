@@ -1,7 +1,8 @@
-"""Where does the tiny model come from? It is pretrained here, until it is half-competent.
+"""Where do the tiny bases come from? They are pretrained here, until they are half-competent.
 
-The mixture teaches it to reason and also to err: some documents give the answer without steps, some
-slip at a step and go on from the slip. What is left to learn is what SFT and RL are compared on.
+They read right solutions alone, again and again, but few long ones, and some pairs of operations
+never. So they err where chains are long or put together in a new way, and are as sure there as
+elsewhere. What is left to learn is what SFT and RL are compared on.
 """
 
 import json
@@ -14,18 +15,16 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from hybridlib import ROOT, StudyError, data, files, tiny, weights
 from hybridlib.engine import rollout
-from hybridlib.tiny import FAMILIES, no_slip, stream
-from hybridlib.tiny.families import Family, Slip
+from hybridlib.tiny import FAMILIES
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerFast
 
-BASE_FOLDER = ROOT / "data" / "tiny_base"
 CHECKPOINT_STEPS = 250  # between the states that an interrupted pretraining resumes from
 LOG_STEPS = 50
 WINDOW = 16  # steps whose documents are drawn together
@@ -62,27 +61,19 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a base; the defaults are the one in data/tiny_base.
+    """Everything that decides a base. Recorded in recipe.json beside the weights."""
 
-    Recorded in recipe.json beside the weights, so that fields keep their names. `gsm8k`, `math` and
-    `mbpp` are the four numbers of a `Mixture`, of which documents are drawn where there is no
-    corpus.
-    """
-
+    corpus: Corpus
     vocabulary: int = 768
     hidden: int = 128
     layers: int = 4
     heads: int = 4
     feed_forward: int = 384
-    steps: int = 3000
+    steps: int = 4000
     batch: int = 96  # documents per step
     learning_rate: float = 3e-3  # peak of a one-cycle schedule
-    gsm8k: tuple[float, float, float, float] = (0.35, 0.10, 0.35, 0.30)
-    math: tuple[float, float, float, float] = (0.35, 0.10, 0.35, 0.30)
-    mbpp: tuple[float, float, float, float] = (0.30, 0.00, 0.50, 0.35)
     seed: int = 0
-    threads: int = 2
-    corpus: Corpus | None = None
+    threads: int = 1  # the same bits whatever the machine has
 
 
 SIZES: dict[str, Recipe] = {
@@ -90,89 +81,37 @@ SIZES: dict[str, Recipe] = {
         hidden=64,
         heads=2,
         feed_forward=192,
-        steps=6000,
+        steps=3200,
         corpus=Corpus(
-            gsm8k=(12_000, 17_000, 2_000, 1_400, 780),
-            math=(19_000, 17_000, 12_000, 6_400, 2_990),
-            mbpp=(2_800, 4_300, 1_900, 890, 670),
+            gsm8k=(12_000, 17_000, 3_500, 1_400, 1_200),
+            math=(19_000, 17_000, 15_000, 8_000, 4_200),
+            mbpp=(5_600, 8_600, 2_200, 1_000, 700),
             withheld=(0.35, 0.27, 0.16),
         ),
     ),
     "middle": Recipe(
-        steps=4000,
         corpus=Corpus(
-            gsm8k=(23_000, 12_000, 2_000, 4_200, 1_029),
-            math=(19_000, 17_000, 12_000, 6_400, 2_990),
-            mbpp=(2_800, 4_300, 1_900, 890, 670),
+            gsm8k=(23_000, 12_000, 4_000, 4_200, 1_029),
+            math=(19_000, 17_000, 10_000, 5_600, 3_300),
+            mbpp=(2_800, 4_300, 1_600, 800, 670),
             withheld=(0.36, 0.27, 0.16),
         ),
     ),
 }
 """One recipe at about a quarter of a million and at one million parameters.
 
-The corpora came nearest to the bands of `ladder` among 16 tried at one million, with one seed, and
-two at a quarter of a million, with three.
+The corpora came nearest to the bands of `ladder` among some twenty tried.
 """
 
 
-def base_folder(size: str = "", seed: int = 0) -> Path:
-    """Return where a base lies: those of SIZES, of other seeds among the runs; "" = BASE_FOLDER."""
-    if not size:
-        return BASE_FOLDER
+def base_folder(size: str = "small", seed: int = 0) -> Path:
+    """Return where a base of SIZES lies; those of other seeds lie among the runs."""
     if seed:
         return files.runs_folder("bases") / f"{size}-{seed}"
     return ROOT / "data" / "bases" / size
 
 
-class Mixture(NamedTuple):
-    """What pretraining sees of one family, in shares."""
-
-    documents: float  # of all documents
-    without_steps: float  # of the family's documents: the answer alone
-    noisy: float  # of its documents with steps: they may slip
-    slips: float  # of the steps of a noisy document
-
-
 # ---------------------------------------------------------------- documents
-
-
-def documents(
-    recipe: Recipe, window: int, count: int, top_level: int
-) -> list[tuple[list[dict[str, str]], str]]:
-    """Return `count` pairs of a chat prompt and an answer, some of them wrong.
-
-    Args:
-        window: seeds the documents, together with the recipe's seed.
-        top_level: levels 1 to this are equally frequent, the next one is rare.
-    """
-    levels = [*list(range(1, top_level + 1)) * 4, top_level + 1]
-    seed = recipe.seed * 10**6 + window
-    streams = {name: stream(name, "pretrain", seed, levels) for name in FAMILIES}
-    converters = {name: data.DATASETS[name]("pretrain", 1)[1] for name in FAMILIES}
-    mixtures = {name: Mixture(*getattr(recipe, name.removeprefix("tiny_"))) for name in FAMILIES}
-    weights = [mixture.documents for mixture in mixtures.values()]
-    rng = random.Random(f"{recipe.seed}/{window}")
-    pairs = []
-    for name in rng.choices(list(FAMILIES), weights, k=count):
-        chain, raw = next(streams[name])
-        mixture = mixtures[name]
-        steps = rng.random() >= mixture.without_steps
-        noisy = steps and rng.random() < mixture.noisy
-        slip = random_slip(FAMILIES[name], mixture.slips, rng) if noisy else no_slip
-        prompt = data.chat_prompt(converters[name](raw)["question"])
-        pairs.append((prompt, FAMILIES[name].solve(chain, slip, steps)))
-    return pairs
-
-
-def random_slip(family: type[Family], rate: float, rng: random.Random) -> Slip:
-    """Return a slip that replaces a step by a wrong one of the family with probability `rate`."""
-
-    def slip(step: Any) -> Any:
-        if rng.random() >= rate:
-            return step
-        return family.wrong_step(step, rng)
-
-    return slip
 
 
 def corpus_documents(corpus: Corpus, seed: int = 0) -> list[tuple[list[dict[str, str]], str]]:
@@ -211,23 +150,16 @@ def batches(
 ) -> Iterator[dict[str, "Tensor"]]:
     """Yield the batches of the steps from `start` on, padded on the right.
 
-    Documents of a window are batched by length; the batches come in random order. A mixture begins
-    with level 1 and has reached level 4 when 40 % of the steps are done.
+    Documents of a window are batched by length; the batches come in random order.
 
     Yields:
         input_ids and labels, both (documents, tokens); labels are IGNORED_LABEL off the answers.
     """
-    corpus: list[Row] = []
-    if recipe.corpus:
-        corpus = _encode(corpus_documents(recipe.corpus, recipe.seed), tokenizer)
+    corpus = _encode(corpus_documents(recipe.corpus, recipe.seed), tokenizer)
     size = WINDOW * recipe.batch
     for window in range(start // WINDOW, -(-recipe.steps // WINDOW)):
-        if corpus:
-            places = range(window * size, (window + 1) * size)
-            rows = [corpus[place] for place in reading_order(len(corpus), recipe.seed, places)]
-        else:
-            top_level = min(4, 1 + int(4 * window * WINDOW / (0.4 * recipe.steps)))
-            rows = _encode(documents(recipe, window, size, top_level), tokenizer)
+        places = range(window * size, (window + 1) * size)
+        rows = [corpus[place] for place in reading_order(len(corpus), recipe.seed, places)]
         for step, chunk in enumerate(in_batches(rows, recipe, window), window * WINDOW):
             if start <= step < recipe.steps:
                 yield _padded(chunk, tokenizer.pad_token_id)
@@ -287,11 +219,8 @@ def build_tokenizer(recipe: Recipe) -> "PreTrainedTokenizerFast":
         show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
-    if recipe.corpus:  # the same tokenizer for all sizes and seeds
-        even = (TOKENIZER_DOCUMENTS // (5 * len(FAMILIES)),) * 5
-        pairs = corpus_documents(Corpus(even, even, even))
-    else:
-        pairs = documents(recipe, window=-1, count=TOKENIZER_DOCUMENTS, top_level=4)
+    even = (TOKENIZER_DOCUMENTS // (5 * len(FAMILIES)),) * 5  # the same for all sizes and seeds
+    pairs = corpus_documents(Corpus(even, even, even))
     texts = [text for prompt, answer in pairs for text in (prompt[0]["content"], answer)]
     bpe.train_from_iterator(texts, trainer)
     tokenizer = PreTrainedTokenizerFast(
@@ -345,7 +274,7 @@ class _Training:
     curve: list[list[float]] = field(default_factory=list)  # [step, loss] every LOG_STEPS
 
 
-def pretrain(out: Path = BASE_FOLDER, recipe: Recipe | None = None, fresh: bool = False) -> Path:
+def pretrain(out: Path, recipe: Recipe, fresh: bool = False) -> Path:
     """Pretrain the base and write it into a folder: fp16 weights, tokenizer, recipe.json.
 
     Loss on the answers only, AdamW with a one-cycle schedule. Prints its progress; an interrupted
@@ -353,7 +282,7 @@ def pretrain(out: Path = BASE_FOLDER, recipe: Recipe | None = None, fresh: bool 
 
     Args:
         out: the folder, which is returned.
-        recipe: the default one if None.
+        recipe: one of SIZES, or one of yours.
         fresh: replace a folder that is there already.
 
     Raises:
@@ -361,7 +290,6 @@ def pretrain(out: Path = BASE_FOLDER, recipe: Recipe | None = None, fresh: bool 
     """
     import torch
 
-    recipe = recipe or Recipe()
     if out.exists() and not fresh:
         raise StudyError(f"{out} exists; rebuild it with --force")
     torch.set_num_threads(recipe.threads)
@@ -412,8 +340,10 @@ def _train_step(training: _Training, batch: dict[str, "Tensor"], padding: int) -
     device = training.model.device
     batch = {name: tensor.to(device) for name, tensor in batch.items()}
     # Right padding needs no mask under causal attention: the tokens before it never look at it.
-    logits = training.model(input_ids=batch["input_ids"]).logits[:, :-1]
-    loss = cross_entropy(logits.flatten(0, 1), batch["labels"][:, 1:].flatten())
+    hidden = training.model.model(input_ids=batch["input_ids"]).last_hidden_state[:, :-1]
+    labels = batch["labels"][:, 1:]
+    taught = labels != IGNORED_LABEL  # half of the tokens, and only theirs need logits
+    loss = cross_entropy(training.model.lm_head(hidden[taught]), labels[taught])
     training.optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(training.model.parameters(), 1.0)

@@ -72,7 +72,7 @@ def add(**fields: Any) -> None:
 # ---------------------------------------------------------------- the tiny base
 
 TINY = dict(
-    model="data/tiny_base",
+    model="data/bases/small",
     datasets=("tiny_gsm8k", "tiny_math", "tiny_mbpp"),
     max_completion_tokens=96,
     n_samples=3,

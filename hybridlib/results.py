@@ -30,8 +30,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Record = dict[str, Any]
-MAX_RECORD_BYTES = 20_000
+MAX_RECORD_BYTES = 32_000
 """The largest allowed record: records are kept in git, and a reader may open one."""
+
+CHECKPOINT_COSTS = ("sequences", "prompts", "tokens", "operations", "seconds")
+"""What a training has cost until a checkpoint, as columns of `checkpoints`."""
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets")
 
@@ -55,7 +58,7 @@ def save(record: Record, force: bool = False) -> Path:
     path = _path(record["profile"], record["id"])
     record = as_json(record)
     # One top-level field per line: a change of one shows as one line in a diff.
-    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in record.items()]
+    lines = [f"{json.dumps(key)}: {_compact(value)}" for key, value in record.items()]
     text = "{\n" + ",\n".join(lines) + "\n}\n"
     if len(text) > MAX_RECORD_BYTES:
         largest = max(record, key=lambda key: len(json.dumps(record[key])))
@@ -227,8 +230,7 @@ def checkpoints(profile_name: str, ids: Collection[str] | None = None) -> pd.Dat
                         "n": len(digits),
                     }
                 )
-    columns = ["id", "step", "sequences", "prompts", "tokens", "operations", "seconds"]
-    columns += ["family", "split", "value", "n"]
+    columns = ["id", "step", *CHECKPOINT_COSTS, "family", "split", "value", "n"]
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
 
 
@@ -238,6 +240,10 @@ def run_fields(record: Record) -> dict[str, Any]:
         name: "+".join(map(str, value)) if isinstance(value, list) else value
         for name, value in record["run"].items()
     }
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def as_json(record: Record) -> Record:

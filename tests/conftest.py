@@ -78,8 +78,8 @@ def small():
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """A root of its own, for this process and its workers, with the shipped base linked in."""
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "tiny_base").symlink_to(profiles.ROOT / "data" / "tiny_base")
+    (tmp_path / "data" / "bases").mkdir(parents=True)
+    (tmp_path / "data" / "bases" / "small").symlink_to(profiles.ROOT / "data" / "bases" / "small")
     monkeypatch.setenv("HYBRIDLIB_ROOT", str(tmp_path))
     monkeypatch.setattr(files, "ROOT", tmp_path)
     return tmp_path
@@ -112,7 +112,7 @@ def tiny():
 
     from hybridlib import models
 
-    folder = profiles.ROOT / "data" / "tiny_base"
+    folder = profiles.ROOT / "data" / "bases" / "small"
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
     return model, models.load_tokenizer(str(folder))
 
@@ -123,7 +123,7 @@ def stranger(tmp_path_factory):
     from hybridlib import pretrain
 
     folder = tmp_path_factory.mktemp("stranger") / "qwen2-random"
-    recipe = pretrain.Recipe(vocabulary=400, hidden=64, layers=2, heads=2, feed_forward=128, seed=7)
+    recipe = replace(pretrain.SIZES["small"], vocabulary=400, layers=2, feed_forward=128, seed=7)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pretrain, "TOKENIZER_DOCUMENTS", 1500)
         tokenizer = pretrain.build_tokenizer(recipe)

@@ -65,7 +65,7 @@ def test_a_stack_is_the_first_adapter_plus_what_was_trained_on_it(trained, tmp_p
         torch.testing.assert_close(delta, first[module] + upper[module], atol=1e-6, rtol=1e-4)
     assert made.curve and made.facts["rank"] == 16 and not (tmp_path / "base").exists()
     config = json.loads((made.adapter / "adapter_config.json").read_text())
-    assert config["base_model_name_or_path"].endswith("tiny_base")
+    assert config["base_model_name_or_path"].endswith("small")
 
 
 @pytest.mark.slow

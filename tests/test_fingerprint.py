@@ -110,7 +110,7 @@ def test_each_method_has_its_own_code():
 
 def test_the_weights_of_the_base_count(tmp_path, monkeypatch):
     monkeypatch.setattr(hybridlib, "ROOT", tmp_path)
-    weights = tmp_path / fingerprint.WEIGHTS
+    weights = tmp_path / PROFILES["tiny"].model / fingerprint.WEIGHTS
     weights.parent.mkdir(parents=True)
     found = []
     for content in (b"one", b"other"):

@@ -349,7 +349,7 @@ def test_over_modules_norms_are_summed_before_they_are_divided():
 
 
 def test_random_adapters_of_the_shipped_base_have_no_preference():
-    stored = load_file(ROOT / "data" / "tiny_base" / "model.safetensors")
+    stored = load_file(ROOT / "data" / "bases" / "small" / "model.safetensors")
     weights = {name: w.float() for name, w in stored.items() if "proj.weight" in name}
     deltas = {m: delta(i, w.shape, 4) / 500 for i, (m, w) in enumerate(weights.items())}
     measures = geometry.pooled_spectral_measures(weights, deltas)

@@ -229,7 +229,7 @@ def test_unsloth_trains_nf4_sft_and_lora_grpo(small, world):
 def test_the_tokens_are_those_the_base_was_trained_on(tiny):
     from hybridlib import pretrain
 
-    trained = pretrain.build_tokenizer(pretrain.Recipe())
+    trained = pretrain.build_tokenizer(pretrain.SIZES["small"])
     for text in ("def f(xs):\n    xs = xs[::-1]\n    return xs", "<<12+7=19>>19\n#### 19"):
         assert tiny[1](text)["input_ids"] == trained(text)["input_ids"]
 

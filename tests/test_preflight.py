@@ -153,7 +153,7 @@ def test_a_folder_without_permission_is_named(tmp_path):
 def test_weights_that_are_no_numbers_are_found_before_a_run(small, world, unstarted, tmp_path):
     folder = tmp_path / "broken"
     folder.mkdir()
-    for file in (ROOT / "data" / "tiny_base").iterdir():
+    for file in (ROOT / "data" / "bases" / "small").iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     tensors = load_file(folder / "model.safetensors")
     name = sorted(tensors)[-1]

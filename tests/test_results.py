@@ -138,7 +138,7 @@ def test_stale_reason_tells_missing_setting_and_code_apart(root):
     results.save(record())
     assert results.stale_reason(RUN, PROFILE) == ""
     assert results.stale_reason(RUN, replace(PROFILE, n_eval=12)) == "setting n_eval: 10 -> 12"
-    weights = root / fingerprint.WEIGHTS
+    weights = root / PROFILE.model / fingerprint.WEIGHTS
     weights.parent.mkdir(parents=True)
     weights.write_bytes(b"other")
     assert results.stale_reason(RUN, PROFILE) == "code changed since: model.safetensors"

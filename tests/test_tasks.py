@@ -88,7 +88,7 @@ def test_reference_solutions_are_right_and_slips_are_not(name, level, seed):
         # Two slips can undo each other: only the last line is graded.
         same = wrong.splitlines()[-1] == right.splitlines()[-1]
         assert grading.grade(wrong, row["answer"], row["kind"]).correct == same
-        assert grading.grade(task.solve(chain, steps=False), row["answer"], row["kind"]).correct
+        assert grading.grade(right.splitlines()[-1], row["answer"], row["kind"]).correct
 
 
 def test_an_unknown_task_is_named():

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from hybridlib import ROOT, StudyError, data, difficulty, files, models, study, weights
 from hybridlib.runs import Run
 
-BASE = ROOT / "data" / "tiny_base"
+BASE = ROOT / "data" / "bases" / "small"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 MODULE = "base_model.model.layers.0.q_proj"
 

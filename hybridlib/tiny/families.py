@@ -67,22 +67,13 @@ class Family:
         raise NotImplementedError
 
     @classmethod
-    def solve(cls, chain: Chain, slip: Slip = no_slip, steps: bool = True) -> str:
+    def solve(cls, chain: Chain, slip: Slip = no_slip) -> str:
         """Return the solution of a chain.
 
         Args:
             slip: applied to each step; the steps after it go on from what it returns.
-            steps: write the steps; without them the answer stands alone. Programs always have them.
         """
         raise NotImplementedError
-
-    @classmethod
-    def wrong_step(cls, step: Any, rng: random.Random) -> Any:
-        """Return a plausible but wrong step: a number close by, or in programs another operation.
-
-        The operation may by chance be the right one.
-        """
-        return step + rng.choice([-10, -2, -1, 1, 2, 10])
 
     @classmethod
     def row(cls, chain: Chain, question: str, answer: str, rng: random.Random) -> dict[str, Any]:
@@ -237,13 +228,12 @@ class WordProblems(Family):
         )
 
     @classmethod
-    def solve(cls, chain: Chain, slip: Slip = no_slip, steps: bool = True) -> str:
+    def solve(cls, chain: Chain, slip: Slip = no_slip) -> str:
         value = chain[0][1]
         lines = []
         for operator, number in chain[1:]:
             result = slip(_apply(operator, value, number))
-            if steps:
-                lines.append(f"<<{value}{operator}{number}={result}>>{result}")
+            lines.append(f"<<{value}{operator}{number}={result}>>{result}")
             value = result
         return "\n".join([*lines, f"#### {value}"])
 
@@ -364,14 +354,13 @@ class Expressions(Family):
         return wording[topic].format(expression)
 
     @classmethod
-    def solve(cls, chain: Chain, slip: Slip = no_slip, steps: bool = True) -> str:
+    def solve(cls, chain: Chain, slip: Slip = no_slip) -> str:
         topic, value, *operations = chain
         solved_step = _algebra_step if topic == "Algebra" else _prealgebra_step
         lines = []
         for operation in operations:
             value, line = solved_step(value, operation, slip)
-            if steps:
-                lines.append(line)
+            lines.append(line)
         answer = _polynomial(value) if topic == "Algebra" else str(value)
         return "\n".join([*lines, f"\\boxed{{{answer}}}"])
 
@@ -579,7 +568,7 @@ class Programs(Family):
         return wording[cls._argument(chain[0])].format(wording["separator"].join(parts))
 
     @classmethod
-    def solve(cls, chain: Chain, slip: Slip = no_slip, steps: bool = True) -> str:
+    def solve(cls, chain: Chain, slip: Slip = no_slip) -> str:
         argument = cls._argument(chain[0])
         lines = [
             f"    {argument} = " + cls.OPERATIONS[name].code.format(k=number)
@@ -590,11 +579,6 @@ class Programs(Family):
     @classmethod
     def operations(cls, chain: Chain) -> list[str]:
         return [name for name, _ in chain]
-
-    @classmethod
-    def wrong_step(cls, step: tuple[str, int], rng: random.Random) -> tuple[str, int]:
-        name = rng.choice(cls._names(cls._argument(step)))
-        return name, rng.choice(cls.OPERATIONS[name].numbers)
 
     @classmethod
     def row(cls, chain: Chain, question: str, answer: str, rng: random.Random) -> dict[str, Any]:
