@@ -27,6 +27,7 @@ from hybridlib.profiles import PROFILES
 
 BEFORE = "9ed9fba"  # the last commit whose gradients took the folded matrix
 SAMPLES = (48, 256)  # of a step: 6 prompts with 8 each, and 32
+BASE = Path(__file__).parents[1] / "data" / "bases" / "small"  # today's, for both engines
 PARTS = ("step", "sampling", "rewards", "forward", "backward")
 
 
@@ -38,7 +39,7 @@ def step(samples: int, count: int) -> dict[str, Any]:
 
     steps.quiet(1)
     torch.set_num_threads(1)
-    profile = replace(PROFILES["tiny"], threads=1)
+    profile = replace(PROFILES["tiny"], model=str(BASE), threads=1)
     limits = machine_limits(2, time.process_time)
     with tempfile.TemporaryDirectory() as out, counted_passes() as passes:
         options = dict(per_device_train_batch_size=samples, num_generations=8)
@@ -101,8 +102,8 @@ def in_turns(before: str, count: int, rounds: int) -> list[dict[str, Any]]:
 
 
 def _check_out(commit: str, folder: Path) -> None:
-    """Write the package and the base as they were at a commit into a folder."""
-    command = ["git", "archive", commit, "hybridlib", "data/tiny_base"]
+    """Write the package as it was at a commit into a folder."""
+    command = ["git", "archive", commit, "hybridlib"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True)
     if done.returncode:
         raise StudyError(f"no commit {commit} in {ROOT}: {done.stderr.decode().strip()}")

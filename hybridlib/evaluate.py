@@ -95,8 +95,11 @@ def greedy(
     tokenizer: "PreTrainedTokenizerBase",
     profile: Profile,
     splits: tuple[str, ...],
+    first: int = 0,
 ) -> dict[str, str]:
     """Return which rows the likeliest answer is right for; leaves the model in eval mode.
+
+    first: so many of the rows that `score` asks of each dataset and split, 0 = all of them.
 
     Returns:
         {"family/split": a digit per row, 1 = right}, as `greedy` in the items of `score`.
@@ -104,6 +107,8 @@ def greedy(
     from datasets import concatenate_datasets
 
     parts = _held_out(profile, splits)
+    if first:
+        parts = {name: rows.take(min(first, len(rows))) for name, rows in parts.items()}
     rows = concatenate_datasets(list(parts.values()))
     answers = rollout.sample(
         model.eval(),

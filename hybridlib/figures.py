@@ -99,6 +99,27 @@ def ranking(summary: pd.DataFrame, panel: str = "split") -> Figure:
     return _finish(figure, axes, "", "method", percent=False)
 
 
+def gains(table: pd.DataFrame, panel: str = "base") -> Figure:
+    """Draw gains over the base by its pass rate, a line per `label`: what helps which questions?
+
+    Args:
+        table: `label`, `bucket` (in order), `value`, `low`, `high`, and a column of panels.
+    """
+    positions = {bucket: place for place, bucket in enumerate(table["bucket"].unique())}
+    titles = _ordered(table[panel])
+    figure, axes = _panels(len(titles), width=3.6, height=3.4)
+    for axis, title in zip(axes, titles, strict=True):
+        axis.axhline(0, color="black", lw=1, zorder=1)
+        groups = _groups(table, "label")
+        for index, (label, style, group) in enumerate(groups):
+            group = group[group[panel] == title]
+            shift = (index - (len(groups) - 1) / 2) * 0.12
+            _points(axis, group["bucket"].map(positions) + shift, group, label, style, line="-")
+        axis.set(title=title, xlabel=heading("bucket"))
+        axis.set_xticks([*positions.values()], [*positions])
+    return _finish(figure, axes, "gain over the base (points)", "label", percent=False)
+
+
 def differences(gaps: pd.DataFrame, xlabel: str = "difference in accuracy (points)") -> Figure:
     """Draw differences (`value`, low, high, `label`), top down, around the line of none."""
     figure, axes = _panels(1, width=5.2, height=0.9 + 0.32 * len(gaps))

@@ -405,7 +405,7 @@ def twice_as_long(profile: Profile, method: str) -> Run:
 def partitions(profile: Profile) -> list[Run]:
     """Rows divided between SFT and GRPO, trained apart, merged; against stages on all rows."""
     runs = base(profile)
-    operators = OPERATORS_COMPARED if profile.full else OTHER_MERGES
+    operators = OPERATORS_COMPARED if profile.full else (MERGE, *OTHER_MERGES)
     for seed in profile.seeds:
         whole = [Run(method, seed=seed) for method in ("sft", "grpo")]
         runs += [*whole, stacked(profile, seed), merged(whole, "mean")]

@@ -18,6 +18,7 @@ NAMES = {
     "passrate": "pass rate of the base (%)", "rewards/correct/mean": "share of right answers",
     "k": "answers drawn, k", "completions/mean_length": "answer length (tokens)",
     "kl": "KL from the base (nats per answer)", "label": "arm",
+    "bucket": "pass rate of the base",
 }  # fmt: skip
 
 

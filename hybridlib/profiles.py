@@ -54,6 +54,7 @@ class Profile:
     n_batch: int = 256  # sequences that are sampled at once
     drift: bool = True  # measure each run's distance from the base
     checkpoints: tuple[float, ...] = ()  # shares of the steps after which accuracy is read
+    n_checkpoint: int = 0  # the first so many rows per dataset and split are read there, 0 = all
     seeds: tuple[int, ...] = (0,)
     full: bool = False  # the large grids: published evidence, not computed while a reader waits
     threads: int = 1  # per worker process
@@ -79,15 +80,14 @@ TINY = dict(
     n_batch=128,
 )
 TINY_SPLITS = ("test", "longer", "wording")
-# SFT and GRPO put equally many sequences through the optimizer: 120 x 32 = 80 x 48.
 SWEEP_SFT = dict(
-    max_steps=120, per_device_train_batch_size=32, learning_rate=4e-3,
-    lr_scheduler_type="linear", warmup_steps=5, save_strategy="no",
+    max_steps=400, per_device_train_batch_size=32, learning_rate=2e-3,
+    lr_scheduler_type="constant", save_strategy="no",
     train_sampling_strategy="group_by_length",
 )  # fmt: skip
 SWEEP_GRPO = dict(
-    max_steps=80, per_device_train_batch_size=48, num_generations=8, learning_rate=3e-3,
-    lr_scheduler_type="linear", loss_type="grpo", beta=0.0, save_strategy="no",
+    max_steps=200, per_device_train_batch_size=256, num_generations=8, learning_rate=2e-3,
+    lr_scheduler_type="constant", loss_type="grpo", beta=0.0, save_strategy="no",
 )  # fmt: skip
 # Learning rates from a few trials on validation rows; those of `tiny-full` come from `tiny-sweep`.
 add(
@@ -113,8 +113,9 @@ add(
     name="tiny-sweep",
     **TINY,
     splits=("valid",),
-    n_train=512,
-    n_eval=100,
+    n_train=1024,
+    n_eval=300,
+    checkpoints=(1 / 32, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1.0),
     drift=False,
     seeds=(0, 1),
     sft=SWEEP_SFT,

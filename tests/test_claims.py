@@ -19,6 +19,7 @@ from hybridlib.claims import (
     Effects,
     Evidence,
     Judgement,
+    answer,
     beyond_margins,
     forgotten,
     ledger,
@@ -512,3 +513,34 @@ def test_power_is_planned_for_every_claim(monkeypatch):
     assert {"C1", "C4a"} <= own and "C2" not in own
     heading, *lines = power.lines(found)
     assert {len(line) for line in lines} == {len(heading)} and len(lines) == len(RUN)
+
+
+# ---------------------------------------------------------------- the first page
+
+
+def test_the_answer_finds_which_method_gains_on_which_questions(monkeypatch):
+    """SFT adds 40 points, GRPO 10; a merge does nothing. The same on the questions of a bucket."""
+    right = {"sft": 0.7, "grpo": 0.4, "merge": 0.3, "base": 0.3}
+    world(
+        monkeypatch,
+        lambda run, *_: right[run.method],
+        ["the_flip", "divide_and_merge", "sft_first"],
+        items=40,
+    )
+    evidence = Evidence(FULL)
+    table = answer.gains(evidence).set_index(["label", "bucket"])
+    assert table.loc[("SFT", "all"), "value"] == pytest.approx(0.4)
+    assert table.loc[("GRPO", "all"), "value"] == pytest.approx(0.1)
+    assert len(table) == 4 * (1 + len(BASE)) and (table["seeds"] == 5).all()
+    found = answer.choices(evidence)
+    assert [one["wins"] for one in found] == ["SFT"] * len(BASE)
+    assert found[0]["value"] == pytest.approx(0.3, abs=0.1)
+    text = answer.section(evidence)
+    assert text.count("imitate them") == len(BASE) and "not evidence" not in text
+    assert answer.evidences(PROFILES["tiny"])[0].profile == FULL  # published runs come first
+    assert [axis.get_title() for axis in answer.figure([evidence]).axes] == [FULL.name]
+
+
+def test_without_runs_there_is_no_answer(monkeypatch):
+    world(monkeypatch, flipping(0), [])
+    assert answer.evidences(FULL) == []

@@ -35,7 +35,7 @@ ORDER = """
     grids pool preflight study chapter verify restamp estimate pilot export
     trials.stages trials.decisions trials.planning trials.scores trials.worlds trials
     claims.registry claims.contrasts claims.forgetting claims.rules claims.verdicts claims.power
-    claims.page
+    claims.page claims.answer
     claims
     advise.choice advise.report advise
     book.cache book.plan book.kernels book.pages book.build book

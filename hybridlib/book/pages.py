@@ -12,8 +12,8 @@ import hybridlib
 from hybridlib import StudyError, markdown, processes, results
 from hybridlib.book import cache
 from hybridlib.book.plan import Step
+from hybridlib.claims import answer, verdicts
 from hybridlib.claims import page as claims_page
-from hybridlib.claims import verdicts
 from hybridlib.grids import GRIDS, sequences_per_step
 from hybridlib.profiles import PROFILES, Profile
 
@@ -69,11 +69,21 @@ def stage(profile: Profile, steps: list[Step]) -> Path:
     past = verdicts.history(PROFILES[verdicts.SIZES[0]])
     (folder / "book" / "claims.md").write_text(claims_page.page(profile, ledger, past))
     intro = folder / "book" / "intro.md"
-    intro.write_text(intro.read_text().replace("% what was found\n", claims_page.summary(ledger)))
+    found = _answer(profile, folder / "book" / "images") + claims_page.summary(ledger)
+    intro.write_text(intro.read_text().replace("% what was found\n", found))
     for step in steps:
         notebook = _staged_notebook(profile, step, records)
         (folder / "notebooks" / step.chapter.path.name).write_text(json.dumps(notebook, indent=1))
     return folder
+
+
+def _answer(profile: Profile, images: Path) -> str:
+    """Return the answer for the first page, its figure drawn; "" where nothing has been run."""
+    evidence = answer.evidences(profile)
+    if not evidence:
+        return ""
+    answer.figure(evidence).savefig(images / "answer.png")
+    return answer.section(evidence[0])
 
 
 def graft(source: dict[str, Any], executed: dict[str, Any]) -> None:

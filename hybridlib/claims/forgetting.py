@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -48,6 +49,7 @@ def forgotten(evidence: Evidence, runs: Sequence[Run]) -> tuple[pd.DataFrame, pd
     """Return what runs on one family have lost on the others, along their training.
 
     Decoded greedily. Where a record has no distances at checkpoints, its end is its only point.
+    The test items are those that all points have answered.
 
     Returns:
         Two frames. The first has one row per run and point: arm (id without seed), seed, home (the
@@ -58,28 +60,33 @@ def forgotten(evidence: Evidence, runs: Sequence[Run]) -> tuple[pd.DataFrame, pd
     """
     import pandas as pd
 
+    points = [
+        (run, home, step, kl, _test_answers(greedy))
+        for run in runs
+        for home in [run.on[0].removeprefix("tiny_")]
+        for step, kl, greedy in _points(evidence.records[run.id], home)
+    ]
     before = _test_answers(_greedy(evidence.records["base"]))
+    asked = [answers.index for *_, answers in points]
+    before = before.loc[functools.reduce(pd.Index.intersection, asked, before.index)]
     families = before.index.get_level_values("family")
     rows, shares = [], []
-    for run in runs:
-        home = run.on[0].removeprefix("tiny_")
+    for run, home, step, kl, answers in points:
         away = families != home
         divisor = families.map(families[away].value_counts() * families[away].nunique())
-        for step, kl, greedy in _points(evidence.records[run.id], home):
-            loss = (before - _test_answers(greedy)) / divisor
-            shares.append(loss.where(away, 0.0))
-            rows.append(
-                {
-                    "arm": arm_key(run),
-                    "seed": run.seed,
-                    "home": home,
-                    "step": step,
-                    "kl": kl,
-                    "log_kl": math.log(max(kl, FLOOR)),
-                    "lost": float(shares[-1].sum()),
-                    "is_rl": float(run.method == "grpo"),
-                }
-            )
+        shares.append(((before - answers.loc[before.index]) / divisor).where(away, 0.0))
+        rows.append(
+            {
+                "arm": arm_key(run),
+                "seed": run.seed,
+                "home": home,
+                "step": step,
+                "kl": kl,
+                "log_kl": math.log(max(kl, FLOOR)),
+                "lost": float(shares[-1].sum()),
+                "is_rl": float(run.method == "grpo"),
+            }
+        )
     return pd.DataFrame(rows), pd.DataFrame(shares).reset_index(drop=True)
 
 

@@ -84,10 +84,11 @@ class Checkpoints:
         training = model.training
         distance = {}
         with operations.uncounted():
-            known = model, self.trainer.processing_class, self.job.profile
-            greedy = evaluate.greedy(*known, SPLITS)
-            if self.job.profile.drift and len(self.job.run.on) == 1:
-                distance["kl"] = drift.of_dataset(*known, self.job.run.on[0])[1]["kl"]
+            profile, tokenizer = self.job.profile, self.trainer.processing_class
+            greedy = evaluate.greedy(model, tokenizer, profile, SPLITS, profile.n_checkpoint)
+            if profile.drift and len(self.job.run.on) == 1:
+                name = self.job.run.on[0]
+                distance["kl"] = drift.of_dataset(model, tokenizer, profile, name)[1]["kl"]
         model.train(training)
         return {
             "step": step,
