@@ -70,69 +70,60 @@ def add(**fields: Any) -> None:
     PROFILES[fields["name"]] = Profile(**fields)
 
 
-# ---------------------------------------------------------------- the tiny base
+# ---------------------------------------------------------------- the bases of this project
 
 TINY = dict(
     model="data/bases/small",
     datasets=("tiny_gsm8k", "tiny_math", "tiny_mbpp"),
     max_completion_tokens=96,
-    n_samples=3,
-    n_batch=128,
+    n_batch=256,
 )
 TINY_SPLITS = ("test", "longer", "wording")
-SWEEP_SFT = dict(
+# Constant rates, so that a point of a learning curve is what a shorter run would have reached.
+SFT = dict(
     max_steps=400, per_device_train_batch_size=32, learning_rate=2e-3,
     lr_scheduler_type="constant", save_strategy="no",
     train_sampling_strategy="group_by_length",
 )  # fmt: skip
-SWEEP_GRPO = dict(
-    max_steps=200, per_device_train_batch_size=256, num_generations=8, learning_rate=2e-3,
+GRPO = dict(
+    max_steps=100, per_device_train_batch_size=256, num_generations=8, learning_rate=4e-3,
     lr_scheduler_type="constant", loss_type="grpo", beta=0.0, save_strategy="no",
 )  # fmt: skip
-# Learning rates from a few trials on validation rows; those of `tiny-full` come from `tiny-sweep`.
+# Learning rates from a few trials on validation rows; those of the large grids from `tiny-sweep`.
 add(
     name="tiny",
     **TINY,
     splits=TINY_SPLITS,
     n_train=256,
     n_eval=64,
+    n_samples=3,
     n_difficulty=6,
     drift=False,
     seeds=(0, 1),
-    sft=dict(
-        max_steps=40, per_device_train_batch_size=32, learning_rate=4e-3,
-        lr_scheduler_type="linear", warmup_steps=5, save_strategy="no",
-        train_sampling_strategy="group_by_length",
-    ),
-    grpo=dict(
-        max_steps=60, per_device_train_batch_size=48, num_generations=8, learning_rate=2.5e-3,
-        lr_scheduler_type="linear", loss_type="grpo", beta=0.0, save_strategy="no",
-    ),
-)  # fmt: skip
+    sft=dict(SFT, max_steps=40),
+    grpo=dict(GRPO, max_steps=60, per_device_train_batch_size=48),
+)
+CURVE = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1.0)
+LARGE = dict(n_train=1024, n_eval=300, n_samples=8, checkpoints=CURVE, n_checkpoint=100)
 add(
     name="tiny-sweep",
     **TINY,
+    **LARGE | dict(n_samples=3),
     splits=("valid",),
-    n_train=1024,
-    n_eval=300,
-    checkpoints=(1 / 32, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1.0),
     drift=False,
     seeds=(0, 1),
-    sft=SWEEP_SFT,
-    grpo=SWEEP_GRPO,
+    sft=SFT,
+    grpo=GRPO,
 )
-# Learning rates of that sweep, whose runs each set their own: the best when these grids began, and
-# not significantly worse than the best when five seeds and newer code repeated it.
 add(
     name="tiny-full",
     **TINY,
+    **LARGE,
     splits=TINY_SPLITS,
-    n_train=1024,
-    n_eval=100,
     seeds=(0, 1, 2, 3, 4),
     full=True,
-    sft=dict(SWEEP_SFT, learning_rate=2e-3),
-    grpo=dict(SWEEP_GRPO, learning_rate=1.5e-3),
+    sft=SFT,
+    grpo=GRPO,
 )
 
 # ---------------------------------------------------------------- models from the hub

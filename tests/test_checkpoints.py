@@ -61,7 +61,8 @@ def test_a_point_is_what_a_run_of_so_many_steps_scores(measured, world, method):
     "run", [Run("sft"), Run("grpo", on=("tiny_math",))], ids=lambda run: run.id
 )
 def test_reading_changes_nothing_in_the_training(measured, world, run):
-    read = trained(measured, run, world / "read")
+    read = trained(replace(measured, n_checkpoint=2), run, world / "read")
+    assert {len(d) for point in read.checkpoints for d in point["greedy"].values()} == {2}
     unread = trained(replace(measured, checkpoints=()), run, world / "unread")
     files = [t.adapter / "adapter_model.safetensors" for t in (read, unread)]
     assert files[0].read_bytes() == files[1].read_bytes()
