@@ -37,11 +37,13 @@ def test_bad_names_say_what_is_valid():
 
 def test_nothing_is_told_to_be_better_on_validation_rows_than_what_the_large_grids_use():
     rows = results.items("tiny-sweep")
+    if rows.empty:
+        pytest.skip("no run of tiny-sweep is recorded for this base yet")
     assert set(rows["split"]) == {"valid"}
 
     def best(column, **kind):
         of = rows[(rows[[*kind]] == kind).all(axis=1)]
-        return stats.summarise(of, [column], "sampled").set_index(column)["value"]
+        return stats.summarise(of, [column], "greedy").set_index(column)["value"]
 
     merges = best("merge", method="merge")
     assert merges.idxmax() == MERGE and {*merges.index} == {*MERGES}
@@ -50,7 +52,7 @@ def test_nothing_is_told_to_be_better_on_validation_rows_than_what_the_large_gri
         tried = dict(method=method, partition="all")
         rates, used = best("learning_rate", **tried), getattr(full, method)["learning_rate"]
         arms = (tried | {"learning_rate": rate} for rate in (rates.idxmax(), used))
-        assert stats.paired(rows, *arms, "sampled")["low"] < 0, "the best is told from what is used"
+        assert stats.paired(rows, *arms, "greedy")["low"] < 0, "the best is told from what is used"
         assert rates.index[0] < min(used, rates.idxmax())  # not at the edge of the search
         assert max(used, rates.idxmax()) < rates.index[-1]
     for run, rate in MIXED_RATES.items():
