@@ -25,10 +25,10 @@ from hybridlib.runs import Run
 GRIDS = Registry("grid")  # name -> (profile) -> runs of a chapter
 LEARNING_RATES = {
     "sft": (5e-4, 1e-3, 2e-3, 4e-3, 8e-3),
-    "grpo": (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2),
+    "grpo": (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3),
 }
 """Learning rates tried on validation rows, equally many for each method."""
-ALTERNATIVE_RATES = {"sft": 4e-3, "grpo": 3e-3}
+ALTERNATIVE_RATES = {"sft": 4e-3, "grpo": 2e-3}
 """Rates not significantly different there from those of `tiny-full`, trained as a control."""
 REWARD_SETS = (
     ("format",),

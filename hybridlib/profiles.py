@@ -86,7 +86,7 @@ SFT = dict(
     train_sampling_strategy="group_by_length",
 )  # fmt: skip
 GRPO = dict(
-    max_steps=100, per_device_train_batch_size=256, num_generations=8, learning_rate=4e-3,
+    max_steps=100, per_device_train_batch_size=256, num_generations=8, learning_rate=1e-3,
     lr_scheduler_type="constant", loss_type="grpo", beta=0.0, save_strategy="no",
 )  # fmt: skip
 # Learning rates from a few trials on validation rows; those of the large grids from `tiny-sweep`.
