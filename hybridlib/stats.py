@@ -177,6 +177,27 @@ def over_seeds(runs: pd.DataFrame, by: list[str], column: str) -> pd.DataFrame:
     return means.rename(columns={"count": "n_seeds"})[columns].reset_index()
 
 
+def at_budget(points: pd.DataFrame, by: list[str], cost: str, budget: float) -> pd.DataFrame:
+    """Return where each curve stands at a budget, between its points by a straight line.
+
+    Args:
+        points: several per curve: `by`, value, and a column of costs, rising along a curve.
+        by: the columns that tell curves apart.
+
+    Returns:
+        `by` and value, a row per curve; NaN where the budget lies before its first point, and the
+        last value where it lies behind the last.
+    """
+    import numpy as np
+    import pandas as pd
+
+    rows = [
+        (*key, np.interp(budget, curve[cost], curve["value"], left=np.nan))
+        for key, curve in points.sort_values(cost).groupby(by, sort=False)
+    ]
+    return pd.DataFrame(rows, columns=[*by, "value"])
+
+
 # ---------------------------------------------------------------- differences
 
 

@@ -41,7 +41,7 @@ def evidence(monkeypatch, gain=lambda run: 0.0, runs=None, items=150):
     runs = runs or [run for run in GRIDS["flip"](FULL) if not run.steps]
     rows = []
     for run in runs:
-        samples = 6 if run.method == "base" else 3
+        samples = FULL.n_samples
         truth = np.clip(rates + (0 if run.method == "base" else gain(run)), 0, 1)
         right, greedy = rng.binomial(samples, truth), rng.binomial(1, truth)
         rows += [

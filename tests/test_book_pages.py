@@ -29,7 +29,7 @@ def test_the_page_of_runs_says_when_there_are_none():
 
 def test_the_banner_says_which_model_the_numbers_are_about():
     tiny = " ".join(pages._banner(PROFILES["tiny"]).split())
-    assert "a Qwen2 of 4 layers and width 128 that this project pretrained" in tiny
+    assert "a Qwen2 of 4 layers and width 64 that this project pretrained" in tiny
     assert "The exercises' commands" not in tiny
     mine = replace(PROFILES["tiny"], name="mine", model="org/model")
     assert "`mine`: the model `org/model`. Unless" in pages._banner(mine)

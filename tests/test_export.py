@@ -16,7 +16,7 @@ from hybridlib.merging import merge
 from hybridlib.profiles import PROFILES
 from hybridlib.runs import Run
 
-BASE = ROOT / "data" / "tiny_base"
+BASE = ROOT / "data" / "bases" / "small"
 TEXT = "def f(x):\n    return x + 1\n\n12 * 3 = 36 \t#### 36"
 
 
@@ -56,9 +56,9 @@ def small_steps():
 
 def settle(root, patch):
     """Make a folder the root, with the shipped base in it, and the place where we are."""
-    if not (root / "data" / "tiny_base").exists():
-        (root / "data").mkdir(exist_ok=True)
-        (root / "data" / "tiny_base").symlink_to(BASE)
+    if not (root / "data" / "bases").exists():
+        (root / "data" / "bases").mkdir(parents=True)
+        (root / "data" / "bases" / "small").symlink_to(BASE)
     patch.setattr(files, "ROOT", root)
     patch.chdir(root)
 
@@ -190,7 +190,7 @@ def test_weights_of_another_training_or_base_are_refused(here, monkeypatch):
     text = (export.export(run.id, profile, root / "mine") / "README.md").read_text()
     assert "earlier state of the code" in text
     monkeypatch.setattr(models, "revision", lambda profile: "another")
-    with pytest.raises(StudyError, match=r"weights of data/tiny_base \(digest another\) are not"):
+    with pytest.raises(StudyError, match=r"weights of data/bases/small \(digest another\) are not"):
         export.export(run.id, profile, root / "other")
 
 

@@ -103,7 +103,7 @@ def test_a_different_result_is_replaced_only_by_force(other, said):
 
 
 def test_a_large_record_is_refused_with_what_is_largest(root):
-    with pytest.raises(StudyError, match=r"allowed are 20,000; its largest field is 'samples'"):
+    with pytest.raises(StudyError, match=r"allowed are 32,000; its largest field is 'samples'"):
         results.save(record(samples=["x" * 30_000]))
     assert not (root / "data/results/tiny").exists()
 

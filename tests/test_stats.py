@@ -229,6 +229,18 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
     assert 0.90 <= np.mean(covered)
 
 
+def test_a_curve_is_read_between_its_points():
+    points = pd.DataFrame(
+        {"arm": list("aaab"), "tokens": [30, 10, 20, 5], "value": [0.9, 0.1, 0.5, 0.7]}
+    )
+
+    def at(budget):
+        return stats.at_budget(points, ["arm"], "tokens", budget).set_index("arm")["value"]
+
+    assert at(15)["a"] == pytest.approx(0.3) and at(99)["a"] == 0.9 and at(99)["b"] == 0.7
+    assert np.isnan(at(9)["a"])
+
+
 def test_paired_is_sharper_than_two_intervals_when_items_are_shared():
     rng = np.random.default_rng(3)
     base = rng.random(300) < 0.5
