@@ -13,6 +13,7 @@ from hybridlib import StudyError, data, profiles, results, study, tracking
 from hybridlib.files import results_folder
 from hybridlib.grids import GRIDS
 from hybridlib.methods import METHODS
+from hybridlib.pretrain import SIZES
 from hybridlib.profiles import PROFILES, Profile
 from hybridlib.registry import REGISTRIES
 from hybridlib.rewards import REWARDS
@@ -26,7 +27,7 @@ DatasetName = Annotated[
         metavar="ROWS", help=f"your rows: a folder, a file, a hub id, or {', '.join(data.DATASETS)}"
     ),
 ]
-SizeName = Annotated[str, arg(metavar="SIZE", help="small, middle or large")]
+SizeName = Annotated[str, arg(metavar="SIZE", help=f"one of: {', '.join(SIZES)}")]
 GridName = Annotated[str, arg(metavar="GRID", help=f"one of: {', '.join(GRIDS)}")]
 TrackerName = Annotated[str, arg(metavar="TRACKER", help=f"watch in: {', '.join(TRACKERS)}")]
 RunName = Annotated[str, arg(metavar="RUN")]

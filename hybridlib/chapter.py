@@ -83,18 +83,22 @@ class OpenedGrids:
     def checkpoints(self) -> pd.DataFrame:
         """One row per run, point, family and split (`results.checkpoints`), in the order of ids.
 
-        What a run cost until a point counts what the run before it, whose adapter it goes on
-        from, had cost in the end.
+        With the method and the seed of the run. What a run cost until a point counts what the run
+        before it, whose adapter it goes on from, had cost in the end.
         """
         points = results.checkpoints(self.profile.name, list(self.arms))
         costs = [*results.CHECKPOINT_COSTS]
         ends = points.groupby("id")[costs].max()
-        before = {run.id: run.start for run in self.runs}
+        runs = {run.id: run for run in self.runs}
+        points = points.assign(
+            method=[runs[name].method for name in points["id"]],
+            seed=[runs[name].seed for name in points["id"]],
+        )
         for name in points["id"].unique():
-            start = before[name]
+            start = runs[name].start
             while start:
                 points.loc[points["id"] == name, costs] += ends.loc[start]
-                start = before[start]
+                start = runs[start].start
         return self._named(points)
 
     @property

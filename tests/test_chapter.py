@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 
+import pandas as pd
 import pytest
 
 from hybridlib import StudyError, chapter, results, study
@@ -61,3 +62,18 @@ def test_an_opened_grid_has_its_own_runs_alone(monkeypatch):
 def test_an_unknown_grid_is_named():
     with pytest.raises(StudyError, match="unknown grid 'quantized'"):
         chapter.open_grid("quantized", PROFILES["tiny"])
+
+
+def test_a_second_stage_starts_with_the_costs_of_the_first(monkeypatch):
+    first = Run("sft", seed=1)
+    then = Run("grpo", start=first.id, seed=1)
+    costs = dict.fromkeys(results.CHECKPOINT_COSTS, 0.0)
+    rows = [
+        {"id": run.id, "step": step, **costs, "tokens": tokens, "family": "f", "split": "test"}
+        for run, step, tokens in ((first, 1, 10), (first, 2, 20), (then, 1, 5))
+    ]
+    frame = pd.DataFrame(rows).assign(value=0.5, n=4)
+    monkeypatch.setattr(results, "checkpoints", lambda name, ids: frame.copy())
+    points = chapter.OpenedGrids(PROFILES["tiny"], {"g": [first, then]}).checkpoints
+    assert list(points["tokens"]) == [10, 20, 25]
+    assert list(points["method"]) == ["sft", "sft", "grpo"] and set(points["seed"]) == {1}
