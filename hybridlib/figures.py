@@ -107,7 +107,7 @@ def gains(table: pd.DataFrame, panel: str = "base") -> Figure:
     """
     positions = {bucket: place for place, bucket in enumerate(table["bucket"].unique())}
     titles = _ordered(table[panel])
-    figure, axes = _panels(len(titles), width=3.6, height=3.4)
+    figure, axes = _panels(len(titles), width=3.6 if len(titles) > 1 else 6.0, height=3.4)
     for axis, title in zip(axes, titles, strict=True):
         axis.axhline(0, color="black", lw=1, zorder=1)
         groups = _groups(table, "label")
@@ -117,7 +117,7 @@ def gains(table: pd.DataFrame, panel: str = "base") -> Figure:
             _points(axis, group["bucket"].map(positions) + shift, group, label, style, line="-")
         axis.set(title=title, xlabel=heading("bucket"))
         axis.set_xticks([*positions.values()], [*positions])
-    return _finish(figure, axes, "gain over the base (points)", "label", percent=False)
+    return _finish(figure, axes, "gain over the base (points)", "", percent=False)
 
 
 def differences(gaps: pd.DataFrame, xlabel: str = "difference in accuracy (points)") -> Figure:

@@ -536,7 +536,7 @@ def test_the_answer_finds_which_method_gains_on_which_questions(monkeypatch):
     assert [one["wins"] for one in found] == ["SFT"] * len(BASE)
     assert found[0]["value"] == pytest.approx(0.3, abs=0.1)
     text = answer.section(evidence)
-    assert text.count("imitate them") == len(BASE) and "not evidence" not in text
+    assert text.count("imitate them") == len(BASE) and "is none yet" not in text
     assert answer.evidences(PROFILES["tiny"])[0].profile == FULL  # published runs come first
     assert [axis.get_title() for axis in answer.figure([evidence]).axes] == [FULL.name]
 

@@ -117,13 +117,14 @@ def section(evidence: Evidence) -> str:
     """Return the answer in Markdown, with the figure's place."""
     table = gains(evidence)
     overall = table[table["bucket"] == "all"].sort_values("value", ascending=False)
+    overall = overall.to_dict("records")
     return markdown.render(
         "hybridlib.claims",
         "answer.md.j2",
         profile=evidence.profile.name,
         committed=evidence.profile.full,
         choices=choices(evidence),
-        overall=overall.to_dict("records"),
+        overall="; ".join(f"{row['label']} {_interval(row)}" for row in overall),
         seeds=int(table["seeds"].min()),
         interval=_interval,
         alt=_alt(table),
