@@ -159,7 +159,7 @@ def test_loss_and_gradient_are_the_divergence_of_the_samples(
     }
     assert max(float(gradient.abs().max()) for gradient in gradients.values()) > 1e-3
     for name, gradient in gradients.items():
-        torch.testing.assert_close(before[name] - after[name], gradient, atol=1e-6, rtol=1e-3)
+        torch.testing.assert_close(before[name] - after[name], gradient, atol=4e-6, rtol=1e-3)
     used, fresh = loaded[1][0].state_dict(), teacher.state_dict()
     assert all(used[name].equal(fresh[name]) for name in fresh) and not loaded[1][0].training
 
@@ -170,7 +170,7 @@ def test_accumulated_micro_batches_give_the_update_of_one_batch(small, world, mi
     import torch
 
     start, taught_by = _perturbed(small, world / "a"), _perturbed(small, world / "b", seed=1)
-    run = _run(options=DESCENT, learning_rate=0.5)
+    run = _run(options=DESCENT, learning_rate=0.1)
     whole, parts = (
         _train(_steps(small, 3, n), run, world / str(n), start, taught_by)
         for n in (1, micro_batches)

@@ -38,7 +38,8 @@ def tuned(small, tmp_path_factory):
 def test_without_weight_on_imitation_it_is_grpo_bit_by_bit(small, world, monkeypatch, method):
     for name in ("MU_START", "MU_END", "MU_CONSTANT"):
         monkeypatch.setattr(mixed_methods, name, 0.0)
-    rewards = dict(rewards=("format", "random"), seed=3)
+    hot = ("temperature=2",)  # or the base is sure of all its answers
+    rewards = dict(rewards=("format", "random"), seed=3, options=hot)
     mixed = _train(small, study.Run(method, **rewards), world / "mixed")
     plain = _train(small, study.Run("grpo", **rewards), world / "plain")
     ours, theirs = ((t.adapter / "adapter_model.safetensors").read_bytes() for t in (mixed, plain))

@@ -190,7 +190,7 @@ def test_draws_depend_on_seed_and_step_alone(small):
     from hybridlib import StudyError, models
 
     model, tokenizer = models.load(small)
-    prompts = [[{"role": "user", "content": "2 + 3"}]] * 4
+    prompts = [[{"role": "user", "content": "What now, then?"}]] * 4
 
     def trainer(step, **sampling):
         return SimpleNamespace(
