@@ -78,6 +78,7 @@ def text(record: dict[str, Any]) -> str:
         "benchmarks",
         "graders.md.j2",
         machine=record["provenance"]["device"],
+        commit=record["provenance"]["commit"][:7],
         gold=table(record["gold"], GOLD),
         agreement=table(record["agreement"], AGREEMENT),
         disagreements=table(disagreements, DISAGREEMENTS),
